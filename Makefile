@@ -1,0 +1,48 @@
+# Needs GNU make (3.81 or newer) and Python 3.11 or newer, nothing else. Every target makes .venv itself, once.
+#   PYTHON=...  the interpreter .venv is made with (used only while there is no .venv)
+#   ARGS=...    more arguments for test and bench, as in: make test ARGS="-k gae"
+
+CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.12 python3.11 python3.13 python3.14 python)
+BIN := .venv/bin
+STAMP := .venv/.installed
+DEMO := runs/demo/resource_gathering
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' Makefile
+
+install: $(STAMP) ## make .venv with the package, editable, and its tools, at the versions of constraints.txt
+
+demo: $(STAMP) ## train 5 policies for 25 agents on Resource Gathering and draw the report (under 3 minutes)
+	rm -rf $(DEMO)
+	$(BIN)/rmdp-jax train resource_gathering --k 5 --seed 0 --transitions 300000 --out $(DEMO)
+	$(BIN)/rmdp-jax report $(DEMO)
+
+test: $(STAMP) ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## ruff check, ruff format --check, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP) ## transitions per second with learning, compile time, rollout and update shares
+	$(BIN)/python -m benchmarks.throughput --env resource_gathering --k 5 $(ARGS)
+
+# A .venv that runs is kept and brought up to date; a missing or broken one is made afresh.
+$(STAMP): pyproject.toml constraints.txt
+	@usable() { "$$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }; \
+	if usable $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1; then exit 0; fi; \
+	for python in $(CANDIDATES); do usable $$python && break; python=; done; \
+	if [ -z "$$python" ]; then \
+	  echo "error: no Python 3.11 or newer among: $(CANDIDATES). Install one, or name it: make install PYTHON=/path/to/python3.12" >&2; exit 1; fi; \
+	if ! $$python -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "error: $$python cannot make virtual environments. On Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; fi; \
+	echo "making .venv with $$($$python --version) ($$(command -v $$python))"; \
+	$$python -m venv --clear .venv
+	@echo "installing into .venv (about 1 minute, longer where the downloads are slow)"
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+	@echo "installed; .venv is ready"

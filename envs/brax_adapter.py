@@ -1,0 +1,165 @@
+"""Any unwrapped `brax.envs.Env`, also a user's own, as our unbatched `Env`.
+
+brax is not imported by anything else but `native.py`: it warns on every load that its physics is no longer maintained,
+prints that warp is missing, and breaks under strict promotion rules. All of that is dealt with here.
+"""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rmdp_jax.env import Env, EnvSpec, Step
+from rmdp_jax.errors import ConfigError
+from rmdp_jax.types import Array, Key, PyTree
+
+try:
+    from jax.interpreters.partial_eval import dce_jaxpr
+except ImportError:  # not promised by jax; without it the whole brax state is carried, which is only slower
+    dce_jaxpr = None
+
+
+class BraxState(NamedTuple):
+    """What the next step needs of a brax state, and the clock."""
+
+    carried: tuple[Array, ...]  # leaves of the brax state that the next steps read, each as brax shapes it
+    clock: Array  # () int32, steps done in this episode
+
+
+def from_brax(
+    brax_env: Any,
+    outcome: Callable[[Any, Any], PyTree],
+    *,
+    name: str,
+    episode_length: int,
+    discount: float,
+    backend: str,
+    reference_scale: float = 1.0,
+) -> Env:
+    """`brax_env` as an `Env`: terminated where brax says done, truncated by our own clock.
+
+    Only the leaves of the brax state that can reach a later observation, termination or outcome are carried (for the
+    MuJoCo bodies: q and qd), found once from the program of `brax_env.step`.
+
+    Args:
+        brax_env: an unwrapped `brax.envs.Env` with one array of observations; resets afresh from every key.
+        outcome: (brax state before, brax state after) -> pytree of float32 arrays that rewards look at.
+        name: for reports.
+        episode_length: steps after which an episode is truncated.
+        discount: gamma of the task.
+        backend: what steps it, for reports.
+        reference_scale: welfare in reference units = reference_scale * mean return.
+
+    Raises:
+        ConfigError: observations are not one vector, or a step changes the structure or shapes of the brax state.
+    """
+    if episode_length < 1:
+        raise ConfigError(f"episode_length = {episode_length}: must be at least 1")
+    with _relaxed():
+        like = jax.eval_shape(lambda key: brax_env.reset(_raw_key(key)), jax.random.key(0))
+    if getattr(like.obs, "ndim", None) != 1:
+        raise ConfigError(f"brax_env: observations of {name} must be one vector, got {jax.tree.map(jnp.shape, like.obs)}")
+    leaves, structure = jax.tree.flatten(like)
+
+    def advance(flat: list[Array], action: Array) -> tuple[list[Array], Array, Array, PyTree]:
+        before = structure.unflatten(flat)
+        with _relaxed():
+            # brax envs write into the dicts of the state they get, hence one made for it alone
+            after = brax_env.step(structure.unflatten(flat), action)
+        if jax.tree.structure(after) != structure:
+            raise ConfigError(f"brax_env: a step of {name} changes the structure of its state")
+        return jax.tree.leaves(after), after.obs, after.done, outcome(before, after)
+
+    kept = _leaves_read(advance, leaves, brax_env.action_size)
+
+    def carry(flat: list[Array], clock: Array) -> BraxState:
+        return BraxState(tuple(_strong(flat[i], leaves[i].dtype) for i in kept), clock)
+
+    def reset(key: Key) -> tuple[BraxState, Array]:
+        with _relaxed():
+            state = brax_env.reset(_raw_key(key))
+        return carry(jax.tree.leaves(state), jnp.int32(0)), _strong(state.obs, jnp.float32)
+
+    def step(state: BraxState, action: Array) -> tuple[BraxState, Step]:
+        flat = [np.zeros(leaf.shape, leaf.dtype) for leaf in leaves]
+        for i, leaf in zip(kept, state.carried, strict=True):
+            flat[i] = leaf
+        flat, obs, done, told = advance(flat, action)
+        clock = state.clock + 1
+        terminated = done > 0.5
+        truncated = (clock >= episode_length) & ~terminated
+        return carry(flat, clock), Step(_strong(obs, jnp.float32), told, terminated, truncated)
+
+    spec = EnvSpec(
+        name=name,
+        observation_size=like.obs.shape[0],
+        action_size=brax_env.action_size,
+        discrete=False,
+        episode_length=episode_length,
+        discount=discount,
+        reference_scale=reference_scale,
+        backend=backend,
+    )
+    return Env(spec, reset, step)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Imports and loads of brax and MJX without their prints (no warp) and warnings (no longer maintained)."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), mujoco_quiet():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def mujoco_quiet() -> Iterator[None]:
+    """MuJoCo without its own warnings, which it prints and writes to MUJOCO_LOG.TXT in the user's folder."""
+    import mujoco
+
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(before or _ignore)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)
+
+
+def _ignore(message: str) -> None:
+    del message
+
+
+def _leaves_read(advance: Callable, leaves: list[jax.ShapeDtypeStruct], action_size: int) -> list[int]:
+    """Indices of the state leaves on which observations, terminations or outcomes of some later step depend."""
+    program, shapes = jax.make_jaxpr(advance, return_shape=True)(leaves, jax.ShapeDtypeStruct((action_size,), jnp.float32))
+    if dce_jaxpr is None:
+        return list(range(len(leaves)))
+    told = [True] * len(jax.tree.leaves(shapes[1:]))
+    read = [False] * len(leaves)
+    while True:  # what is read to compute what is read, until nothing is added
+        _, inputs = dce_jaxpr(program.jaxpr, read + told)
+        grown = [a or b for a, b in zip(read, inputs[: len(leaves)], strict=True)]
+        if grown == read:
+            return [i for i, needed in enumerate(read) if needed]
+        read = grown
+
+
+def _strong(x: Array, dtype: Any) -> Array:
+    """`x` as a strongly typed `dtype`; a weak type in a first state would compile every step twice."""
+    return jax.lax.convert_element_type(x, dtype)
+
+
+def _raw_key(key: Key) -> Array:
+    """An old uint32 key, which brax envs are written for, from a typed one of JAX's default kind."""
+    return jax.random.key_data(key)
+
+
+@contextlib.contextmanager
+def _relaxed() -> Iterator[None]:
+    """brax mixes dtypes and ranks; strict settings are for our code."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield

@@ -1,0 +1,152 @@
+"""Resource Gathering: a walker leaves home, visits cells, comes back; each agent wants its own cell visited soon.
+
+Empty m x m grid, home at row m-1, column m//2. Moves up, down, left, right; a move off the grid leaves the walker where it
+is and the step counts. After each step the cell stood on counts as visited. The episode terminates when, after a step, the
+walker stands on home. On termination at step t an agent receives 1 - t/100 if its cell was visited; a cut episode pays
+nothing. Source: Ivanov & Ben-Porat, AAAI 2024.
+"""
+
+import json
+from functools import cache
+from importlib import resources
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from rmdp_jax.env import Env, EnvSpec, Population, Step
+from rmdp_jax.errors import ConfigError
+from rmdp_jax.types import Array, Key
+
+MOVES = "UDLR"  # the letters of actions 0, 1, 2, 3, as in the file of optimal walks
+_DELTAS = np.array([[-1, 0], [1, 0], [0, -1], [0, 1]], np.int32)
+
+
+class GridState(NamedTuple):
+    """Where the walker is and what it has seen."""
+
+    position: Array  # (2,) int32 row, column
+    visited: Array  # (m*m,) bool, cells in row-major order
+    clock: Array  # () int32
+
+
+class Outcome(NamedTuple):
+    """What one step brings: nothing before the walker is home."""
+
+    visited: Array  # (m*m,) bool
+    pay: Array  # () float32, 1 - t/100 on termination, else 0
+
+
+def make_resource_gathering(
+    n: int | None = None, seed: int = 0, *, size: int = 5, episode_length: int | None = None
+) -> tuple[Env, Population]:
+    """The gridworld and its agents, agent i wanting cell i mod size^2 (cells in row-major order).
+
+    Args:
+        n: number of agents, a multiple of size^2 so that every cell is wanted equally; default one per cell.
+        seed: unused, the task has no randomness.
+        size: side m of the grid, at least 2.
+        episode_length: steps after which an episode is cut; default 40, and 1.6 size^2 up to 99 on grids larger than 5x5.
+
+    Returns:
+        `Env` with float32 observations (row, column, visited flags) of size 2 + size^2 and 4 actions, and `Population` of n.
+
+    Raises:
+        ConfigError: `size`, `n` or `episode_length` break their rule.
+    """
+    del seed
+    cells, n, length = _check(n, size, episode_length)
+    home = jnp.array([size - 1, size // 2], jnp.int32)
+    deltas = jnp.asarray(_DELTAS)
+    cell_numbers = jnp.arange(cells, dtype=jnp.int32)
+
+    def observe(state: GridState) -> Array:
+        return jnp.concatenate([state.position.astype(jnp.float32), state.visited.astype(jnp.float32)])
+
+    def reset(key: Key) -> tuple[GridState, Array]:
+        del key
+        state = GridState(home, jnp.zeros(cells, bool), jnp.int32(0))
+        return state, observe(state)
+
+    def step(state: GridState, action: Array) -> tuple[GridState, Step]:
+        position = jnp.clip(state.position + deltas[action], 0, size - 1)
+        visited = state.visited | (cell_numbers == position[0] * size + position[1])
+        clock = state.clock + 1
+        terminated = (position == home).all()
+        truncated = (clock >= length) & ~terminated
+        pay = jnp.where(terminated, 1.0 - clock.astype(jnp.float32) / 100.0, 0.0)
+        state = GridState(position, visited, clock)
+        return state, Step(observe(state), Outcome(visited, pay), terminated, truncated)
+
+    def reward(cell: Array, outcome: Outcome) -> Array:
+        return jnp.where(outcome.visited[cell], outcome.pay, 0.0)
+
+    spec = EnvSpec(
+        name="resource_gathering",
+        observation_size=2 + cells,
+        action_size=4,
+        discrete=True,
+        episode_length=length,
+        discount=1.0,
+        reference_scale=100.0,
+        backend="jax",
+        finite_horizon=True,  # a cut walk pays nothing, so looking past the cut would teach to wander for ever
+    )
+    agents = jnp.arange(n, dtype=jnp.int32) % cells
+    exact = size == 5 and length == 40
+    bound = (lambda k: optimum(k)["welfare"]) if exact else (lambda k: None)
+    groups = (lambda k: _optimal_groups(k)[np.arange(n) % cells]) if exact else None
+    return Env(spec, reset, step), Population(agents, reward, bound, groups)
+
+
+def _check(n: int | None, size: int, episode_length: int | None) -> tuple[int, int, int]:
+    if size < 2:
+        raise ConfigError(f"size = {size}: a grid needs at least 2 x 2 cells")
+    cells = size * size
+    if n is None:
+        n = cells
+    if n < 1 or n % cells:
+        raise ConfigError(
+            f"n = {n}: resource_gathering has one agent per cell, so n must be a multiple of size^2 = {cells} (try --n {cells})"
+        )
+    length = episode_length
+    if length is None:
+        length = 40 if size <= 5 else min(99, round(1.6 * cells))
+    if length < 2:
+        raise ConfigError(f"episode_length = {length}: a walk out and home takes at least 2 steps")
+    return cells, n, length
+
+
+@cache
+def _table() -> dict:
+    text = resources.files("rmdp_jax.envs").joinpath("data/resource_gathering_5x5.json").read_text()
+    return json.loads(text)["optimum"]
+
+
+def optimum(k: int) -> dict:
+    """The proved optimum of k policies on the 5x5 grid: `welfare` in returns (0..1), `walks` as strings of `MOVES`.
+
+    More than 25 policies serve nobody better than 25 do.
+    """
+    return _table()[str(min(k, 25))]
+
+
+def cells_of_walk(walk: str, size: int = 5) -> list[tuple[int, int]]:
+    """Cells (row, column) stood on after each move of a walk from home, bumps included."""
+    row, column = size - 1, size // 2
+    cells = []
+    for move in walk:
+        down, right = _DELTAS[MOVES.index(move)].tolist()
+        row, column = min(max(row + down, 0), size - 1), min(max(column + right, 0), size - 1)
+        cells.append((row, column))
+    return cells
+
+
+def _optimal_groups(k: int) -> np.ndarray:
+    """Walk that pays each cell most, (25,) int32: every group of the proved optimum is served by its own walk."""
+    walks = optimum(k)["walks"]
+    pays = np.zeros((len(walks), 25))
+    for j, walk in enumerate(walks):
+        for row, column in cells_of_walk(walk):
+            pays[j, row * 5 + column] = 1 - len(walk) / 100
+    return pays.argmax(0).astype(np.int32)

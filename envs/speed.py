@@ -1,0 +1,198 @@
+"""Target speed: agent i wants a body to run at its own speed t_i, as steadily as it can.
+
+Reward of a step with forward speed v (m/s): 0.1 * clip(1 - |v - t_i| / L, 0, 1), L a twentieth of the range of targets, so a
+perfect episode of 1000 steps is worth 100. No costs, no bonus for being healthy; falling ends an episode for all bodies but
+HalfCheetah. Source: Ivanov & Ben-Porat, AAAI 2024.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rmdp_jax.env import Env, Population
+from rmdp_jax.errors import ConfigError, unknown_name
+from rmdp_jax.types import Array
+
+REWARD_PER_STEP = 0.1
+LARGEST_EXACT = 5000  # agents up to which the upper bound is computed; its table has n^2 entries
+
+
+class Body(NamedTuple):
+    """A brax body and its task."""
+
+    module: str  # in brax.envs
+    cls: str
+    low: float  # m/s, targets are uniform from (low, high)
+    high: float
+    options: dict[str, Any]  # of the brax class: no costs, health rules
+
+
+class Backend(NamedTuple):
+    """Something that steps a body."""
+
+    help: str
+    build: Callable[[Callable[..., Any]], Any]  # a brax env class with its options bound -> brax env
+
+
+class Outcome(NamedTuple):
+    """What one step brings."""
+
+    speed: Array  # () float32, m/s: forward way of the torso during the step over the time of the step
+
+
+_NO_REWARDS = {"ctrl_cost_weight": 0.0, "healthy_reward": 0.0, "terminate_when_unhealthy": True}
+BODIES = {
+    "halfcheetah": Body("half_cheetah", "Halfcheetah", 0.0, 4.0, {"ctrl_cost_weight": 0.0}),  # never terminates
+    "walker2d": Body(
+        "walker2d", "Walker2d", 0.0, 2.5, _NO_REWARDS | {"healthy_z_range": (0.8, 2.0), "healthy_angle_range": (-1.0, 1.0)}
+    ),
+    "ant": Body("ant", "Ant", 0.0, 3.0, _NO_REWARDS | {"contact_cost_weight": 0.0, "healthy_z_range": (0.4, 1.0)}),
+    "hopper": Body(
+        "hopper",
+        "Hopper",
+        0.0,
+        2.5,
+        _NO_REWARDS | {"healthy_z_range": (0.7, float("inf")), "healthy_angle_range": (-0.2, 0.2)},
+    ),
+}
+
+
+def _native(make: Callable[..., Any]) -> Any:
+    return import_module("rmdp_jax.envs.native").native_env(make(backend="mjx"))
+
+
+def _mjx(make: Callable[..., Any]) -> Any:
+    return import_module("rmdp_jax.envs.native").mjx_env(make(backend="mjx"))
+
+
+BACKENDS = {
+    "native": Backend("C MuJoCo on CPU threads; the default on a CPU", _native),
+    "mjx": Backend("MuJoCo in XLA, the same MDP as native; the default on GPU and TPU", _mjx),
+    "spring": Backend("brax; other gears, time step and substeps: another task", lambda make: make(backend="spring")),
+    "positional": Backend("brax; other gears, time step and substeps: another task", lambda make: make(backend="positional")),
+    "generalized": Backend("brax; same time step, other contacts: another task", lambda make: make(backend="generalized")),
+}
+
+
+def make_speed(
+    body: str, *, n: int = 100, seed: int = 0, backend: str = "auto", episode_length: int = 1000
+) -> tuple[Env, Population]:
+    """The target-speed task of a body and its n agents.
+
+    Args:
+        body: a name in `BODIES`.
+        n: number of agents. Targets (n,) float32 in m/s are `numpy.random.RandomState(seed).uniform(low, high, n)`,
+            the stream that numpy keeps for ever and that the authors' runs drew from.
+        seed: of the targets.
+        backend: a name in `BACKENDS`, or "auto": native where JAX runs on a CPU, mjx elsewhere. `env.spec.backend` tells
+            which; spring, positional and generalized are other tasks than the first two and results have to say so.
+        episode_length: steps; returns are in 0..`episode_length`/10 and `spec.reference_scale` brings them to 0..100.
+
+    Returns:
+        `Env` with outcomes `Outcome`, and `Population` with the exact bound of `speed_upper_bound` (None beyond
+        `LARGEST_EXACT` agents) and k equal-width bands of target speed as oracle groups.
+
+    Raises:
+        ConfigError: unknown `body` or `backend`, or `n` or `episode_length` below 1.
+    """
+    if body not in BODIES:
+        raise unknown_name("body", body, BODIES)
+    if backend == "auto":
+        backend = "native" if jax.default_backend() == "cpu" else "mjx"
+    if backend not in BACKENDS:
+        raise unknown_name("backend", backend, [*BACKENDS, "auto"])
+    if n < 1:
+        raise ConfigError(f"n = {n}: there must be at least 1 agent")
+    env = _make_env(body, backend, episode_length)
+    return env, make_population(BODIES[body], n, seed, episode_length)
+
+
+def _make_env(body: str, backend: str, episode_length: int) -> Env:
+    adapter = import_module("rmdp_jax.envs.brax_adapter")  # here, as brax takes seconds to import
+    known = BODIES[body]
+    with adapter.quiet():
+        cls = getattr(import_module(f"brax.envs.{known.module}"), known.cls)
+        brax_env = BACKENDS[backend].build(lambda **options: cls(**known.options, **options))
+        seconds = float(brax_env.dt)
+
+    def outcome(before: Any, after: Any) -> Outcome:
+        # q[0] is the torso's forward coordinate in every body. Not `x_velocity` of brax, whose poses lag q in some
+        # pipelines; see native.py.
+        return Outcome((after.pipeline_state.q[0] - before.pipeline_state.q[0]) / seconds)
+
+    return adapter.from_brax(
+        brax_env,
+        outcome,
+        name=f"{body}_speed",
+        episode_length=episode_length,
+        discount=0.99,
+        backend=backend,
+        reference_scale=10.0 / (REWARD_PER_STEP * episode_length) * 10.0,
+    )
+
+
+def make_population(body: Body, n: int, seed: int, episode_length: int = 1000) -> Population:
+    """The n agents of a body, with what is known about their task; see `make_speed`."""
+    half_width = (body.high - body.low) / 20.0
+    targets = np.random.RandomState(seed).uniform(body.low, body.high, n).astype(np.float32)  # noqa: NPY002
+
+    def reward(target: Array, outcome: Outcome) -> Array:
+        return REWARD_PER_STEP * jnp.clip(1.0 - jnp.abs(outcome.speed - target) / half_width, 0.0, 1.0)
+
+    @cache
+    def upper_bound(k: int) -> float | None:
+        if n > LARGEST_EXACT:
+            return None
+        return speed_upper_bound(targets, half_width, k) * REWARD_PER_STEP * episode_length / 100.0
+
+    def oracle_groups(k: int) -> np.ndarray:
+        bands = np.floor((targets - body.low) / (body.high - body.low) * k)
+        return np.clip(bands, 0, k - 1).astype(np.int32)
+
+    return Population(jnp.asarray(targets), reward, upper_bound, oracle_groups)
+
+
+def speed_upper_bound(targets: np.ndarray, half_width: float, k: int) -> float:
+    """Best welfare of k constant speeds for n targets, in 0..100: exact, and never reached by a gait, which ripples.
+
+    max over v_1..v_k of (100/n) sum_i max_j f(v_j - t_i), f(d) = clip(1 - |d|/L, 0, 1), L = `half_width` > 0: a
+    one-dimensional p-median. No policy that varies its speed does better, as a mean over speeds is at most the best of them.
+
+    It is enough to try speeds that equal a target. For the targets that one speed serves, the total of f as a function of
+    the speed is piecewise linear, bends down at targets only and up at targets +-L, and is zero far out. At the leftmost of
+    its maxima it rises before and does not rise after, hence bends down, hence that is a target (or the total is zero
+    throughout). Of the chosen speeds each target takes the nearest, so what two neighbouring speeds earn from the
+    targets between them depends on these two alone, and the best chain of k speeds is found from left to right in
+    O(n^2 k) time and O(n^2) memory: 0.5 s for n = 1000, k = 50.
+    """
+    t = np.sort(np.asarray(targets, np.float64))
+    n = t.size
+    index = np.arange(n)
+    sums = np.concatenate([[0.0], np.cumsum(t)])
+    first = np.searchsorted(t, t - half_width, "left")  # reach of each speed: targets first .. last-1
+    last = np.searchsorted(t, t + half_width, "right")
+
+    def earned_right(a: np.ndarray, end: np.ndarray) -> np.ndarray:  # by speed t[a] from targets a+1 .. end-1
+        end = np.maximum(np.minimum(end, last[a]), a + 1)
+        count = end - a - 1
+        return count - (sums[end] - sums[a + 1] - count * t[a]) / half_width
+
+    def earned_left(b: np.ndarray, start: np.ndarray) -> np.ndarray:  # by speed t[b] from targets start .. b, itself too
+        start = np.minimum(np.maximum(start, first[b]), b + 1)
+        count = b + 1 - start
+        return count - (count * t[b] - (sums[b + 1] - sums[start])) / half_width
+
+    between = np.full((n, n), -np.inf)  # [a, b], a < b: earned from targets a+1 .. b by neighbours t[a] and t[b]
+    for a in range(n - 1):
+        b = index[a + 1 :]
+        split = np.clip(np.searchsorted(t, (t[a] + t[b]) / 2.0, "right"), a + 1, b + 1)
+        between[a, b] = earned_right(np.full_like(b, a), split) + earned_left(b, split)
+    best = earned_left(index, np.zeros_like(index))  # [b]: of all targets up to b, by chains that end in b
+    for _ in range(min(k, n) - 1):
+        best = (best[:, None] + between).max(0)
+    return float(100.0 / n * (best + earned_right(index, np.full_like(index, n))).max())

@@ -1,0 +1,42 @@
+"""Personalised reinforcement learning with a budget of policies: k policies for n people, learned together, on JAX.
+
+    from rmdp_jax import TrainConfig, em, train
+    from rmdp_jax.envs import make
+
+    env, population = make("resource_gathering", seed=0)
+    result = train(env, population, TrainConfig(k=5, n=25, transitions=300_000), em(k=5, n=25))
+
+Importing this package imports neither brax nor mujoco.
+"""
+
+from rmdp_jax.assign import Assigner, em, fixed, random_even
+from rmdp_jax.config import Rates, Sizes, TrainConfig
+from rmdp_jax.env import Env, EnvSpec, Population, Step
+from rmdp_jax.errors import ConfigError
+from rmdp_jax.evaluate import Evaluation, make_evaluate, make_record
+from rmdp_jax.trainer import Info, Trainer, TrainState, make_trainer
+from rmdp_jax.training import Result, train
+
+__all__ = [
+    "Assigner",
+    "ConfigError",
+    "Env",
+    "EnvSpec",
+    "Evaluation",
+    "Info",
+    "Population",
+    "Rates",
+    "Result",
+    "Sizes",
+    "Step",
+    "TrainConfig",
+    "TrainState",
+    "Trainer",
+    "em",
+    "fixed",
+    "make_evaluate",
+    "make_record",
+    "make_trainer",
+    "random_even",
+    "train",
+]

@@ -1,0 +1,37 @@
+"""Generalised advantage estimation (Schulman et al., 2016) that tells a cut episode from one that ended."""
+
+import jax
+import jax.numpy as jnp
+
+from rmdp_jax.types import Array
+
+
+def gae(
+    reward: Array, value: Array, next_value: Array, terminated: Array, done: Array, discount: Array, gae_lambda: Array
+) -> tuple[Array, Array]:
+    """Advantages of one policy, for each of c value columns.
+
+        delta_t = r_t + gamma (1 - terminated_t) V(s'_t) - V(s_t)
+        A_t     = delta_t + gamma lambda (1 - done_t) A_{t+1}
+
+    s'_t is the true successor, so a cut episode (done but not terminated) is bootstrapped from where it was cut.
+
+    Args:
+        reward, value, next_value: (T, E, c) float32; next_value of the true successors.
+        terminated, done: (T, E) bool; done = terminated or cut.
+        discount, gae_lambda: () float32.
+
+    Returns:
+        Advantages and value targets A + V, both (T, E, c).
+    """
+    alive = 1.0 - terminated.astype(reward.dtype)[..., None]
+    goes_on = 1.0 - done.astype(reward.dtype)[..., None]
+    delta = reward + discount * alive * next_value - value
+
+    def backward(later: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+        delta, goes_on = now
+        advantage = delta + discount * gae_lambda * goes_on * later
+        return advantage, advantage
+
+    _, advantage = jax.lax.scan(backward, jnp.zeros_like(delta[0]), (delta, goes_on), reverse=True)
+    return advantage, advantage + value

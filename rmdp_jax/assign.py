@@ -1,0 +1,131 @@
+"""Assigners: who is served by whom. Every algorithm is the same trainer with another of these.
+
+`weights(assignment)` has columns that sum to 1. `reassign` sees the running utilities after each M-step and also returns
+`parents` (k,): the policy that each policy goes on from, `arange(k)` unless policies are copied.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rmdp_jax.errors import ConfigError
+from rmdp_jax.types import Array, Key, PyTree
+
+
+class Assigner(NamedTuple):
+    """An assignment rule as pure functions over its own state, a pytree."""
+
+    name: str
+    k: int
+    n: int
+    init: Callable[[Key], PyTree]
+    weights: Callable[[PyTree], Array]  # assignment -> (k, n) float32, columns sum to 1
+    descend: Callable[[Array, PyTree], PyTree]  # gradient of the PPO losses in the column weights, assignment -> assignment
+    reassign: Callable[[Key, PyTree, Array, Array], tuple[PyTree, Array]]
+    # key, assignment, utility (k, n), iteration () -> assignment, parents (k,) int32
+
+
+First = Callable[[Key, int, int], Array]  # key, k, n -> labels (n,) int32
+
+
+def round_robin(key: Key, k: int, n: int) -> Array:
+    """Agent i with policy i mod k, labels (n,) int32."""
+    del key
+    return jnp.arange(n, dtype=jnp.int32) % k
+
+
+def shuffled_even(key: Key, k: int, n: int) -> Array:
+    """Agents shuffled into k groups whose sizes differ by at most one, labels (n,) int32."""
+    return jax.random.permutation(key, round_robin(key, k, n))
+
+
+def em(k: int, n: int, *, warmup: int = 50, first: First = round_robin) -> Assigner:
+    """Hard EM (Ivanov & Ben-Porat, 2024): after `warmup` M-steps on `first`, each agent moves to its best policy.
+
+    An agent moves only to a policy that is strictly better, and a policy never loses its last agent.
+    """
+    _check_sizes(k, n)
+
+    def reassign(key: Key, labels: Array, utility: Array, iteration: Array) -> tuple[Array, Array]:
+        del key
+        best = best_policies(utility, labels)
+        return jnp.where(iteration + 1 >= warmup, best, labels), _no_copies(k)
+
+    return fixed(k, n, first)._replace(name="em", reassign=reassign)
+
+
+def fixed(k: int, n: int, first: First | Array) -> Assigner:
+    """An assignment that stays as it begins: `first` makes labels (n,), or is them."""
+    _check_sizes(k, n)
+    if callable(first):
+        make = first
+    else:
+        _check_labels(first, k, n)
+        labels = jnp.asarray(first, jnp.int32)
+
+        def make(key: Key, k: int, n: int) -> Array:
+            return labels
+
+    return Assigner(
+        name="fixed",
+        k=k,
+        n=n,
+        init=lambda key: make(key, k, n),
+        weights=lambda labels: jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32),
+        descend=lambda gradient, labels: labels,
+        reassign=lambda key, labels, utility, iteration: (labels, _no_copies(k)),
+    )
+
+
+def random_even(k: int, n: int) -> Assigner:
+    """The baseline `random`: k equal groups drawn once."""
+    return fixed(k, n, shuffled_even)._replace(name="random")
+
+
+def best_policies(utility: Array, labels: Array) -> Array:
+    """The E-step: every agent's best policy, ties staying put, no policy left empty.
+
+    Args:
+        utility: (k, n) float32.
+        labels: (n,) int32, the assignment so far; every policy must have an agent in it.
+
+    Returns:
+        Labels (n,) int32 of no less welfare. An abandoned policy keeps the one of its agents who loses least by staying.
+    """
+    k, n = utility.shape
+    agents = jnp.arange(n)
+    own, best = utility[labels, agents], utility.max(0)
+    wish = jnp.where(best > own, utility.argmax(0).astype(jnp.int32), labels)
+    member = labels[None] == jnp.arange(k, dtype=jnp.int32)[:, None]
+    regret = jnp.where(member, (best - own)[None], jnp.inf)
+    loyal = jax.nn.one_hot(regret.argmin(1), n, dtype=bool)  # (k, n), one member of each policy
+
+    def empty(labels: Array) -> Array:
+        return jnp.zeros(k, bool).at[labels].set(True) ^ True
+
+    def call_back(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        kept, now = state
+        kept |= (loyal & empty(now)[:, None]).any(0)
+        return kept, jnp.where(kept, labels, wish)
+
+    start = (jnp.zeros(n, bool), wish)
+    return jax.lax.while_loop(lambda state: empty(state[1]).any(), call_back, start)[1]
+
+
+def _no_copies(k: int) -> Array:
+    return jnp.arange(k, dtype=jnp.int32)
+
+
+def _check_sizes(k: int, n: int) -> None:
+    if not 1 <= k <= n:
+        raise ConfigError(f"k = {k}: must be from 1 to n = {n}, one policy per agent at most")
+
+
+def _check_labels(labels: Array, k: int, n: int) -> None:
+    labels = jnp.asarray(labels)
+    if labels.shape != (n,) or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ConfigError(f"labels of shape {labels.shape}, {labels.dtype}: must be (n,) = ({n},) whole numbers")
+    if set(labels.tolist()) != set(range(k)):
+        raise ConfigError(f"labels name policies {sorted(set(labels.tolist()))}: each of 0..{k - 1} needs an agent")

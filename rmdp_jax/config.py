@@ -1,0 +1,155 @@
+"""Settings: what fixes shapes (`Sizes`, static), what may be traced (`Rates`), and one run (`TrainConfig`).
+
+All are frozen, keyword-only and checked when they are made; the error names the field, the value and the rule.
+"""
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import jax
+
+from rmdp_jax.errors import ConfigError
+
+
+def _check(rule: str, holds: bool, name: str, value: Any) -> None:
+    if not holds:
+        raise ConfigError(f"{name} = {value}: must be {rule}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What fixes shapes and loops; a change compiles anew."""
+
+    environments: int = 64
+    """Parallel environments of each policy (E)."""
+    unroll: int = 32
+    """Steps of each environment in one iteration (T)."""
+    epochs: int = 10
+    """Passes over the transitions of one iteration."""
+    minibatches: int = 8
+    """Minibatches of one epoch; must divide environments * unroll."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Units of the tanh layers of actor and critic."""
+    trunk: Literal["separate", "shared"] = "separate"
+    """A network for each policy, or one trunk with k heads."""
+    critic: Literal["mixed", "per_agent"] = "mixed"
+    """One value, of the policy's mixed reward, or n values, one for each agent."""
+    normalize_observations: bool = False
+    """Subtract the running mean and divide by the running deviation of what each policy sees."""
+
+    def __post_init__(self) -> None:
+        for name in ("environments", "unroll", "epochs", "minibatches"):
+            _check("a whole number of at least 1", _is_count(getattr(self, name)), name, getattr(self, name))
+        _check("one or more layers of at least 1 unit", _are_layers(self.hidden), "hidden", self.hidden)
+        _check("'separate' or 'shared'", self.trunk in ("separate", "shared"), "trunk", repr(self.trunk))
+        _check("'mixed' or 'per_agent'", self.critic in ("mixed", "per_agent"), "critic", repr(self.critic))
+        rule = f"a divisor of environments * unroll = {self.transitions}"
+        _check(rule, self.transitions % self.minibatches == 0, "minibatches", self.minibatches)
+
+    @property
+    def transitions(self) -> int:
+        """Transitions of one policy in one iteration, E * T."""
+        return self.environments * self.unroll
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """Numbers that may be traced: a sweep over them compiles once. Pairs (start, end) are geometric schedules."""
+
+    learning_rate: tuple[float, float] = (5e-4, 1e-4)
+    """Step size of Adam, at the start and at the end of training."""
+    entropy: tuple[float, float] = (5e-2, 1e-3)
+    """Weight of the entropy bonus, at the start and at the end of training."""
+    discount: float | None = None
+    """Gamma; the task's own when not given."""
+    gae_lambda: float = 0.95
+    """Lambda of generalised advantage estimation."""
+    clip: float = 0.2
+    """Largest change of the probability ratio that PPO rewards."""
+    value_loss: float = 0.5
+    """Weight of the critic's loss."""
+    max_gradient_norm: float = 0.5
+    """Gradients of one policy are scaled down to this norm."""
+    max_kl: float = 0.05
+    """A policy stops its epochs when the moving average of its KL from the behaviour policy passes this."""
+    adam_epsilon: float = 1e-5
+    """Epsilon of Adam."""
+    observation_clip: float = 5.0
+    """Normalised observations are clipped to this size."""
+    utility_decay: float = 0.95
+    """Weight that older iterations keep in the running utilities."""
+
+    def __post_init__(self) -> None:
+        if _is_placeholder(self):
+            return
+        for name in ("learning_rate", "entropy"):
+            pair = getattr(self, name)
+            _check("two positive numbers (start, end)", len(pair) == 2 and all(map(_is_positive, pair)), name, pair)
+        for name in ("clip", "max_gradient_norm", "max_kl", "adam_epsilon", "observation_clip"):
+            _check("a positive number", _is_positive(getattr(self, name)), name, getattr(self, name))
+        for name in ("gae_lambda", "utility_decay", "discount"):
+            value = getattr(self, name)
+            optional = name == "discount" and not _is_number(value)
+            _check("a number from 0 to 1", optional or (_is_number(value) and 0 <= value <= 1), name, value)
+        valid = self.value_loss == 0 or _is_positive(self.value_loss)
+        _check("a number from 0 up", valid, "value_loss", self.value_loss)
+        _check("below 1", self.utility_decay < 1, "utility_decay", self.utility_decay)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One run: how many policies for how many agents, for how long, with which sizes and rates."""
+
+    k: int = 5
+    """Policies."""
+    n: int = 25
+    """Agents, the people with a reward function each."""
+    seed: int = 0
+    """Seed of everything random."""
+    transitions: int = 1_000_000
+    """Environment steps of each policy; rounded up to whole iterations."""
+    log_every: int = 10
+    """Iterations between two lines of metrics, run as one compiled loop."""
+    checkpoint_every: int = 0
+    """Iterations between two checkpoints, rounded up to a multiple of log_every; 0 keeps the last state only."""
+    evaluation_episodes: int = 64
+    """Fresh episodes of each policy by which the result is judged."""
+    sizes: Sizes = field(default_factory=Sizes)
+    rates: Rates = field(default_factory=Rates)
+
+    def __post_init__(self) -> None:
+        for name in ("k", "n", "transitions", "log_every", "evaluation_episodes"):
+            _check("a whole number of at least 1", _is_count(getattr(self, name)), name, getattr(self, name))
+        _check(f"at most n = {self.n}, one policy per agent", self.k <= self.n, "k", self.k)
+        _check("a whole number from 0 up", _is_count(self.checkpoint_every + 1), "checkpoint_every", self.checkpoint_every)
+        _check("a whole number from 0 to 2^32 - 1", _is_count(self.seed + 1, 2**32), "seed", self.seed)
+
+    @property
+    def iterations(self) -> int:
+        """Iterations that reach `transitions`."""
+        return math.ceil(self.transitions / self.sizes.transitions)
+
+
+def _is_placeholder(rates: Rates) -> bool:
+    """True of rates that are traced, batched, or hold what JAX puts into a pytree while it rebuilds it."""
+    values = [getattr(rates, f.name) for f in fields(rates) if f.name != "discount"]
+    leaves = [leaf for value in values for leaf in (value if isinstance(value, tuple) else (value,))]
+    return any(not isinstance(leaf, int | float | str) for leaf in leaves)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and 0 < value < math.inf  # false for NaN
+
+
+def _is_count(value: Any, largest: float = math.inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= largest
+
+
+def _are_layers(hidden: Any) -> bool:
+    return isinstance(hidden, tuple) and len(hidden) > 0 and all(map(_is_count, hidden))

@@ -1,0 +1,31 @@
+"""What the critic values: the policy's mixed reward (c = 1), or every agent's own (c = n). One code path for both."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from rmdp_jax.types import Array
+
+
+class CriticKind(NamedTuple):
+    """Rewards to reward columns, and the weights by which advantages of the columns are mixed again."""
+
+    size: Callable[[int], int]  # n -> c
+    columns: Callable[[Array, Array], Array]  # rewards (..., n), weights of one policy (n,) -> (..., c)
+    mix: Callable[[Array], Array]  # weights (n,) -> (c,)
+
+
+def _shares(weights: Array) -> Array:
+    """Weights that sum to 1: a positive factor leaves the best policy as it is and keeps the scale of returns."""
+    return weights / jnp.maximum(weights.sum(), 1e-8)
+
+
+CRITICS = {
+    "mixed": CriticKind(
+        size=lambda n: 1,
+        columns=lambda rewards, weights: (rewards @ _shares(weights))[..., None],
+        mix=lambda weights: jnp.ones(1, jnp.float32),
+    ),
+    "per_agent": CriticKind(size=lambda n: n, columns=lambda rewards, weights: rewards, mix=_shares),
+}

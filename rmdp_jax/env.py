@@ -1,0 +1,146 @@
+"""What a task is: an unbatched MDP (`Env`) and the n people it serves (`Population`).
+
+An env does not know the agents. It reports an *outcome* per step (a speed; visited cells and a pay-off) and the agents'
+rewards look at that, which is how n reward functions share one MDP.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rmdp_jax.types import Array, Key, PyTree
+
+
+class EnvSpec(NamedTuple):
+    """Static facts of an `Env`."""
+
+    name: str
+    observation_size: int
+    action_size: int  # number of actions when discrete, else components of an action in [-1, 1]
+    discrete: bool
+    episode_length: int  # steps after which an episode is truncated at the latest
+    discount: float  # gamma of the task, the default of training
+    reference_scale: float  # welfare in reference units (0..100) = reference_scale * mean return
+    backend: str  # what steps it: "jax", "native", "mjx", ...
+    finite_horizon: bool = False  # the cut is part of the task and nothing follows it; else learners look past the cut
+    options: dict[str, Any] = {}  # arguments that made it, set by `envs.make`
+
+
+class Step(NamedTuple):
+    """What one step of an `Env` tells."""
+
+    obs: Array  # (o,) float32, the true successor, also at the end of an episode
+    outcome: PyTree  # what rewards may look at
+    terminated: Array  # () bool, the task ended
+    truncated: Array  # () bool, the clock ran out; never together with terminated
+    diverged: Array | bool = False  # () bool, the physics broke: the step pays nothing and ends its episode; set by `guard`
+
+
+class Env(NamedTuple):
+    """An unbatched MDP as pure functions; batch it with `jax.vmap`. A stochastic env keeps a key in its state."""
+
+    spec: EnvSpec
+    reset: Callable[[Key], tuple[PyTree, Array]]  # key -> state, obs (o,)
+    step: Callable[[PyTree, Array], tuple[PyTree, Step]]  # state, action () int32 or (a,) float32
+
+
+class Population(NamedTuple):
+    """n agents with a reward function each.
+
+    `upper_bound` and `oracle_groups` are knowledge *about* the task; reports and baselines use them, training never does.
+    """
+
+    agents: PyTree  # leaves (n, ...)
+    reward: Callable[[PyTree, PyTree], Array]  # one agent, one outcome -> () float32
+    upper_bound: Callable[[int], float | None] = lambda k: None  # k -> best mean return that k policies can reach
+    oracle_groups: Callable[[int], Array] | None = None  # k -> (n,) int32, a good partition known beforehand
+
+    @property
+    def n(self) -> int:
+        """Number of agents."""
+        return jax.tree.leaves(self.agents)[0].shape[0]
+
+    def rewards(self, step: Step) -> Array:
+        """Rewards (n,) float32 of one step to all agents; zero when the physics diverged."""
+        rewards = jax.vmap(self.reward, (0, None))(self.agents, step.outcome)
+        return jnp.where(step.diverged, 0.0, rewards)
+
+
+class EpisodeState(NamedTuple):
+    """State of an `auto_reset` env; act on `obs`, which is already the new episode's after an end."""
+
+    inner: PyTree
+    obs: Array  # (o,) float32
+    left: Array  # () int32, steps until this episode is cut at the latest
+    cursor: Array  # () int32, the start of the pool that the next episode takes
+
+
+def guard(env: Env) -> Env:
+    """`env` whose non-finite steps are marked `diverged`: terminated, and with the last finite observation."""
+
+    def step(state: tuple[PyTree, Array], action: Array) -> tuple[tuple[PyTree, Array], Step]:
+        inner, last_obs = state
+        inner, told = env.step(inner, action)
+        finite = jnp.isfinite(told.obs).all()
+        for leaf in jax.tree.leaves(told.outcome):
+            finite &= jnp.isfinite(leaf).all()
+        obs = jnp.where(finite, told.obs, last_obs)
+        return (inner, obs), told._replace(
+            obs=obs,
+            terminated=told.terminated | ~finite,
+            truncated=told.truncated & finite,
+            diverged=~finite,
+        )
+
+    def reset(key: Key) -> tuple[tuple[PyTree, Array], Array]:
+        inner, obs = env.reset(key)
+        return (inner, obs), obs
+
+    return Env(env.spec, reset, step)
+
+
+def make_starts(env: Env, keys: Key) -> tuple[PyTree, Array]:
+    """A pool of P fresh first states and observations, leaves (P, ...), from keys (P,)."""
+    return jax.vmap(env.reset)(keys)
+
+
+def auto_reset(env: Env, starts: tuple[PyTree, Array]) -> Env:
+    """`env` that goes on with the next start of the pool `starts` (see `make_starts`) when an episode ends.
+
+    Under `vmap` a reset inside `step` would be computed at every step; a pool is computed once an unroll and keeps the
+    randomness fresh. The `obs` of `Step` is still the true successor, within the episode that ended. A cut counts as
+    terminated when the horizon is part of the task, so that learners look past no cut but those they may. Envs are told
+    apart by the `cursor` of their first state; `reset` leaves it at 0, see `first_episodes`.
+    """
+    length = jnp.int32(env.spec.episode_length)
+    size = starts[1].shape[0]
+
+    def reset(key: Key) -> tuple[EpisodeState, Array]:
+        inner, obs = env.reset(key)
+        return EpisodeState(inner, obs, length, jnp.int32(0)), obs
+
+    def step(state: EpisodeState, action: Array) -> tuple[EpisodeState, Step]:
+        inner, told = env.step(state.inner, action)
+        left = state.left - 1
+        terminated = told.terminated | told.truncated if env.spec.finite_horizon else told.terminated
+        told = told._replace(terminated=terminated, truncated=(told.truncated | (left <= 0)) & ~terminated)
+        done = told.terminated | told.truncated
+        fresh = jax.tree.map(lambda pool: pool[state.cursor % size], starts)
+        inner, obs = jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, (inner, told.obs))
+        return EpisodeState(inner, obs, jnp.where(done, length, left), state.cursor + done.astype(jnp.int32)), told
+
+    return Env(env.spec, reset, step)
+
+
+def first_episodes(env: Env, starts: tuple[PyTree, Array]) -> EpisodeState:
+    """States (E,) of `auto_reset` envs, one per start, whose first episodes are cut at evenly spread clocks.
+
+    Without the spread all parallel environments would reach the same phase of an episode together for ever.
+    """
+    inner, obs = starts
+    number = obs.shape[0]
+    slot = jnp.arange(number, dtype=jnp.int32)
+    left = ((slot + 1) * env.spec.episode_length) // number
+    return EpisodeState(inner, obs, jnp.maximum(left, 1), slot)

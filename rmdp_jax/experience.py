@@ -1,0 +1,79 @@
+"""From one policy's parameters to what it learns from: a rollout, scored by the critic."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rmdp_jax.advantage import gae
+from rmdp_jax.config import Rates, Sizes
+from rmdp_jax.env import Env, EpisodeState, Population, make_starts
+from rmdp_jax.model import Model, policy
+from rmdp_jax.networks import Params
+from rmdp_jax.ppo import Batch
+from rmdp_jax.rollout import rollout
+from rmdp_jax.types import Array, Key, PyTree
+
+
+class Experience(NamedTuple):
+    """What one policy's unroll leaves behind; the trainer's have k in front."""
+
+    batch: Batch  # leaves (E*T, ...)
+    statistics: PyTree  # of observations, brought up to date
+    reward_sum: Array  # (n,) over all steps and environments
+    episodes: Array  # () int32, ended in this unroll
+    diverged: Array  # () int32, steps in which the physics broke
+
+
+Collect = Callable[
+    [Key, Params, Array, PyTree, EpisodeState, Array, Rates],  # key, params, index, statistics, states (E,), weights (n,), rates
+    tuple[EpisodeState, Experience],
+]
+
+
+def fresh_starts(env: Env, sizes: Sizes, key: Key) -> PyTree:
+    """A pool of first states, one for each environment."""
+    return make_starts(env, jax.random.split(key, sizes.environments))
+
+
+def make_collect(env: Env, population: Population, model: Model, sizes: Sizes) -> Collect:
+    """`collect` for one policy: go on from the states of its E environments for T steps and score the transitions."""
+    shape = (sizes.unroll, sizes.environments, env.spec.action_size)
+
+    def collect(
+        key: Key, params: Params, index: Array, statistics: PyTree, states: EpisodeState, weights: Array, rates: Rates
+    ) -> tuple[EpisodeState, Experience]:
+        start_key, noise_key = jax.random.split(key)
+        decide = policy(model, params, statistics, rates.observation_clip)
+
+        def act(obs: Array, noise: Array) -> tuple[Array, Array]:
+            out = decide(obs)
+            action = model.distribution.sample(out, noise)
+            return action, model.distribution.log_prob(out, action)
+
+        states, seen, reward_sum = rollout(
+            env,
+            population,
+            act,
+            partial(model.critic.columns, weights=weights),
+            states,
+            fresh_starts(env, sizes, start_key),
+            model.distribution.noise(noise_key, shape),
+        )
+        obs, next_obs = (model.normalizer.apply(statistics, x, rates.observation_clip) for x in (seen.obs, seen.next_obs))
+        value, next_value = (model.networks.critic(params, index, x) for x in (obs, next_obs))
+        advantage, target = gae(
+            seen.reward, value, next_value, seen.terminated, seen.done, rates.discount, rates.gae_lambda
+        )
+        batch = Batch(obs, seen.action, seen.log_prob, advantage, target)
+        return states, Experience(
+            batch=jax.tree.map(lambda x: x.reshape(sizes.transitions, *x.shape[2:]), batch),
+            statistics=model.normalizer.update(statistics, seen.obs),
+            reward_sum=reward_sum,
+            episodes=seen.done.sum(dtype=jnp.int32),
+            diverged=seen.diverged.sum(dtype=jnp.int32),
+        )
+
+    return collect

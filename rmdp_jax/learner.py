@@ -1,0 +1,132 @@
+"""The M-step: epochs of PPO minibatches for k policies at once, each with a gradient norm and an Adam of its own."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rmdp_jax.config import Rates, Sizes
+from rmdp_jax.networks import Networks, Params
+from rmdp_jax.ppo import Batch, LossParts
+from rmdp_jax.types import Array, Key, PyTree
+
+
+
+class Schedule(NamedTuple):
+    """What changes over training, each () float32."""
+
+    learning_rate: Array
+    entropy: Array
+
+
+Loss = Callable[[Params, Array, Array, Batch], tuple[Array, LossParts]]  # params, mix (c,), index, batch of one policy
+LossOf = Callable[[Rates, Schedule], Loss]
+Descend = Callable[[Array, PyTree], PyTree]
+Improve = Callable[[Rates, Schedule, Key, "Learner", PyTree, Batch], tuple["Learner", PyTree, LossParts]]
+
+
+class Learner(NamedTuple):
+    """What PPO changes; both fields are `Params`, of values and of optimiser states."""
+
+    params: Params
+    opt_state: Params
+
+
+class _Progress(NamedTuple):
+    """What the minibatches of one M-step hand on."""
+
+    learner: Learner
+    assignment: PyTree
+    mean_kl: Array  # (k,) moving average over minibatches
+    active: Array  # (k,) bool, false once mean_kl has passed the limit
+
+
+def make_optimizer(rates: Rates, learning_rate: Array | float) -> optax.GradientTransformation:
+    """Clipped Adam for the parameters of one policy; its state does not depend on the rates."""
+    return optax.chain(
+        optax.clip_by_global_norm(rates.max_gradient_norm),
+        optax.scale_by_adam(eps=rates.adam_epsilon),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def init_learner(networks: Networks, rates: Rates, key: Key, keys: Key) -> Learner:
+    """Fresh parameters and optimiser states; `key` draws the shared part, `keys` (k,) each policy's own."""
+    params = Params(networks.init_shared(key), jax.vmap(networks.init_own)(keys))
+    optimizer = make_optimizer(rates, 1.0)
+    return Learner(params, Params(optimizer.init(params.shared), jax.vmap(optimizer.init)(params.own)))
+
+
+def make_improve(loss_of: LossOf, sizes: Sizes, mix: Callable[[PyTree], Array], descend: Descend) -> Improve:
+    """The M-step `improve(rates, schedule, key, learner, assignment, batch) -> learner, assignment, LossParts (k,)`.
+
+    It runs epochs x minibatches updates on a batch with leaves (k, B, ...). All policies see the same shuffles. A policy
+    whose moving average of the KL passes `rates.max_kl` makes no further update in this call. Parts are means over minibatches.
+
+    Args:
+        loss_of: rates and schedule to the loss of one policy.
+        sizes: epochs and minibatches.
+        mix: assignment to column weights (k, c).
+        descend: gradient of the summed losses in the column weights (k, c), and the assignment, to the next assignment.
+    """
+
+    def improve(
+        rates: Rates, schedule: Schedule, key: Key, learner: Learner, assignment: PyTree, batch: Batch
+    ) -> tuple[Learner, PyTree, LossParts]:
+        k, number = batch.log_prob.shape
+        update = _make_update(loss_of(rates, schedule), make_optimizer(rates, schedule.learning_rate), k)
+
+        def minibatch(progress: _Progress, rows: Array) -> tuple[_Progress, LossParts]:
+            part = jax.tree.map(lambda x: x[:, rows], batch)
+            weights = mix(progress.assignment)
+            learner, by_weight, parts = update(progress.learner, weights, progress.active, part)
+            mean_kl = 0.9 * progress.mean_kl + 0.1 * parts.kl
+            active = progress.active & (mean_kl <= rates.max_kl)
+            return _Progress(learner, descend(by_weight, progress.assignment), mean_kl, active), parts
+
+        def epoch(progress: _Progress, key: Key) -> tuple[_Progress, LossParts]:
+            order = jax.random.permutation(key, number).reshape(sizes.minibatches, -1)
+            return jax.lax.scan(minibatch, progress, order)
+
+        start = _Progress(learner, assignment, jnp.zeros(k, jnp.float32), jnp.ones(k, bool))
+        progress, parts = jax.lax.scan(epoch, start, jax.random.split(key, sizes.epochs))
+        return progress.learner, progress.assignment, jax.tree.map(lambda x: x.mean((0, 1)), parts)
+
+    return improve
+
+
+def _make_update(loss: Loss, optimizer: optax.GradientTransformation, k: int) -> Callable[..., tuple]:
+    """One update of k policies: learner, mix (k, c), active (k,), batch -> learner, gradient in mix (k, c), LossParts (k,)."""
+    index = jnp.arange(k, dtype=jnp.int32)
+    losses_of = jax.vmap(loss, (Params(None, 0), 0, 0, 0))
+    update_own = jax.vmap(optimizer.update)
+
+    def total(params: Params, mix: Array, active: Array, batch: Batch) -> tuple[Array, LossParts]:
+        losses, parts = losses_of(params, mix, index, batch)
+        return jnp.where(active, losses, 0.0).sum(), parts
+
+    def update(learner: Learner, mix: Array, active: Array, batch: Batch) -> tuple[Learner, Array, LossParts]:
+        params, state = learner
+        (gradient, by_mix), parts = jax.grad(total, argnums=(0, 1), has_aux=True)(params, mix, active, batch)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer power
+            shared, shared_state = optimizer.update(gradient.shared, state.shared)
+            own, own_state = update_own(gradient.own, state.own)
+        moved = Learner(optax.apply_updates(params, Params(shared, own)), Params(shared_state, own_state))
+        return _keep_idle(active, moved, learner), by_mix, parts
+
+    return update
+
+
+def _keep_idle(active: Array, new: Learner, old: Learner) -> Learner:
+    """Old values for policies that no longer learn; the shared part stops when all have."""
+
+    def choose(flag: Array, new: Array, old: Array) -> Array:
+        return jnp.where(flag.reshape(flag.shape + (1,) * (new.ndim - flag.ndim)), new, old)
+
+    def keep(new: Params, old: Params) -> Params:
+        shared = jax.tree.map(lambda a, b: choose(active.any(), a, b), new.shared, old.shared)
+        return Params(shared, jax.tree.map(lambda a, b: choose(active, a, b), new.own, old.own))
+
+    return Learner(keep(new.params, old.params), keep(new.opt_state, old.opt_state))

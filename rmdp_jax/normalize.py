@@ -1,0 +1,41 @@
+"""Running normalisation of observations, one set of statistics a policy; a value that may be nothing at all."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from rmdp_jax.types import Array, PyTree
+
+
+class Normalizer(NamedTuple):
+    """Pure functions over running statistics of one policy."""
+
+    init: Callable[[], PyTree]
+    update: Callable[[PyTree, Array], PyTree]  # statistics, observations (..., o)
+    apply: Callable[[PyTree, Array, Array], Array]  # statistics, observations (..., o), largest size
+
+
+def running_normalizer(observation_size: int) -> Normalizer:
+    """Mean and deviation of everything seen, by brax's running statistics (imported here, brax takes seconds)."""
+    from brax.training.acme import running_statistics, specs
+
+    def apply(statistics: PyTree, obs: Array, limit: Array) -> Array:
+        return jnp.clip(running_statistics.normalize(obs, statistics), -limit, limit)
+
+    return Normalizer(
+        init=lambda: running_statistics.init_state(specs.Array((observation_size,), jnp.dtype("float32"))),
+        update=running_statistics.update,
+        apply=apply,
+    )
+
+
+def no_normalizer(observation_size: int) -> Normalizer:
+    """Observations as they are."""
+    del observation_size
+    return Normalizer(
+        init=lambda: (), update=lambda statistics, obs: statistics, apply=lambda statistics, obs, limit: obs
+    )
+
+
+NORMALIZERS = {True: running_normalizer, False: no_normalizer}

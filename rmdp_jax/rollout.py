@@ -1,0 +1,72 @@
+"""Unroll one policy in E environments."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rmdp_jax.env import Env, EpisodeState, Population, auto_reset
+from rmdp_jax.types import Array, PyTree
+
+
+class Trajectory(NamedTuple):
+    """T steps of one policy in E environments; the trainer's have k in front."""
+
+    obs: Array  # (T, E, o) what the policy acted on, not normalised
+    next_obs: Array  # (T, E, o) true successors, not normalised
+    action: Array  # (T, E) int32 or (T, E, a) float32
+    log_prob: Array  # (T, E)
+    reward: Array  # (T, E, c)
+    terminated: Array  # (T, E) bool
+    done: Array  # (T, E) bool
+    diverged: Array  # (T, E) bool
+
+
+def rollout(
+    env: Env,
+    population: Population,
+    act: Callable[[Array, Array], tuple[Array, Array]],
+    columns: Callable[[Array], Array],
+    episodes: EpisodeState,
+    starts: PyTree,
+    noise: Array,
+) -> tuple[EpisodeState, Trajectory, Array]:
+    """T steps of E parallel environments under one policy.
+
+    Args:
+        env: the unbatched env.
+        population: the n agents.
+        act: observations (E, o) and noise (E, ...) to actions and their log probabilities (E,).
+        columns: rewards (E, n) to reward columns (E, c).
+        episodes: states (E,) to go on from.
+        starts: pool of first states (P,) for episodes that begin.
+        noise: (T, E, ...) of the policy's distribution.
+
+    Returns:
+        States after the last step, the `Trajectory`, and the rewards summed over steps and environments (n,). Nothing of
+        size n is kept per transition (unless c is n).
+    """
+    step_all = jax.vmap(auto_reset(env, starts).step)
+    rewards_of = jax.vmap(population.rewards)
+
+    def advance(carry: tuple[EpisodeState, Array], noise: Array) -> tuple[tuple[EpisodeState, Array], Trajectory]:
+        episodes, reward_sum = carry
+        action, log_prob = act(episodes.obs, noise)
+        after, told = step_all(episodes, action)
+        rewards = rewards_of(told)
+        seen = Trajectory(
+            obs=episodes.obs,
+            next_obs=told.obs,
+            action=action,
+            log_prob=log_prob,
+            reward=columns(rewards),
+            terminated=told.terminated,
+            done=told.terminated | told.truncated,
+            diverged=told.diverged,
+        )
+        return (after, reward_sum + rewards.sum(0)), seen
+
+    nothing = jnp.zeros(population.n, jnp.float32)
+    (episodes, reward_sum), trajectory = jax.lax.scan(advance, (episodes, nothing), noise)
+    return episodes, trajectory, reward_sum

@@ -1,0 +1,160 @@
+"""A run's folder: config.json, metrics.jsonl, result.json, checkpoints/ and pictures. All reading and writing is here."""
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from rmdp_jax.config import Rates, Sizes, TrainConfig
+from rmdp_jax.errors import ConfigError
+
+FORMAT = 1  # of config.json and result.json; raised when a reader of older files would misread newer ones
+
+_MAY_CHANGE_ON_RESUME = ("transitions", "log_every", "checkpoint_every", "evaluation_episodes")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run and what is in them."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of orbax checkpoints."""
+        return self.path / "checkpoints"
+
+    def read_config(self) -> dict[str, Any]:
+        """config.json: format, env, env_options, algorithm, backend, train (a TrainConfig as a dict)."""
+        return self._read("config.json")
+
+    def read_result(self) -> dict[str, Any]:
+        """result.json."""
+        return self._read("result.json")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Lines of metrics.jsonl; a last line that was cut off in writing is left out."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        whole = []
+        for line in lines:
+            try:
+                whole.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return whole
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Add one line to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def write_config(self, content: dict[str, Any]) -> None:
+        """Write config.json."""
+        self._write("config.json", content)
+
+    def write_metrics(self, lines: list[dict[str, Any]]) -> None:
+        """Write metrics.jsonl anew."""
+        (self.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def write_result(self, content: dict[str, Any]) -> None:
+        """Write result.json."""
+        self._write("result.json", content)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        if not path.exists():
+            raise ConfigError(f"out = {self.path}: holds no {name}, so it is not the folder of a finished run")
+        try:
+            content = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{path}: is not JSON ({error}); train again into another folder") from None
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            found = content.get("format") if isinstance(content, dict) else None
+            raise ConfigError(f"{path}: has format {found}, this version reads {FORMAT}; train again with this version")
+        return content
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        temporary = self.path / (name + ".part")
+        temporary.write_text(json.dumps({"format": FORMAT, **content}, indent=1) + "\n")
+        temporary.replace(self.path / name)
+
+
+def open_run(path: Path, config: dict[str, Any], resume: bool) -> RunFolder:
+    """Make or re-enter a run's folder before anything expensive happens.
+
+    Args:
+        path: the folder; made with its parents.
+        config: what config.json is to hold.
+        resume: go on with the run that is there instead of refusing it.
+
+    Raises:
+        ConfigError: the folder holds another run, cannot be written, or holds nothing to resume.
+    """
+    folder = RunFolder(path)
+    if resume:
+        _check_same_run(folder, config)
+    elif path.is_dir() and any((path / name).exists() for name in ("config.json", "result.json", "metrics.jsonl")):
+        raise ConfigError(f"out = {path}: already holds a run; choose another folder, or --resume to go on with it")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError("no permission to write")
+        folder.write_config(config)
+    except OSError as error:
+        raise ConfigError(f"out = {path}: cannot be written ({error.strerror or error}); choose another folder") from None
+    return folder
+
+
+def load_train_config(content: dict[str, Any]) -> TrainConfig:
+    """The `TrainConfig` of a config.json.
+
+    Raises:
+        ConfigError: a field is unknown or breaks its rule.
+    """
+    train = dict(content["train"])
+    try:
+        sizes = Sizes(**{**train.pop("sizes"), "hidden": tuple(train_hidden(content))})
+        rates = {name: tuple(value) if isinstance(value, list) else value for name, value in train.pop("rates").items()}
+        return TrainConfig(**train, sizes=sizes, rates=Rates(**rates))
+    except TypeError as error:
+        raise ConfigError(f"config.json: {error}; it was written by another version") from None
+
+
+def train_hidden(content: dict[str, Any]) -> list[int]:
+    """Units of the layers in a config.json."""
+    return content["train"]["sizes"]["hidden"]
+
+
+def dump_train_config(config: TrainConfig) -> dict[str, Any]:
+    """A `TrainConfig` as JSON takes it."""
+    return json.loads(json.dumps(asdict(config)))
+
+
+def describe_machine() -> dict[str, Any]:
+    """Device and versions, for every result."""
+    device = jax.devices()[0]
+    packages = ("rmdp-jax", "jax", "jaxlib", "flax", "optax", "brax", "mujoco", "mujoco-mjx")
+    return {
+        "device": f"{device.platform}: {device.device_kind}" + (f", {os.cpu_count()} cores" if device.platform == "cpu" else ""),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }
+
+
+def _check_same_run(folder: RunFolder, config: dict[str, Any]) -> None:
+    before = folder.read_config()
+
+    def fixed(content: dict[str, Any]) -> dict[str, Any]:
+        train = {name: value for name, value in content["train"].items() if name not in _MAY_CHANGE_ON_RESUME}
+        return {**content, "train": train, "format": FORMAT}
+
+    old, new = fixed(before), fixed(config)
+    changed = [name for name in new if name != "train" and old.get(name) != new[name]]
+    changed += [name for name in new["train"] if old["train"].get(name) != new["train"][name]]
+    if changed:
+        raise ConfigError(f"resume: {', '.join(changed)} differ from the run in {folder.path}; give what it was made with")

@@ -1,0 +1,175 @@
+"""One iteration of a represented MDP: roll out, improve every policy (M), reassign every agent (E)."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rmdp_jax.assign import Assigner
+from rmdp_jax.config import Rates, TrainConfig
+from rmdp_jax.env import Env, EpisodeState, Population, first_episodes, guard
+from rmdp_jax.errors import ConfigError
+from rmdp_jax.experience import Experience, fresh_starts, make_collect
+from rmdp_jax.learner import Learner, Schedule, init_learner, make_improve
+from rmdp_jax.model import make_model
+from rmdp_jax.networks import Params
+from rmdp_jax.ppo import LossParts, ppo_loss
+from rmdp_jax.types import Array, Key, PyTree
+from rmdp_jax.utility import Utilities, accumulate, no_utilities, utility
+
+
+class TrainState(NamedTuple):
+    """All that the next iteration reads."""
+
+    learner: Learner  # own leaves (k, ...)
+    statistics: PyTree  # of observations, leaves (k, ...)
+    episodes: EpisodeState  # leaves (k, E, ...)
+    utilities: Utilities  # leaves (k, ...)
+    assignment: PyTree  # the assigner's own state
+    keys: Key  # (k,) one a policy
+    key: Key  # () of the assigner and the shuffles
+    iteration: Array  # () int32
+    rates: Rates
+
+
+class Info(NamedTuple):
+    """What people read of one iteration; utility and welfare are running estimates in reference units."""
+
+    welfare: Array  # ()
+    utility: Array  # (k, n)
+    assignment: Array  # (n,) int32
+    policy_sizes: Array  # (k,) int32
+    flips: Array  # () int32, agents whose policy changed
+    losses: LossParts  # leaves (k,), means over minibatches
+    episodes: Array  # (k,) int32, ended in this iteration
+    diverged: Array  # (k,) int32, steps in which the physics broke
+
+
+class Trainer(NamedTuple):
+    """Pure functions to jit, scan and vmap (over seeds, over rates)."""
+
+    init: Callable[..., TrainState]  # key, rates=config.rates -> state
+    step: Callable[[TrainState], tuple[TrainState, Info]]
+
+
+def make_trainer(env: Env, population: Population, config: TrainConfig, assigner: Assigner) -> Trainer:
+    """The trainer of `config.k` policies for the n agents of `population`; `assigner` makes it one algorithm or another.
+
+    Raises:
+        ConfigError: population, assigner and config disagree on k or n.
+    """
+    _check_agreement(population, config, assigner)
+    env, sizes, k, n = guard(env), config.sizes, config.k, config.n
+    model = make_model(env.spec, sizes, k, n)
+    collect = jax.vmap(make_collect(env, population, model, sizes), (0, Params(None, 0), 0, 0, 0, 0, None))
+    improve = make_improve(
+        loss_of=lambda rates, schedule: partial(
+            ppo_loss, model.networks, model.distribution, rates, schedule.entropy
+        ),
+        sizes=sizes,
+        mix=lambda assignment: jax.vmap(model.critic.mix)(assigner.weights(assignment)),
+        descend=assigner.descend,
+    )
+
+    def init(key: Key, rates: Rates = config.rates) -> TrainState:
+        if rates.discount is None:
+            rates = replace(rates, discount=env.spec.discount)
+        key, assign_key, shared_key, policies_key = jax.random.split(key, 4)
+        own_keys, start_keys, keys = (jax.random.split(key, k) for key in jax.random.split(policies_key, 3))
+        return TrainState(
+            learner=init_learner(model.networks, rates, shared_key, own_keys),
+            statistics=jax.tree.map(lambda x: jnp.broadcast_to(x, (k, *x.shape)), model.normalizer.init()),
+            episodes=jax.vmap(lambda key: first_episodes(env, fresh_starts(env, sizes, key)))(start_keys),
+            utilities=no_utilities(k, n),
+            assignment=assigner.init(assign_key),
+            keys=keys,
+            key=key,
+            iteration=jnp.int32(0),
+            rates=jax.tree.map(jnp.float32, rates),
+        )
+
+    def step(state: TrainState) -> tuple[TrainState, Info]:
+        keys = jax.vmap(jax.random.fold_in, (0, None))(state.keys, state.iteration)
+        shuffle_key, assign_key = jax.random.split(jax.random.fold_in(state.key, state.iteration))
+        index = jnp.arange(k, dtype=jnp.int32)
+        weights = assigner.weights(state.assignment)
+        episodes, seen = collect(
+            keys, state.learner.params, index, state.statistics, state.episodes, weights, state.rates
+        )
+        schedule = _schedule(state.rates, state.iteration, config.iterations)
+        learner, assignment, losses = improve(
+            state.rates, schedule, shuffle_key, state.learner, state.assignment, seen.batch
+        )
+        utilities = accumulate(
+            state.utilities, state.rates.utility_decay, seen.reward_sum, seen.episodes, sizes.transitions
+        )
+        served = utility(utilities, env.spec.episode_length)
+        assignment, parents = assigner.reassign(assign_key, assignment, served, state.iteration)
+        new = state._replace(
+            learner=learner,
+            statistics=seen.statistics,
+            episodes=episodes,
+            utilities=utilities,
+            assignment=assignment,
+            iteration=state.iteration + 1,
+        )
+        new = follow(parents, new)
+        before, after = harden(weights), harden(assigner.weights(assignment))
+        return new, _inform(env.spec.reference_scale, served[parents], before, after, seen, losses)
+
+    return Trainer(init, step)
+
+
+def harden(weights: Array) -> Array:
+    """The policy with the largest weight for each agent, (k, n) -> labels (n,) int32."""
+    return weights.argmax(0).astype(jnp.int32)
+
+
+def follow(parents: Array, state: TrainState) -> TrainState:
+    """Policies go on from their `parents` (k,): parameters, optimiser, statistics and utilities are copied."""
+    learner = state.learner
+
+    def copy(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: x[parents], tree)
+
+    params = learner.params._replace(own=copy(learner.params.own))
+    opt_state = learner.opt_state._replace(own=copy(learner.opt_state.own))
+    return state._replace(
+        learner=Learner(params, opt_state), statistics=copy(state.statistics), utilities=copy(state.utilities)
+    )
+
+
+def _schedule(rates: Rates, iteration: Array, iterations: int) -> Schedule:
+    """Geometric from start to end over the iterations of the run."""
+    passed = iteration.astype(jnp.float32) / iterations
+
+    def between(start: Array, end: Array) -> Array:
+        return start * (end / start) ** passed
+
+    return Schedule(between(*rates.learning_rate), between(*rates.entropy))
+
+
+def _inform(scale: float, served: Array, before: Array, after: Array, seen: Experience, losses: LossParts) -> Info:
+    k, n = served.shape
+    return Info(
+        welfare=scale * served[after, jnp.arange(n)].mean(),
+        utility=scale * served,
+        assignment=after,
+        policy_sizes=jnp.zeros(k, jnp.int32).at[after].add(1),
+        flips=(before != after).sum(dtype=jnp.int32),
+        losses=losses,
+        episodes=seen.episodes,
+        diverged=seen.diverged,
+    )
+
+
+def _check_agreement(population: Population, config: TrainConfig, assigner: Assigner) -> None:
+    if population.n != config.n:
+        raise ConfigError(f"n = {config.n}: the population has {population.n} agents; give TrainConfig n={population.n}")
+    if (assigner.k, assigner.n) != (config.k, config.n):
+        raise ConfigError(
+            f"assigner of k = {assigner.k}, n = {assigner.n}: the config has k = {config.k}, n = {config.n}"
+        )

@@ -1,0 +1,15 @@
+"""Strict JAX for all tests: a silent broadcast or cast is an error here, long before it is a wrong number."""
+
+import os
+
+os.environ.setdefault("MPLBACKEND", "Agg")  # before matplotlib is imported, and for the processes that tests start
+
+import hypothesis
+import jax
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# The first example of a property compiles, so a deadline by the clock would fail at random.
+hypothesis.settings.register_profile("compiles", deadline=None)
+hypothesis.settings.load_profile("compiles")
