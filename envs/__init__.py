@@ -18,6 +18,8 @@ def _speed(body: str) -> Callable[..., tuple[Env, Population]]:
     return make_body
 
 
+BACKENDS = ("auto", "native", "mjx", "spring", "positional", "generalized")  # of speed tasks
+
 ENVS: dict[str, Callable[..., tuple[Env, Population]]] = {
     "resource_gathering": make_resource_gathering,
     **{f"{body}_speed": _speed(body) for body in ("halfcheetah", "walker2d", "ant", "hopper")},
@@ -50,6 +52,18 @@ def make(name: str, *, n: int | None = None, seed: int = 0, **options: Any) -> t
     env, population = _factory(name)(**given)
     described = {**given, "n": population.n}
     return env._replace(spec=env.spec._replace(options=described)), population
+
+
+def describe_envs() -> list[tuple[str, str, str, str]]:
+    """Rows (name, default number of agents, backends, options) for people."""
+    from rmdp_jax.envs.presets import PRESETS
+
+    rows = []
+    for name in ENVS:
+        options = options_of(name)
+        backends = ", ".join(BACKENDS) if "backend" in options else "jax"
+        rows.append((name, str(PRESETS[name].n), backends, ", ".join(f"--{o.replace('_', '-')}" for o in options)))
+    return rows
 
 
 def _factory(name: str) -> Callable[..., tuple[Env, Population]]:

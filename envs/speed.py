@@ -139,7 +139,7 @@ def _make_env(body: str, backend: str, episode_length: int) -> Env:
 def make_population(body: Body, n: int, seed: int, episode_length: int = 1000) -> Population:
     """The n agents of a body, with what is known about their task; see `make_speed`."""
     half_width = (body.high - body.low) / 20.0
-    targets = np.random.RandomState(seed).uniform(body.low, body.high, n).astype(np.float32)  # noqa: NPY002
+    targets = np.random.RandomState(seed).uniform(body.low, body.high, n).astype(np.float32)
 
     def reward(target: Array, outcome: Outcome) -> Array:
         return REWARD_PER_STEP * jnp.clip(1.0 - jnp.abs(outcome.speed - target) / half_width, 0.0, 1.0)

@@ -1,13 +1,16 @@
 """The whole `TrainState` on disk, by orbax; a restored run goes on bit for bit as if it had never stopped."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
 
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.trainer import TrainState
+
+Tree = TypeVar("Tree")
 
 
 def save_checkpoint(folder: Path, state: TrainState, keep: int = 2) -> None:
@@ -19,25 +22,42 @@ def save_checkpoint(folder: Path, state: TrainState, keep: int = 2) -> None:
             manager.save(step, args=ocp.args.StandardSave(_flatten(state)))
 
 
-def restore_checkpoint(folder: Path, like: TrainState) -> TrainState:
-    """The latest state under `folder`; `like` has its structure (values are not read, so `jax.eval_shape` will do).
+def restore_checkpoint(folder: Path, like: Tree, prefix: str = "") -> Tree:
+    """The latest state under `folder`, or the part of it at `prefix`, such as ``.learner.params``.
+
+    Args:
+        folder: of `save_checkpoint`.
+        like: arrays or `jax.ShapeDtypeStruct`s; only structure, shapes and dtypes are read.
+        prefix: path from the `TrainState` to what is wanted.
 
     Raises:
-        ConfigError: there is none, or it was written by a run of other sizes.
+        ConfigError: there is no checkpoint, or it was written by a run of other sizes.
     """
+    data = _load(folder)
+
+    def restore(path: Any, like: Any) -> Any:
+        name = prefix + jax.tree_util.keystr(path)
+        if name not in data:
+            raise ConfigError(f"checkpoints = {folder}: holds no {name}; it was written by a run of other settings")
+        leaf = jax.random.wrap_key_data(data[name]) if _is_key(like) else data[name]
+        if leaf.shape != like.shape:
+            raise ConfigError(f"checkpoints = {folder}: {name} has shape {leaf.shape}, this run needs {like.shape}")
+        return leaf
+
+    return jax.tree_util.tree_map_with_path(restore, like)
+
+
+def _load(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
-        raise ConfigError(f"checkpoints = {folder}: no such folder, so there is nothing to go on from")
-    abstract = jax.eval_shape(_flatten, like)
-    with ocp.CheckpointManager(folder.absolute()) as manager:
+        raise ConfigError(f"checkpoints = {folder}: no such folder, so there is nothing to restore")
+    device = SingleDeviceSharding(jax.devices()[0])
+    with ocp.CheckpointManager(folder.absolute(), item_handlers=ocp.StandardCheckpointHandler()) as manager:
         step = manager.latest_step()
         if step is None:
             raise ConfigError(f"checkpoints = {folder}: holds no finished checkpoint")
-        try:
-            data = manager.restore(step, args=ocp.args.StandardRestore(abstract))
-        except ValueError as error:
-            first_line = str(error).strip().splitlines()[0]
-            raise ConfigError(f"checkpoints = {folder}: written by a run of other sizes ({first_line})") from error
-    return _unflatten(data, like)
+        saved = manager.item_metadata(step)
+        wanted = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device) for name, x in saved.items()}
+        return manager.restore(step, args=ocp.args.StandardRestore(wanted))
 
 
 def _flatten(state: TrainState) -> dict[str, Any]:
@@ -47,14 +67,6 @@ def _flatten(state: TrainState) -> dict[str, Any]:
         return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
     return {jax.tree_util.keystr(path): plain(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
-
-
-def _unflatten(data: dict[str, Any], like: TrainState) -> TrainState:
-    def restore(path: Any, like: Any) -> Any:
-        leaf = data[jax.tree_util.keystr(path)]
-        return jax.random.wrap_key_data(leaf) if _is_key(like) else leaf
-
-    return jax.tree_util.tree_map_with_path(restore, like)
 
 
 def _is_key(leaf: Any) -> bool:

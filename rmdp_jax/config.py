@@ -9,12 +9,7 @@ from typing import Any, Literal
 
 import jax
 
-from rmdp_jax.errors import ConfigError
-
-
-def _check(rule: str, holds: bool, name: str, value: Any) -> None:
-    if not holds:
-        raise ConfigError(f"{name} = {value}: must be {rule}")
+from rmdp_jax.errors import check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +35,12 @@ class Sizes:
 
     def __post_init__(self) -> None:
         for name in ("environments", "unroll", "epochs", "minibatches"):
-            _check("a whole number of at least 1", _is_count(getattr(self, name)), name, getattr(self, name))
-        _check("one or more layers of at least 1 unit", _are_layers(self.hidden), "hidden", self.hidden)
-        _check("'separate' or 'shared'", self.trunk in ("separate", "shared"), "trunk", repr(self.trunk))
-        _check("'mixed' or 'per_agent'", self.critic in ("mixed", "per_agent"), "critic", repr(self.critic))
+            check(name, getattr(self, name), _is_count(getattr(self, name)), "a whole number of at least 1")
+        check("hidden", self.hidden, _are_layers(self.hidden), "one or more layers of at least 1 unit")
+        check("trunk", repr(self.trunk), self.trunk in ("separate", "shared"), "'separate' or 'shared'")
+        check("critic", repr(self.critic), self.critic in ("mixed", "per_agent"), "'mixed' or 'per_agent'")
         rule = f"a divisor of environments * unroll = {self.transitions}"
-        _check(rule, self.transitions % self.minibatches == 0, "minibatches", self.minibatches)
+        check("minibatches", self.minibatches, self.transitions % self.minibatches == 0, rule)
 
     @property
     def transitions(self) -> int:
@@ -86,16 +81,16 @@ class Rates:
             return
         for name in ("learning_rate", "entropy"):
             pair = getattr(self, name)
-            _check("two positive numbers (start, end)", len(pair) == 2 and all(map(_is_positive, pair)), name, pair)
+            check(name, pair, len(pair) == 2 and all(map(_is_positive, pair)), "two positive numbers (start, end)")
         for name in ("clip", "max_gradient_norm", "max_kl", "adam_epsilon", "observation_clip"):
-            _check("a positive number", _is_positive(getattr(self, name)), name, getattr(self, name))
+            check(name, getattr(self, name), _is_positive(getattr(self, name)), "a positive number")
         for name in ("gae_lambda", "utility_decay", "discount"):
             value = getattr(self, name)
             optional = name == "discount" and not _is_number(value)
-            _check("a number from 0 to 1", optional or (_is_number(value) and 0 <= value <= 1), name, value)
+            check(name, value, optional or (_is_number(value) and 0 <= value <= 1), "a number from 0 to 1")
         valid = self.value_loss == 0 or _is_positive(self.value_loss)
-        _check("a number from 0 up", valid, "value_loss", self.value_loss)
-        _check("below 1", self.utility_decay < 1, "utility_decay", self.utility_decay)
+        check("value_loss", self.value_loss, valid, "a number from 0 up")
+        check("utility_decay", self.utility_decay, self.utility_decay < 1, "below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +116,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("k", "n", "transitions", "log_every", "evaluation_episodes"):
-            _check("a whole number of at least 1", _is_count(getattr(self, name)), name, getattr(self, name))
-        _check(f"at most n = {self.n}, one policy per agent", self.k <= self.n, "k", self.k)
-        _check("a whole number from 0 up", _is_count(self.checkpoint_every + 1), "checkpoint_every", self.checkpoint_every)
-        _check("a whole number from 0 to 2^32 - 1", _is_count(self.seed + 1, 2**32), "seed", self.seed)
+            check(name, getattr(self, name), _is_count(getattr(self, name)), "a whole number of at least 1")
+        check("k", self.k, self.k <= self.n, f"at most n = {self.n}, one policy per agent")
+        check(
+            "checkpoint_every", self.checkpoint_every, _is_count(self.checkpoint_every + 1), "a whole number from 0 up"
+        )
+        check("seed", self.seed, _is_count(self.seed + 1, 2**32), "a whole number from 0 to 2^32 - 1")
 
     @property
     def iterations(self) -> int:

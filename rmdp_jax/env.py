@@ -35,7 +35,9 @@ class Step(NamedTuple):
     outcome: PyTree  # what rewards may look at
     terminated: Array  # () bool, the task ended
     truncated: Array  # () bool, the clock ran out; never together with terminated
-    diverged: Array | bool = False  # () bool, the physics broke: the step pays nothing and ends its episode; set by `guard`
+    diverged: Array | bool = (
+        False  # () bool, the physics broke: the step pays nothing and ends its episode; set by `guard`
+    )
 
 
 class Env(NamedTuple):

@@ -8,6 +8,12 @@ class ConfigError(ValueError):
     """A bad setting, told in one line: the field, its value, the rule and the way out. The command line exits with 2."""
 
 
+def check(name: str, value: object, holds: bool, rule: str) -> None:
+    """Raise `ConfigError` unless the field `name` with `value` holds its rule."""
+    if not holds:
+        raise ConfigError(f"{name} = {value}: must be {rule}")
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     """The error for a name that is in no table, with the nearest name that is."""
     known = sorted(known)

@@ -6,12 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.assign import Assigner
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population, Step, guard, make_starts
-from rmdp_jax.model import make_model, policy
-from rmdp_jax.networks import Params
-from rmdp_jax.trainer import TrainState, harden
+from rmdp_jax.model import POLICY_AXES, Policies, decide, make_model
 from rmdp_jax.types import Array, Key, PyTree
 
 
@@ -34,22 +31,16 @@ class Played(NamedTuple):
     alive: Array  # (E,) bool, or (k, T)
 
 
-Evaluate = Callable[[TrainState, Key], Evaluation]
+Evaluate = Callable[[Policies, Array, Key], Evaluation]
 
 
 def make_evaluate(
-    env: Env,
-    population: Population,
-    config: TrainConfig,
-    assigner: Assigner,
-    *,
-    episodes: int | None = None,
-    deterministic: bool = False,
+    env: Env, population: Population, config: TrainConfig, *, episodes: int | None = None, deterministic: bool = False
 ) -> Evaluate:
-    """A pure function of a `TrainState` and a key; jit it.
+    """A pure function of policies, an assignment (n,) and a key; jit it.
 
     Args:
-        env, population, config, assigner: as the trainer was made of.
+        env, population, config: as the trainer was made of.
         episodes: fresh episodes of each policy; `config.evaluation_episodes` when not given.
         deterministic: act by the mode of the distribution instead of a sample, as trained.
     """
@@ -57,7 +48,7 @@ def make_evaluate(
     scale = env.spec.reference_scale
     play = _make_play(guard(env), config, deterministic)
 
-    def judge(key: Key, params: Params, statistics: PyTree, weights: Array, limit: Array) -> tuple[Array, Array, Array]:
+    def judge(key: Key, policy: Policies, weights: Array) -> tuple[Array, Array, Array]:
         """One policy: mean returns (n,), returns of its group in each episode (episodes,), mean length ()."""
 
         def score(totals: tuple[Array, Array, Array], played: Played) -> tuple[tuple[Array, Array, Array], None]:
@@ -66,18 +57,12 @@ def make_evaluate(
             return (returns + rewards.sum(0), group + rewards @ weights, steps + played.alive.astype(jnp.float32)), None
 
         nothing = (jnp.zeros(config.n, jnp.float32), jnp.zeros(number, jnp.float32), jnp.zeros(number, jnp.float32))
-        (returns, group, steps), _ = play(key, params, statistics, limit, number, score, nothing)
+        (returns, group, steps), _ = play(key, policy, number, score, nothing)
         return returns / number, group, steps.mean()
 
-    judge_all = jax.vmap(judge, (0, Params(None, 0), 0, 0, None))
-
-    def evaluate(state: TrainState, key: Key) -> Evaluation:
-        labels = harden(assigner.weights(state.assignment))
+    def evaluate(policies: Policies, labels: Array, key: Key) -> Evaluation:
         weights = jax.nn.one_hot(labels, config.k, axis=0, dtype=jnp.float32)
-        keys = jax.random.split(key, config.k)
-        returns, group, steps = judge_all(
-            keys, state.learner.params, state.statistics, weights, state.rates.observation_clip
-        )
+        returns, group, steps = jax.vmap(judge, (0, POLICY_AXES, 0))(jax.random.split(key, config.k), policies, weights)
         welfare = scale * group.sum(0) / config.n  # (episodes,) welfare if everyone lived through this episode
         return Evaluation(
             welfare=welfare.mean(),
@@ -91,38 +76,32 @@ def make_evaluate(
     return evaluate
 
 
-def make_record(env: Env, population: Population, config: TrainConfig, *, deterministic: bool = True) -> Callable:
-    """A pure function `(state, key) -> Played` with leaves (k, T, ...): one full episode of each policy, step by step."""
+def make_record(env: Env, config: TrainConfig, *, deterministic: bool = True) -> Callable[[Policies, Key], Played]:
+    """A pure function to `Played` with leaves (k, T, ...): one full episode of each policy, step by step."""
     play = _make_play(guard(env), config, deterministic)
 
     def keep(nothing: tuple[()], played: Played) -> tuple[tuple[()], Played]:
         state, _ = played.state  # the guard keeps the last finite observation beside the env's own state
         return nothing, jax.tree.map(lambda x: x[0], played._replace(state=state))
 
-    def record(key: Key, params: Params, statistics: PyTree, limit: Array) -> Played:
-        return play(key, params, statistics, limit, 1, keep, ())[1]
+    def record(key: Key, policy: Policies) -> Played:
+        return play(key, policy, 1, keep, ())[1]
 
-    record_all = jax.vmap(record, (0, Params(None, 0), 0, None))
-    return lambda state, key: record_all(
-        jax.random.split(key, config.k), state.learner.params, state.statistics, state.rates.observation_clip
-    )
+    return lambda policies, key: jax.vmap(record, (0, POLICY_AXES))(jax.random.split(key, config.k), policies)
 
 
 def _make_play(env: Env, config: TrainConfig, deterministic: bool) -> Callable:
-    """`play(key, params, statistics, limit, number, fold, carry)`: fold over the steps of `number` episodes of one policy."""
+    """`play(key, policy, number, fold, carry)`: fold over the steps of `number` full episodes of one policy."""
     model = make_model(env.spec, config.sizes, config.k, config.n)
     choose = {True: lambda out, noise: model.distribution.mode(out), False: model.distribution.sample}[deterministic]
 
-    def play(
-        key: Key, params: Params, statistics: PyTree, limit: Array, number: int, fold: Callable, carry: PyTree
-    ) -> tuple[PyTree, PyTree]:
-        decide = policy(model, params, statistics, limit)
+    def play(key: Key, policy: Policies, number: int, fold: Callable, carry: PyTree) -> tuple[PyTree, PyTree]:
         start_key, noise_key = jax.random.split(key)
         states, obs = make_starts(env, jax.random.split(start_key, number))
 
         def advance(now: tuple[PyTree, Array, Array, PyTree], key: Key) -> tuple[tuple, PyTree]:
             states, obs, alive, carry = now
-            action = choose(decide(obs), model.distribution.noise(key, (number, env.spec.action_size)))
+            action = choose(decide(model, policy, obs), model.distribution.noise(key, (number, env.spec.action_size)))
             states, told = jax.vmap(env.step)(states, action)
             carry, seen = fold(carry, Played(told, states, alive))
             return (states, told.obs, alive & ~(told.terminated | told.truncated), carry), seen

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from rmdp_jax.advantage import gae
 from rmdp_jax.config import Rates, Sizes
 from rmdp_jax.env import Env, EpisodeState, Population, make_starts
-from rmdp_jax.model import Model, policy
-from rmdp_jax.networks import Params
+from rmdp_jax.model import Model, Policies, decide
 from rmdp_jax.ppo import Batch
 from rmdp_jax.rollout import rollout
 from rmdp_jax.types import Array, Key, PyTree
@@ -28,7 +27,7 @@ class Experience(NamedTuple):
 
 
 Collect = Callable[
-    [Key, Params, Array, PyTree, EpisodeState, Array, Rates],  # key, params, index, statistics, states (E,), weights (n,), rates
+    [Key, Policies, Array, EpisodeState, Array, Rates],  # key, policy, its index, states (E,), weights (n,), rates
     tuple[EpisodeState, Experience],
 ]
 
@@ -43,13 +42,12 @@ def make_collect(env: Env, population: Population, model: Model, sizes: Sizes) -
     shape = (sizes.unroll, sizes.environments, env.spec.action_size)
 
     def collect(
-        key: Key, params: Params, index: Array, statistics: PyTree, states: EpisodeState, weights: Array, rates: Rates
+        key: Key, policy: Policies, index: Array, states: EpisodeState, weights: Array, rates: Rates
     ) -> tuple[EpisodeState, Experience]:
         start_key, noise_key = jax.random.split(key)
-        decide = policy(model, params, statistics, rates.observation_clip)
 
         def act(obs: Array, noise: Array) -> tuple[Array, Array]:
-            out = decide(obs)
+            out = decide(model, policy, obs)
             action = model.distribution.sample(out, noise)
             return action, model.distribution.log_prob(out, action)
 
@@ -62,15 +60,17 @@ def make_collect(env: Env, population: Population, model: Model, sizes: Sizes) -
             fresh_starts(env, sizes, start_key),
             model.distribution.noise(noise_key, shape),
         )
-        obs, next_obs = (model.normalizer.apply(statistics, x, rates.observation_clip) for x in (seen.obs, seen.next_obs))
-        value, next_value = (model.networks.critic(params, index, x) for x in (obs, next_obs))
+        obs, next_obs = (
+            model.normalizer.apply(policy.statistics, x, policy.observation_clip) for x in (seen.obs, seen.next_obs)
+        )
+        value, next_value = (model.networks.critic(policy.params, index, x) for x in (obs, next_obs))
         advantage, target = gae(
             seen.reward, value, next_value, seen.terminated, seen.done, rates.discount, rates.gae_lambda
         )
         batch = Batch(obs, seen.action, seen.log_prob, advantage, target)
         return states, Experience(
             batch=jax.tree.map(lambda x: x.reshape(sizes.transitions, *x.shape[2:]), batch),
-            statistics=model.normalizer.update(statistics, seen.obs),
+            statistics=model.normalizer.update(policy.statistics, seen.obs),
             reward_sum=reward_sum,
             episodes=seen.done.sum(dtype=jnp.int32),
             diverged=seen.diverged.sum(dtype=jnp.int32),

@@ -13,7 +13,6 @@ from rmdp_jax.ppo import Batch, LossParts
 from rmdp_jax.types import Array, Key, PyTree
 
 
-
 class Schedule(NamedTuple):
     """What changes over training, each () float32."""
 

@@ -1,7 +1,9 @@
 """What makes a policy out of parameters: networks, action distribution, observation normaliser and kind of critic."""
 
-from collections.abc import Callable
 from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
 
 from rmdp_jax.config import Sizes
 from rmdp_jax.critics import CRITICS, CriticKind
@@ -31,6 +33,33 @@ def make_model(spec: EnvSpec, sizes: Sizes, k: int, n: int) -> Model:
     )
 
 
-def policy(model: Model, params: Params, statistics: PyTree, limit: Array) -> Callable[[Array], PyTree]:
-    """One policy: raw observations (..., o) to parameters of its action distribution."""
-    return lambda obs: model.networks.actor(params, model.normalizer.apply(statistics, obs, limit))
+class Policies(NamedTuple):
+    """All that acting takes, of k policies; `own` and `statistics` have no k inside a vmap over `POLICY_AXES`."""
+
+    params: Params
+    statistics: PyTree  # of observations, leaves (k, ...)
+    observation_clip: Array  # ()
+
+
+POLICY_AXES = Policies(Params(None, 0), 0, None)  # type: ignore[arg-type]  # in_axes, for one policy at a time
+
+
+def decide(model: Model, policy: Policies, obs: Array) -> PyTree:
+    """Raw observations (..., o) of one policy to the parameters of its action distribution."""
+    return model.networks.actor(policy.params, model.normalizer.apply(policy.statistics, obs, policy.observation_clip))
+
+
+def describe_policies(model: Model, k: int) -> Policies:
+    """Shapes and dtypes of k policies, for `restore_checkpoint`."""
+
+    def make() -> Policies:
+        keys = jax.random.split(jax.random.key(0), k)
+        params = Params(model.networks.init_shared(keys[0]), jax.vmap(model.networks.init_own)(keys))
+        return Policies(params, repeat(model.normalizer.init(), k), jnp.float32(0))
+
+    return jax.eval_shape(make)
+
+
+def repeat(tree: PyTree, k: int) -> PyTree:
+    """Leaves (...) to (k, ...)."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (k, *x.shape)), tree)

@@ -39,7 +39,9 @@ class _Lines:
         tenths = 10 * line["iteration"] // self.iterations
         if tenths > self.tenths:
             self.tenths = tenths
-            self.console.print(f"iteration {line['iteration']:>6}/{self.iterations}   {describe(line)}", highlight=False)
+            self.console.print(
+                f"iteration {line['iteration']:>6}/{self.iterations}   {describe(line)}", highlight=False
+            )
 
 
 class _Bar:
@@ -68,6 +70,11 @@ def report_progress(show: bool, iterations: int) -> Iterator[Reporter]:
     elif not console.is_terminal:
         yield _Lines(console, iterations)
     else:
-        columns = (BarColumn(16), MofNCompleteColumn(), TextColumn("{task.fields[what]}"), TimeRemainingColumn(compact=True))
+        columns = (
+            BarColumn(16),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[what]}"),
+            TimeRemainingColumn(compact=True),
+        )
         with Progress(*columns, console=console) as bar:
             yield _Bar(bar, iterations)

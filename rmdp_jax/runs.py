@@ -107,7 +107,9 @@ def open_run(path: Path, config: dict[str, Any], resume: bool) -> RunFolder:
             raise PermissionError("no permission to write")
         folder.write_config(config)
     except OSError as error:
-        raise ConfigError(f"out = {path}: cannot be written ({error.strerror or error}); choose another folder") from None
+        raise ConfigError(
+            f"out = {path}: cannot be written ({error.strerror or error}); choose another folder"
+        ) from None
     return folder
 
 
@@ -141,7 +143,8 @@ def describe_machine() -> dict[str, Any]:
     device = jax.devices()[0]
     packages = ("rmdp-jax", "jax", "jaxlib", "flax", "optax", "brax", "mujoco", "mujoco-mjx")
     return {
-        "device": f"{device.platform}: {device.device_kind}" + (f", {os.cpu_count()} cores" if device.platform == "cpu" else ""),
+        "device": f"{device.platform}: {device.device_kind}"
+        + (f", {os.cpu_count()} cores" if device.platform == "cpu" else ""),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
 
@@ -157,4 +160,6 @@ def _check_same_run(folder: RunFolder, config: dict[str, Any]) -> None:
     changed = [name for name in new if name != "train" and old.get(name) != new[name]]
     changed += [name for name in new["train"] if old["train"].get(name) != new["train"][name]]
     if changed:
-        raise ConfigError(f"resume: {', '.join(changed)} differ from the run in {folder.path}; give what it was made with")
+        raise ConfigError(
+            f"resume: {', '.join(changed)} differ from the run in {folder.path}; give what it was made with"
+        )

@@ -14,8 +14,7 @@ from rmdp_jax.env import Env, EpisodeState, Population, first_episodes, guard
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.experience import Experience, fresh_starts, make_collect
 from rmdp_jax.learner import Learner, Schedule, init_learner, make_improve
-from rmdp_jax.model import make_model
-from rmdp_jax.networks import Params
+from rmdp_jax.model import POLICY_AXES, Policies, make_model, repeat
 from rmdp_jax.ppo import LossParts, ppo_loss
 from rmdp_jax.types import Array, Key, PyTree
 from rmdp_jax.utility import Utilities, accumulate, no_utilities, utility
@@ -64,11 +63,9 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
     _check_agreement(population, config, assigner)
     env, sizes, k, n = guard(env), config.sizes, config.k, config.n
     model = make_model(env.spec, sizes, k, n)
-    collect = jax.vmap(make_collect(env, population, model, sizes), (0, Params(None, 0), 0, 0, 0, 0, None))
+    collect = jax.vmap(make_collect(env, population, model, sizes), (0, POLICY_AXES, 0, 0, 0, None))
     improve = make_improve(
-        loss_of=lambda rates, schedule: partial(
-            ppo_loss, model.networks, model.distribution, rates, schedule.entropy
-        ),
+        loss_of=lambda rates, schedule: partial(ppo_loss, model.networks, model.distribution, rates, schedule.entropy),
         sizes=sizes,
         mix=lambda assignment: jax.vmap(model.critic.mix)(assigner.weights(assignment)),
         descend=assigner.descend,
@@ -81,7 +78,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
         own_keys, start_keys, keys = (jax.random.split(key, k) for key in jax.random.split(policies_key, 3))
         return TrainState(
             learner=init_learner(model.networks, rates, shared_key, own_keys),
-            statistics=jax.tree.map(lambda x: jnp.broadcast_to(x, (k, *x.shape)), model.normalizer.init()),
+            statistics=repeat(model.normalizer.init(), k),
             episodes=jax.vmap(lambda key: first_episodes(env, fresh_starts(env, sizes, key)))(start_keys),
             utilities=no_utilities(k, n),
             assignment=assigner.init(assign_key),
@@ -96,9 +93,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
         shuffle_key, assign_key = jax.random.split(jax.random.fold_in(state.key, state.iteration))
         index = jnp.arange(k, dtype=jnp.int32)
         weights = assigner.weights(state.assignment)
-        episodes, seen = collect(
-            keys, state.learner.params, index, state.statistics, state.episodes, weights, state.rates
-        )
+        episodes, seen = collect(keys, policies(state), index, state.episodes, weights, state.rates)
         schedule = _schedule(state.rates, state.iteration, config.iterations)
         learner, assignment, losses = improve(
             state.rates, schedule, shuffle_key, state.learner, state.assignment, seen.batch
@@ -121,6 +116,11 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
         return new, _inform(env.spec.reference_scale, served[parents], before, after, seen, losses)
 
     return Trainer(init, step)
+
+
+def policies(state: TrainState) -> Policies:
+    """What acts, without what learns."""
+    return Policies(state.learner.params, state.statistics, state.rates.observation_clip)
 
 
 def harden(weights: Array) -> Array:
@@ -168,7 +168,9 @@ def _inform(scale: float, served: Array, before: Array, after: Array, seen: Expe
 
 def _check_agreement(population: Population, config: TrainConfig, assigner: Assigner) -> None:
     if population.n != config.n:
-        raise ConfigError(f"n = {config.n}: the population has {population.n} agents; give TrainConfig n={population.n}")
+        raise ConfigError(
+            f"n = {config.n}: the population has {population.n} agents; give TrainConfig n={population.n}"
+        )
     if (assigner.k, assigner.n) != (config.k, config.n):
         raise ConfigError(
             f"assigner of k = {assigner.k}, n = {assigner.n}: the config has k = {config.k}, n = {config.n}"

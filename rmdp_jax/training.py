@@ -18,7 +18,7 @@ from rmdp_jax.env import Env, Population
 from rmdp_jax.evaluate import Evaluation, make_evaluate
 from rmdp_jax.progress import Reporter, report_progress
 from rmdp_jax.runs import RunFolder, describe_machine, dump_train_config, open_run
-from rmdp_jax.trainer import Info, Trainer, TrainState, make_trainer
+from rmdp_jax.trainer import Info, Trainer, TrainState, harden, make_trainer, policies
 from rmdp_jax.types import Array
 
 Sink = Callable[[dict[str, Any]], None]
@@ -81,9 +81,10 @@ def train(
             history += _keep_metrics(folder, int(state.iteration))
         state, timing = _loop(chunk, state, config, folder, sinks, reporter)
         reporter.say("judging by fresh episodes")
-        results = judge(env, population, config, assigner, state)
+        labels = harden(assigner.weights(state.assignment))
+        results = judge(env, population, config, state, labels)
     timing = timing._replace(compile_s=compile_s)
-    summary = summarize(env, population, config, assigner, state, *results, timing)
+    summary = summarize(env, population, config, assigner.name, int(state.iteration), *results, timing)
     if folder:
         folder.write_result(summary)
     return Result(state, results[0], summary, history)
@@ -121,12 +122,12 @@ def make_chunk(trainer: Trainer) -> Callable[[TrainState, Array], tuple[TrainSta
 
 
 def judge(
-    env: Env, population: Population, config: TrainConfig, assigner: Assigner, state: TrainState
+    env: Env, population: Population, config: TrainConfig, state: TrainState, labels: Array
 ) -> tuple[Evaluation, Evaluation]:
     """Fresh episodes, first acting as trained (by samples), then by the modes of the distributions."""
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     sampled, modal = (
-        jax.jit(make_evaluate(env, population, config, assigner, deterministic=deterministic))(state, key)
+        jax.jit(make_evaluate(env, population, config, deterministic=deterministic))(policies(state), labels, key)
         for deterministic in (False, True)
     )
     return sampled, modal
@@ -136,8 +137,8 @@ def summarize(
     env: Env,
     population: Population,
     config: TrainConfig,
-    assigner: Assigner,
-    state: TrainState,
+    algorithm: str,
+    iterations: int,
     sampled: Evaluation,
     modal: Evaluation,
     timing: Timing,
@@ -151,13 +152,13 @@ def summarize(
         "env": env.spec.name,
         "env_options": env.spec.options,
         "backend": env.spec.backend,
-        "algorithm": assigner.name,
+        "algorithm": algorithm,
         "k": config.k,
         "n": config.n,
         "seed": config.seed,
-        "iterations": int(state.iteration),
-        "finished": int(state.iteration) >= config.iterations,
-        "transitions_per_policy": int(state.iteration) * config.sizes.transitions,
+        "iterations": iterations,
+        "finished": iterations >= config.iterations,
+        "transitions_per_policy": iterations * config.sizes.transitions,
         "welfare": round(welfare, 4),
         "welfare_standard_error": _number(sampled.standard_error),
         "welfare_deterministic": _number(modal.welfare),

@@ -1,0 +1,82 @@
+"""From a run's folder back to policies: judge them again, draw their pictures."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rmdp_jax.checkpoint import restore_checkpoint
+from rmdp_jax.config import TrainConfig
+from rmdp_jax.env import Env, Population
+from rmdp_jax.evaluate import Evaluation, Played, make_evaluate, make_record
+from rmdp_jax.model import Policies, describe_policies, make_model
+from rmdp_jax.runs import RunFolder, load_train_config
+
+
+class Run(NamedTuple):
+    """A finished run, ready to act."""
+
+    folder: RunFolder
+    env: Env
+    population: Population
+    config: TrainConfig
+    policies: Policies
+    assignment: np.ndarray  # (n,) int32
+    result: dict[str, Any]
+    metrics: list[dict[str, Any]]
+
+
+def load_run(path: Path, make: Callable[..., tuple[Env, Population]]) -> Run:
+    """The run in folder `path`; `make` is `rmdp_jax.envs.make`, or a user's own with the same arguments.
+
+    Raises:
+        ConfigError: the folder holds no finished run, or one of another version.
+    """
+    folder = RunFolder(path)
+    described, result = folder.read_config(), folder.read_result()
+    config = load_train_config(described)
+    env, population = make(described["env"], **described["env_options"])
+    like = describe_policies(make_model(env.spec, config.sizes, config.k, config.n), config.k)
+    return Run(
+        folder=folder,
+        env=env,
+        population=population,
+        config=config,
+        policies=Policies(
+            params=restore_checkpoint(folder.checkpoints, like.params, ".learner.params"),
+            statistics=restore_checkpoint(folder.checkpoints, like.statistics, ".statistics"),
+            observation_clip=restore_checkpoint(folder.checkpoints, like.observation_clip, ".rates.observation_clip"),
+        ),
+        assignment=np.asarray(result["assignment"], np.int32),
+        result=result,
+        metrics=folder.read_metrics(),
+    )
+
+
+def evaluate_run(run: Run, episodes: int, seed: int, deterministic: bool) -> Evaluation:
+    """Fresh full episodes of the run's policies under its assignment."""
+    evaluate = make_evaluate(run.env, run.population, run.config, episodes=episodes, deterministic=deterministic)
+    return jax.jit(evaluate)(run.policies, run.assignment, jax.random.key(seed))
+
+
+def record_run(run: Run, seed: int = 0, deterministic: bool = True) -> Played:
+    """One full episode of each policy, leaves (k, T, ...) as numpy arrays."""
+    record = jax.jit(make_record(run.env, run.config, deterministic=deterministic))
+    return jax.device_get(record(run.policies, jax.random.key(seed)))
+
+
+def describe_evaluation(judged: Evaluation, episodes: int) -> dict[str, Any]:
+    """An `Evaluation` as JSON takes it."""
+    labels = np.asarray(judged.assignment)
+    return {
+        "episodes": episodes,
+        "welfare": round(float(judged.welfare), 4),
+        "welfare_standard_error": round(float(judged.standard_error), 4),
+        "best_welfare": round(float(judged.best_welfare), 4),
+        "policy_sizes": np.bincount(labels, minlength=len(judged.utility)).tolist(),
+        "episode_length": np.round(np.asarray(judged.episode_length), 2).tolist(),
+        "assignment": labels.tolist(),
+        "utility": np.round(np.asarray(judged.utility), 4).tolist(),
+    }

@@ -1,0 +1,77 @@
+"""Tables on the terminal, at most 80 columns wide."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_summary(result: dict[str, Any]) -> None:
+    """The table a run ends with, from what result.json holds."""
+    console = Console(highlight=False)
+    error = result["welfare_standard_error"]
+    bound = result["upper_bound"]
+    facts = Table(show_header=False, box=None, padding=(0, 1))
+    facts.add_row("welfare", f"[bold]{result['welfare']:.2f}[/bold] ± {error:.2f} of 100, fresh episodes as trained")
+    facts.add_row("", f"{result['welfare_deterministic']:.2f} acting by the most likely action")
+    if bound is not None:
+        facts.add_row(
+            "upper bound", f"{bound:.2f} proved for k = {result['k']}; reached {result['share_of_bound']:.1%}"
+        )
+    facts.add_row("transitions", f"{result['transitions_per_policy']:,} per policy" + _unfinished(result))
+    speed = f"{result['transitions_per_s']:,.0f} transitions/s"
+    facts.add_row("time", f"{result['wall_s']:.1f} s training at {speed}, {result['compile_s']:.1f} s compiling")
+    facts.add_row("device", f"{result['device']}, backend {result['backend']}")
+    console.print(
+        f"\n[bold]{result['env']}[/bold]  {result['algorithm']}, k = {result['k']} policies for n = {result['n']} agents, seed {result['seed']}"
+    )
+    console.print(facts)
+    console.print(
+        _policy_table(result["policy_sizes"], result["utility"], result["assignment"], result["episode_length"])
+    )
+
+
+def print_evaluation(judged: dict[str, Any]) -> None:
+    """The table of `rmdp-jax evaluate`."""
+    console = Console(highlight=False)
+    console.print(
+        f"\nwelfare [bold]{judged['welfare']:.2f}[/bold] ± {judged['welfare_standard_error']:.2f} of 100 "
+        f"({judged['episodes']} fresh episodes of each policy)"
+    )
+    console.print(f"if everyone moved to the policy best for them in these episodes: {judged['best_welfare']:.2f}")
+    console.print(
+        _policy_table(judged["policy_sizes"], judged["utility"], judged["assignment"], judged["episode_length"])
+    )
+
+
+def print_pictures(paths: list[Path]) -> None:
+    """Where the pictures are."""
+    console = Console(highlight=False, soft_wrap=True)
+    for path in paths:
+        console.print(f"picture  {path}")
+
+
+def print_envs(rows: list[tuple[str, str, str, str]]) -> None:
+    """Tasks: name, default number of agents, backends, options."""
+    table = Table(box=None, padding=(0, 1))
+    for name in ("env", "agents", "backends", "options"):
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table)
+
+
+def _unfinished(result: dict[str, Any]) -> str:
+    return "" if result["finished"] else " (stopped early; go on with --resume)"
+
+
+def _policy_table(sizes: list[int], utility: list[list[float]], assignment: list[int], lengths: list[float]) -> Table:
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for name in ("policy", "agents", "mean return", "worst agent", "best agent", "steps"):
+        table.add_column(name, justify="right")
+    for j, size in enumerate(sizes):
+        own = [utility[j][i] for i, label in enumerate(assignment) if label == j]
+        spread = [f"{value:.1f}" for value in (sum(own) / len(own), min(own), max(own))] if own else ["-"] * 3
+        table.add_row(str(j), str(size), *spread, f"{lengths[j]:.1f}")
+    return table
