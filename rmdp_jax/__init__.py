@@ -13,7 +13,7 @@ from rmdp_jax.assign import Assigner, em, fixed, random_even
 from rmdp_jax.config import Rates, Sizes, TrainConfig
 from rmdp_jax.env import Env, EnvSpec, Population, Step
 from rmdp_jax.errors import ConfigError
-from rmdp_jax.evaluate import Evaluation, make_evaluate, make_record
+from rmdp_jax.evaluate import Evaluation, evaluate, make_evaluate, make_record
 from rmdp_jax.trainer import Info, Trainer, TrainState, make_trainer
 from rmdp_jax.training import Result, train
 
@@ -33,6 +33,7 @@ __all__ = [
     "TrainState",
     "Trainer",
     "em",
+    "evaluate",
     "fixed",
     "make_evaluate",
     "make_record",

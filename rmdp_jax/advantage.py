@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.types import Array
+from rmdp_jax.types import Array, Scalar
 
 
 def gae(
-    reward: Array, value: Array, next_value: Array, terminated: Array, done: Array, discount: Array, gae_lambda: Array
+    reward: Array, value: Array, next_value: Array, terminated: Array, done: Array, discount: Scalar, gae_lambda: Scalar
 ) -> tuple[Array, Array]:
     """Advantages of one policy, for each of c value columns.
 

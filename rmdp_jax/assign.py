@@ -22,9 +22,7 @@ class Assigner(NamedTuple):
     n: int
     init: Callable[[Key], PyTree]
     weights: Callable[[PyTree], Array]  # assignment -> (k, n) float32, columns sum to 1
-    descend: Callable[
-        [Array, PyTree], PyTree
-    ]  # gradient of the PPO losses in the column weights, assignment -> assignment
+    descend: Callable[[Array, PyTree], PyTree]  # gradient of the PPO losses in the column weights, assignment -> assignment
     reassign: Callable[[Key, PyTree, Array, Array], tuple[PyTree, Array]]
     # key, assignment, utility (k, n), iteration () -> assignment, parents (k,) int32
 

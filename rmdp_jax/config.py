@@ -118,9 +118,7 @@ class TrainConfig:
         for name in ("k", "n", "transitions", "log_every", "evaluation_episodes"):
             check(name, getattr(self, name), _is_count(getattr(self, name)), "a whole number of at least 1")
         check("k", self.k, self.k <= self.n, f"at most n = {self.n}, one policy per agent")
-        check(
-            "checkpoint_every", self.checkpoint_every, _is_count(self.checkpoint_every + 1), "a whole number from 0 up"
-        )
+        check("checkpoint_every", self.checkpoint_every, _is_count(self.checkpoint_every + 1), "a whole number from 0 up")
         check("seed", self.seed, _is_count(self.seed + 1, 2**32), "a whole number from 0 to 2^32 - 1")
 
     @property

@@ -4,7 +4,8 @@ An env does not know the agents. It reports an *outcome* per step (a speed; visi
 rewards look at that, which is how n reward functions share one MDP.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +26,7 @@ class EnvSpec(NamedTuple):
     reference_scale: float  # welfare in reference units (0..100) = reference_scale * mean return
     backend: str  # what steps it: "jax", "native", "mjx", ...
     finite_horizon: bool = False  # the cut is part of the task and nothing follows it; else learners look past the cut
-    options: dict[str, Any] = {}  # arguments that made it, set by `envs.make`
+    options: Mapping[str, Any] = MappingProxyType({})  # arguments that made it, set by `envs.make`
 
 
 class Step(NamedTuple):
@@ -35,9 +36,7 @@ class Step(NamedTuple):
     outcome: PyTree  # what rewards may look at
     terminated: Array  # () bool, the task ended
     truncated: Array  # () bool, the clock ran out; never together with terminated
-    diverged: Array | bool = (
-        False  # () bool, the physics broke: the step pays nothing and ends its episode; set by `guard`
-    )
+    diverged: Array | bool = False  # () bool, the physics broke: the step pays nothing and ends its episode; set by `guard`
 
 
 class Env(NamedTuple):

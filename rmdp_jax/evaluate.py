@@ -23,6 +23,22 @@ class Evaluation(NamedTuple):
     episode_length: Array  # (k,) mean number of steps
 
 
+def evaluate(
+    env: Env,
+    population: Population,
+    config: TrainConfig,
+    policies: Policies,
+    assignment: Array,
+    *,
+    seed: int = 0,
+    episodes: int | None = None,
+    deterministic: bool = False,
+) -> Evaluation:
+    """Judge `policies` by fresh full episodes under `assignment` (n,); compiles at every call, see `make_evaluate`."""
+    judge = make_evaluate(env, population, config, episodes=episodes, deterministic=deterministic)
+    return jax.jit(judge)(policies, jnp.asarray(assignment, jnp.int32), jax.random.key(seed))
+
+
 class Played(NamedTuple):
     """One step of episodes that are played to their end; a step that is not `alive` is padding after it."""
 
@@ -60,7 +76,7 @@ def make_evaluate(
         (returns, group, steps), _ = play(key, policy, number, score, nothing)
         return returns / number, group, steps.mean()
 
-    def evaluate(policies: Policies, labels: Array, key: Key) -> Evaluation:
+    def judge_all(policies: Policies, labels: Array, key: Key) -> Evaluation:
         weights = jax.nn.one_hot(labels, config.k, axis=0, dtype=jnp.float32)
         returns, group, steps = jax.vmap(judge, (0, POLICY_AXES, 0))(jax.random.split(key, config.k), policies, weights)
         welfare = scale * group.sum(0) / config.n  # (episodes,) welfare if everyone lived through this episode
@@ -73,7 +89,7 @@ def make_evaluate(
             episode_length=steps,
         )
 
-    return evaluate
+    return judge_all
 
 
 def make_record(env: Env, config: TrainConfig, *, deterministic: bool = True) -> Callable[[Policies, Key], Played]:
@@ -99,7 +115,7 @@ def _make_play(env: Env, config: TrainConfig, deterministic: bool) -> Callable:
         start_key, noise_key = jax.random.split(key)
         states, obs = make_starts(env, jax.random.split(start_key, number))
 
-        def advance(now: tuple[PyTree, Array, Array, PyTree], key: Key) -> tuple[tuple, PyTree]:
+        def advance(now: tuple[PyTree, Array, Array, PyTree], key: Key) -> tuple[tuple[PyTree, Array, Array, PyTree], PyTree]:
             states, obs, alive, carry = now
             action = choose(decide(model, policy, obs), model.distribution.noise(key, (number, env.spec.action_size)))
             states, told = jax.vmap(env.step)(states, action)
@@ -107,7 +123,7 @@ def _make_play(env: Env, config: TrainConfig, deterministic: bool) -> Callable:
             return (states, told.obs, alive & ~(told.terminated | told.truncated), carry), seen
 
         start = (states, obs, jnp.ones(number, bool), carry)
-        (*_, carry), seen = jax.lax.scan(advance, start, jax.random.split(noise_key, env.spec.episode_length))
-        return carry, seen
+        last, seen = jax.lax.scan(advance, start, jax.random.split(noise_key, env.spec.episode_length))
+        return last[3], seen
 
     return play

@@ -1,7 +1,6 @@
 """From one policy's parameters to what it learns from: a rollout, scored by the critic."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -55,7 +54,7 @@ def make_collect(env: Env, population: Population, model: Model, sizes: Sizes) -
             env,
             population,
             act,
-            partial(model.critic.columns, weights=weights),
+            lambda rewards: model.critic.columns(rewards, weights),
             states,
             fresh_starts(env, sizes, start_key),
             model.distribution.noise(noise_key, shape),
@@ -64,9 +63,8 @@ def make_collect(env: Env, population: Population, model: Model, sizes: Sizes) -
             model.normalizer.apply(policy.statistics, x, policy.observation_clip) for x in (seen.obs, seen.next_obs)
         )
         value, next_value = (model.networks.critic(policy.params, index, x) for x in (obs, next_obs))
-        advantage, target = gae(
-            seen.reward, value, next_value, seen.terminated, seen.done, rates.discount, rates.gae_lambda
-        )
+        discount = env.spec.discount if rates.discount is None else rates.discount
+        advantage, target = gae(seen.reward, value, next_value, seen.terminated, seen.done, discount, rates.gae_lambda)
         batch = Batch(obs, seen.action, seen.log_prob, advantage, target)
         return states, Experience(
             batch=jax.tree.map(lambda x: x.reshape(sizes.transitions, *x.shape[2:]), batch),

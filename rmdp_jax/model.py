@@ -10,7 +10,7 @@ from rmdp_jax.critics import CRITICS, CriticKind
 from rmdp_jax.env import EnvSpec
 from rmdp_jax.networks import Distribution, Networks, Params, make_distribution, make_networks
 from rmdp_jax.normalize import NORMALIZERS, Normalizer
-from rmdp_jax.types import Array, PyTree
+from rmdp_jax.types import Array, PyTree, Scalar
 
 
 class Model(NamedTuple):
@@ -38,7 +38,7 @@ class Policies(NamedTuple):
 
     params: Params
     statistics: PyTree  # of observations, leaves (k, ...)
-    observation_clip: Array  # ()
+    observation_clip: Scalar
 
 
 POLICY_AXES = Policies(Params(None, 0), 0, None)  # type: ignore[arg-type]  # in_axes, for one policy at a time

@@ -5,7 +5,7 @@ vmaps over `own` and lets gradients of `shared` add up, so that both trunks are 
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -54,8 +54,12 @@ def make_distribution(spec: EnvSpec) -> Distribution:
     return _CATEGORICAL if spec.discrete else _GAUSSIAN
 
 
+def _modules(spec: EnvSpec, hidden: Sequence[int], columns: int) -> tuple[Any, Any, Any]:
+    return Body(hidden), Head(spec.action_size, spec.discrete), Critic(hidden, columns)
+
+
 def _separate(spec: EnvSpec, hidden: Sequence[int], k: int, columns: int) -> Networks:
-    body, head, critic = Body(hidden), Head(spec.action_size, spec.discrete), Critic(hidden, columns)
+    body, head, critic = _modules(spec, hidden, columns)
     obs, features = jnp.zeros(spec.observation_size), jnp.zeros(hidden[-1])
 
     def init_own(key: Key) -> PyTree:
@@ -75,7 +79,7 @@ def _separate(spec: EnvSpec, hidden: Sequence[int], k: int, columns: int) -> Net
 
 
 def _shared(spec: EnvSpec, hidden: Sequence[int], k: int, columns: int) -> Networks:
-    body, head, critic = Body(hidden), Head(spec.action_size, spec.discrete), Critic(hidden, columns)
+    body, head, critic = _modules(spec, hidden, columns)
     obs, features = jnp.zeros(spec.observation_size), jnp.zeros(hidden[-1])
 
     def name_policy(index: Array, obs: Array) -> Array:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from rmdp_jax.types import Array, PyTree
+from rmdp_jax.types import Array, PyTree, Scalar
 
 
 class Normalizer(NamedTuple):
@@ -13,14 +13,14 @@ class Normalizer(NamedTuple):
 
     init: Callable[[], PyTree]
     update: Callable[[PyTree, Array], PyTree]  # statistics, observations (..., o)
-    apply: Callable[[PyTree, Array, Array], Array]  # statistics, observations (..., o), largest size
+    apply: Callable[[PyTree, Array, Scalar], Array]  # statistics, observations (..., o), largest size
 
 
 def running_normalizer(observation_size: int) -> Normalizer:
     """Mean and deviation of everything seen, by brax's running statistics (imported here, brax takes seconds)."""
     from brax.training.acme import running_statistics, specs
 
-    def apply(statistics: PyTree, obs: Array, limit: Array) -> Array:
+    def apply(statistics: PyTree, obs: Array, limit: Scalar) -> Array:
         return jnp.clip(running_statistics.normalize(obs, statistics), -limit, limit)
 
     return Normalizer(
@@ -33,9 +33,7 @@ def running_normalizer(observation_size: int) -> Normalizer:
 def no_normalizer(observation_size: int) -> Normalizer:
     """Observations as they are."""
     del observation_size
-    return Normalizer(
-        init=lambda: (), update=lambda statistics, obs: statistics, apply=lambda statistics, obs, limit: obs
-    )
+    return Normalizer(init=lambda: (), update=lambda statistics, obs: statistics, apply=lambda statistics, obs, limit: obs)
 
 
 NORMALIZERS = {True: running_normalizer, False: no_normalizer}

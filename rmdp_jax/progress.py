@@ -39,9 +39,7 @@ class _Lines:
         tenths = 10 * line["iteration"] // self.iterations
         if tenths > self.tenths:
             self.tenths = tenths
-            self.console.print(
-                f"iteration {line['iteration']:>6}/{self.iterations}   {describe(line)}", highlight=False
-            )
+            self.console.print(f"iteration {line['iteration']:>6}/{self.iterations}   {describe(line)}", highlight=False)
 
 
 class _Bar:

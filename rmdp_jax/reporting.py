@@ -10,7 +10,7 @@ import numpy as np
 from rmdp_jax.checkpoint import restore_checkpoint
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
-from rmdp_jax.evaluate import Evaluation, Played, make_evaluate, make_record
+from rmdp_jax.evaluate import Evaluation, Played, evaluate, make_record
 from rmdp_jax.model import Policies, describe_policies, make_model
 from rmdp_jax.runs import RunFolder, load_train_config
 
@@ -57,8 +57,16 @@ def load_run(path: Path, make: Callable[..., tuple[Env, Population]]) -> Run:
 
 def evaluate_run(run: Run, episodes: int, seed: int, deterministic: bool) -> Evaluation:
     """Fresh full episodes of the run's policies under its assignment."""
-    evaluate = make_evaluate(run.env, run.population, run.config, episodes=episodes, deterministic=deterministic)
-    return jax.jit(evaluate)(run.policies, run.assignment, jax.random.key(seed))
+    return evaluate(
+        run.env,
+        run.population,
+        run.config,
+        run.policies,
+        run.assignment,
+        seed=seed,
+        episodes=episodes,
+        deterministic=deterministic,
+    )
 
 
 def record_run(run: Run, seed: int = 0, deterministic: bool = True) -> Played:

@@ -63,7 +63,7 @@ def rollout(
             reward=columns(rewards),
             terminated=told.terminated,
             done=told.terminated | told.truncated,
-            diverged=told.diverged,
+            diverged=jnp.asarray(told.diverged),
         )
         return (after, reward_sum + rewards.sum(0)), seen
 

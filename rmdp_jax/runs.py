@@ -107,9 +107,7 @@ def open_run(path: Path, config: dict[str, Any], resume: bool) -> RunFolder:
             raise PermissionError("no permission to write")
         folder.write_config(config)
     except OSError as error:
-        raise ConfigError(
-            f"out = {path}: cannot be written ({error.strerror or error}); choose another folder"
-        ) from None
+        raise ConfigError(f"out = {path}: cannot be written ({error.strerror or error}); choose another folder") from None
     return folder
 
 
@@ -121,16 +119,13 @@ def load_train_config(content: dict[str, Any]) -> TrainConfig:
     """
     train = dict(content["train"])
     try:
-        sizes = Sizes(**{**train.pop("sizes"), "hidden": tuple(train_hidden(content))})
-        rates = {name: tuple(value) if isinstance(value, list) else value for name, value in train.pop("rates").items()}
+        sizes = Sizes(**{**train.pop("sizes"), "hidden": tuple(content["train"]["sizes"]["hidden"])})
+        rates: dict[str, Any] = train.pop("rates")
+        for name in ("learning_rate", "entropy"):
+            rates[name] = tuple(rates[name])
         return TrainConfig(**train, sizes=sizes, rates=Rates(**rates))
     except TypeError as error:
         raise ConfigError(f"config.json: {error}; it was written by another version") from None
-
-
-def train_hidden(content: dict[str, Any]) -> list[int]:
-    """Units of the layers in a config.json."""
-    return content["train"]["sizes"]["hidden"]
 
 
 def dump_train_config(config: TrainConfig) -> dict[str, Any]:
@@ -160,6 +155,4 @@ def _check_same_run(folder: RunFolder, config: dict[str, Any]) -> None:
     changed = [name for name in new if name != "train" and old.get(name) != new[name]]
     changed += [name for name in new["train"] if old["train"].get(name) != new["train"][name]]
     if changed:
-        raise ConfigError(
-            f"resume: {', '.join(changed)} differ from the run in {folder.path}; give what it was made with"
-        )
+        raise ConfigError(f"resume: {', '.join(changed)} differ from the run in {folder.path}; give what it was made with")

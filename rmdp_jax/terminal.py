@@ -16,20 +16,15 @@ def print_summary(result: dict[str, Any]) -> None:
     facts.add_row("welfare", f"[bold]{result['welfare']:.2f}[/bold] ± {error:.2f} of 100, fresh episodes as trained")
     facts.add_row("", f"{result['welfare_deterministic']:.2f} acting by the most likely action")
     if bound is not None:
-        facts.add_row(
-            "upper bound", f"{bound:.2f} proved for k = {result['k']}; reached {result['share_of_bound']:.1%}"
-        )
+        facts.add_row("upper bound", f"{bound:.2f} proved for k = {result['k']}; reached {result['share_of_bound']:.1%}")
     facts.add_row("transitions", f"{result['transitions_per_policy']:,} per policy" + _unfinished(result))
     speed = f"{result['transitions_per_s']:,.0f} transitions/s"
     facts.add_row("time", f"{result['wall_s']:.1f} s training at {speed}, {result['compile_s']:.1f} s compiling")
     facts.add_row("device", f"{result['device']}, backend {result['backend']}")
-    console.print(
-        f"\n[bold]{result['env']}[/bold]  {result['algorithm']}, k = {result['k']} policies for n = {result['n']} agents, seed {result['seed']}"
-    )
+    who = f"k = {result['k']} policies for n = {result['n']} agents"
+    console.print(f"\n[bold]{result['env']}[/bold]  {result['algorithm']}, {who}, seed {result['seed']}")
     console.print(facts)
-    console.print(
-        _policy_table(result["policy_sizes"], result["utility"], result["assignment"], result["episode_length"])
-    )
+    console.print(_policy_table(result["policy_sizes"], result["utility"], result["assignment"], result["episode_length"]))
 
 
 def print_evaluation(judged: dict[str, Any]) -> None:
@@ -40,9 +35,7 @@ def print_evaluation(judged: dict[str, Any]) -> None:
         f"({judged['episodes']} fresh episodes of each policy)"
     )
     console.print(f"if everyone moved to the policy best for them in these episodes: {judged['best_welfare']:.2f}")
-    console.print(
-        _policy_table(judged["policy_sizes"], judged["utility"], judged["assignment"], judged["episode_length"])
-    )
+    console.print(_policy_table(judged["policy_sizes"], judged["utility"], judged["assignment"], judged["episode_length"]))
 
 
 def print_pictures(paths: list[Path]) -> None:

@@ -1,7 +1,6 @@
 """One iteration of a represented MDP: roll out, improve every policy (M), reassign every agent (E)."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from rmdp_jax.experience import Experience, fresh_starts, make_collect
 from rmdp_jax.learner import Learner, Schedule, init_learner, make_improve
 from rmdp_jax.model import POLICY_AXES, Policies, make_model, repeat
 from rmdp_jax.ppo import LossParts, ppo_loss
-from rmdp_jax.types import Array, Key, PyTree
+from rmdp_jax.types import Array, Key, PyTree, Scalar
 from rmdp_jax.utility import Utilities, accumulate, no_utilities, utility
 
 
@@ -51,6 +50,7 @@ class Trainer(NamedTuple):
     """Pure functions to jit, scan and vmap (over seeds, over rates)."""
 
     init: Callable[..., TrainState]  # key, rates=config.rates -> state
+    collect: Callable[[TrainState], tuple[TrainState, Experience]]  # the first half of `step`: act, learn nothing
     step: Callable[[TrainState], tuple[TrainState, Info]]
 
 
@@ -63,7 +63,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
     _check_agreement(population, config, assigner)
     env, sizes, k, n = guard(env), config.sizes, config.k, config.n
     model = make_model(env.spec, sizes, k, n)
-    collect = jax.vmap(make_collect(env, population, model, sizes), (0, POLICY_AXES, 0, 0, 0, None))
+    collect_all = jax.vmap(make_collect(env, population, model, sizes), (0, POLICY_AXES, 0, 0, 0, None))
     improve = make_improve(
         loss_of=lambda rates, schedule: partial(ppo_loss, model.networks, model.distribution, rates, schedule.entropy),
         sizes=sizes,
@@ -72,8 +72,6 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
     )
 
     def init(key: Key, rates: Rates = config.rates) -> TrainState:
-        if rates.discount is None:
-            rates = replace(rates, discount=env.spec.discount)
         key, assign_key, shared_key, policies_key = jax.random.split(key, 4)
         own_keys, start_keys, keys = (jax.random.split(key, k) for key in jax.random.split(policies_key, 3))
         return TrainState(
@@ -88,34 +86,32 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
             rates=jax.tree.map(jnp.float32, rates),
         )
 
-    def step(state: TrainState) -> tuple[TrainState, Info]:
+    def collect(state: TrainState) -> tuple[TrainState, Experience]:
         keys = jax.vmap(jax.random.fold_in, (0, None))(state.keys, state.iteration)
-        shuffle_key, assign_key = jax.random.split(jax.random.fold_in(state.key, state.iteration))
-        index = jnp.arange(k, dtype=jnp.int32)
         weights = assigner.weights(state.assignment)
-        episodes, seen = collect(keys, policies(state), index, state.episodes, weights, state.rates)
+        index = jnp.arange(k, dtype=jnp.int32)
+        episodes, seen = collect_all(keys, policies(state), index, state.episodes, weights, state.rates)
+        return state._replace(episodes=episodes, statistics=seen.statistics), seen
+
+    def step(state: TrainState) -> tuple[TrainState, Info]:
+        before = harden(assigner.weights(state.assignment))
+        state, seen = collect(state)
+        shuffle_key, assign_key = jax.random.split(jax.random.fold_in(state.key, state.iteration))
         schedule = _schedule(state.rates, state.iteration, config.iterations)
-        learner, assignment, losses = improve(
-            state.rates, schedule, shuffle_key, state.learner, state.assignment, seen.batch
-        )
-        utilities = accumulate(
-            state.utilities, state.rates.utility_decay, seen.reward_sum, seen.episodes, sizes.transitions
-        )
+        learner, assignment, losses = improve(state.rates, schedule, shuffle_key, state.learner, state.assignment, seen.batch)
+        utilities = accumulate(state.utilities, state.rates.utility_decay, seen.reward_sum, seen.episodes, sizes.transitions)
         served = utility(utilities, env.spec.episode_length)
         assignment, parents = assigner.reassign(assign_key, assignment, served, state.iteration)
         new = state._replace(
             learner=learner,
-            statistics=seen.statistics,
-            episodes=episodes,
             utilities=utilities,
             assignment=assignment,
             iteration=state.iteration + 1,
         )
-        new = follow(parents, new)
-        before, after = harden(weights), harden(assigner.weights(assignment))
-        return new, _inform(env.spec.reference_scale, served[parents], before, after, seen, losses)
+        after = harden(assigner.weights(assignment))
+        return follow(parents, new), _inform(env.spec.reference_scale, served[parents], before, after, seen, losses)
 
-    return Trainer(init, step)
+    return Trainer(init, collect, step)
 
 
 def policies(state: TrainState) -> Policies:
@@ -146,10 +142,11 @@ def _schedule(rates: Rates, iteration: Array, iterations: int) -> Schedule:
     """Geometric from start to end over the iterations of the run."""
     passed = iteration.astype(jnp.float32) / iterations
 
-    def between(start: Array, end: Array) -> Array:
+    def between(ends: tuple[Scalar, Scalar]) -> Array:
+        start, end = ends
         return start * (end / start) ** passed
 
-    return Schedule(between(*rates.learning_rate), between(*rates.entropy))
+    return Schedule(between(rates.learning_rate), between(rates.entropy))
 
 
 def _inform(scale: float, served: Array, before: Array, after: Array, seen: Experience, losses: LossParts) -> Info:
@@ -168,10 +165,6 @@ def _inform(scale: float, served: Array, before: Array, after: Array, seen: Expe
 
 def _check_agreement(population: Population, config: TrainConfig, assigner: Assigner) -> None:
     if population.n != config.n:
-        raise ConfigError(
-            f"n = {config.n}: the population has {population.n} agents; give TrainConfig n={population.n}"
-        )
+        raise ConfigError(f"n = {config.n}: the population has {population.n} agents; give TrainConfig n={population.n}")
     if (assigner.k, assigner.n) != (config.k, config.n):
-        raise ConfigError(
-            f"assigner of k = {assigner.k}, n = {assigner.n}: the config has k = {config.k}, n = {config.n}"
-        )
+        raise ConfigError(f"assigner of k = {assigner.k}, n = {assigner.n}: the config has k = {config.k}, n = {config.n}")

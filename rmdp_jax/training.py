@@ -15,7 +15,8 @@ import numpy as np
 from rmdp_jax.assign import Assigner, em
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
-from rmdp_jax.evaluate import Evaluation, make_evaluate
+from rmdp_jax.evaluate import Evaluation, evaluate
+from rmdp_jax.model import Policies
 from rmdp_jax.progress import Reporter, report_progress
 from rmdp_jax.runs import RunFolder, describe_machine, dump_train_config, open_run
 from rmdp_jax.trainer import Info, Trainer, TrainState, harden, make_trainer, policies
@@ -28,6 +29,8 @@ class Result(NamedTuple):
     """What a run ends with."""
 
     state: TrainState
+    policies: Policies  # what acts: parameters and statistics
+    assignment: Array  # (n,) int32
     evaluation: Evaluation  # by fresh episodes, acting as trained
     summary: dict[str, Any]  # what result.json holds
     history: list[dict[str, Any]]  # what metrics.jsonl holds
@@ -87,14 +90,14 @@ def train(
     summary = summarize(env, population, config, assigner.name, int(state.iteration), *results, timing)
     if folder:
         folder.write_result(summary)
-    return Result(state, results[0], summary, history)
+    return Result(state, policies(state), labels, results[0], summary, history)
 
 
 def describe_run(env: Env, assigner: Assigner, config: TrainConfig) -> dict[str, Any]:
     """What config.json holds."""
     return {
         "env": env.spec.name,
-        "env_options": env.spec.options,
+        "env_options": dict(env.spec.options),
         "backend": env.spec.backend,
         "algorithm": assigner.name,
         "train": dump_train_config(config),
@@ -125,9 +128,9 @@ def judge(
     env: Env, population: Population, config: TrainConfig, state: TrainState, labels: Array
 ) -> tuple[Evaluation, Evaluation]:
     """Fresh episodes, first acting as trained (by samples), then by the modes of the distributions."""
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    seed = config.seed + 1  # not the stream that it was trained on
     sampled, modal = (
-        jax.jit(make_evaluate(env, population, config, deterministic=deterministic))(policies(state), labels, key)
+        evaluate(env, population, config, policies(state), labels, seed=seed, deterministic=deterministic)
         for deterministic in (False, True)
     )
     return sampled, modal
@@ -150,7 +153,7 @@ def summarize(
     labels = np.asarray(sampled.assignment)
     return {
         "env": env.spec.name,
-        "env_options": env.spec.options,
+        "env_options": dict(env.spec.options),
         "backend": env.spec.backend,
         "algorithm": algorithm,
         "k": config.k,

@@ -20,3 +20,4 @@ import jax
 Array = jax.Array
 Key = jax.Array  # a typed key, made by jax.random.key
 PyTree = Any
+Scalar = jax.Array | float  # () float32, or a number that becomes one

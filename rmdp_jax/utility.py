@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from rmdp_jax.types import Array
+from rmdp_jax.types import Array, Scalar
 
 
 class Utilities(NamedTuple):
@@ -20,7 +20,7 @@ def no_utilities(k: int, n: int) -> Utilities:
     return Utilities(jnp.zeros((k, n), jnp.float32), jnp.zeros(k, jnp.float32), jnp.zeros(k, jnp.float32))
 
 
-def accumulate(seen: Utilities, decay: Array, reward_sum: Array, episodes: Array, steps: int) -> Utilities:
+def accumulate(seen: Utilities, decay: Scalar, reward_sum: Array, episodes: Array, steps: int) -> Utilities:
     """Older sums decayed, plus those of one iteration: rewards (k, n), ended episodes (k,) and `steps` of each policy."""
     return Utilities(
         decay * seen.reward_sum + reward_sum,

@@ -1,0 +1,59 @@
+"""What every benchmark shares: honest timing, JSON lines, a table, and what machine it was."""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from rmdp_jax.runs import describe_machine
+
+
+def machine() -> dict[str, Any]:
+    """Device, versions and commit of a measurement."""
+    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return {**describe_machine(), "commit": git.stdout.strip() or None}
+
+
+def compile_timed(function: Callable[..., Any], *arguments: Any, **jit_options: Any) -> tuple[Callable[..., Any], float]:
+    """`function` compiled ahead of time for these arguments (never run), and the seconds it took."""
+    begun = time.perf_counter()
+    compiled = jax.jit(function, **jit_options).lower(*arguments).compile()
+    return compiled, time.perf_counter() - begun
+
+
+def seconds_per_call(call: Callable[[Any], Any], state: Any, repeats: int) -> tuple[float, Any]:
+    """Median seconds of `state = call(state)` over `repeats`, after one call to warm up, and the last state."""
+    state = jax.block_until_ready(call(state))
+    times = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        state = jax.block_until_ready(call(state))
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times), state
+
+
+def emit(line: dict[str, Any]) -> None:
+    """Print one JSON line on stdout."""
+    print(json.dumps(line), flush=True)
+
+
+def show(title: str, columns: list[str], rows: list[list[Any]]) -> None:
+    """A table for people, on stderr."""
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2), header_style="dim")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(*(f"{cell:,.2f}" if isinstance(cell, float) else str(cell) for cell in row))
+    Console(file=sys.stderr, highlight=False).print(table)
+
+
+def standard_error(values: list[float]) -> float:
+    """Standard error of a mean; NaN of fewer than two values."""
+    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")

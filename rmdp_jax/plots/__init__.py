@@ -1,0 +1,23 @@
+"""Pictures of a run: pure functions from numpy data to `matplotlib.figure.Figure`, and `save`.
+
+Nothing here touches pyplot or leaves a changed rcParams behind. A policy has the same colour in every picture
+(`policy_colors`). Every figure carries a sentence for readers who cannot see it as its label (`Figure.get_label`).
+"""
+
+from rmdp_jax.plots.curves import assignment_history, speed_history, welfare_curve
+from rmdp_jax.plots.grid import walks_on_grid
+from rmdp_jax.plots.people import agent_distribution, utility_matrix
+from rmdp_jax.plots.style import policy_colors, save
+from rmdp_jax.plots.targets import target_histogram
+
+__all__ = [
+    "agent_distribution",
+    "assignment_history",
+    "policy_colors",
+    "save",
+    "speed_history",
+    "target_histogram",
+    "utility_matrix",
+    "walks_on_grid",
+    "welfare_curve",
+]

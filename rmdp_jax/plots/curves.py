@@ -1,0 +1,182 @@
+"""What happened over training: welfare, who moved, and the speeds that policies took."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from rmdp_jax.plots.style import (
+    FAINT,
+    INK,
+    RULE,
+    new_figure,
+    policy_colors,
+    shade,
+    styled,
+    transitions_axis,
+)
+
+Lines = list[dict[str, Any]]
+
+_MOST_PANELS = 20  # of `speed_history`
+
+
+@styled
+def welfare_curve(
+    metrics: Lines, upper_bound: float | None, final: dict[str, Any] | None, *, bound_name: str = "upper bound"
+) -> Figure:
+    """Running welfare over training, under the bound, with what fresh episodes said at the end.
+
+    Args:
+        metrics: lines of metrics.jsonl; `transitions_per_policy` and `welfare` (reference units, 0..100) are read.
+        upper_bound: best welfare that k policies can reach, in the same units; drawn dashed with its number.
+        final: result.json; `welfare`, `welfare_standard_error` and `transitions_per_policy` are read.
+        bound_name: what to call the bound, for instance "proved optimum".
+    """
+    steps, welfare = _column(metrics, "transitions_per_policy"), _column(metrics, "welfare")
+    ends = np.append(steps, final["transitions_per_policy"]) if final else steps
+    last = f"{final['welfare']:.1f} in fresh episodes" if final else f"{welfare[-1]:.1f}" if len(welfare) else "nothing yet"
+    bound_text = "" if upper_bound is None else f"; {bound_name} {upper_bound:.2f}"
+    alt = f"Welfare by transitions per policy, ending at {last}{bound_text}."
+    figure = new_figure(7.0, 4.0, alt)
+    axes = figure.add_subplot(title="Welfare over training", ylabel="welfare (0 to 100)")
+    transitions_axis(axes, ends)
+    axes.grid(axis="y")
+    shown = np.concatenate([welfare[np.isfinite(welfare)], [x for x in (upper_bound, final and final["welfare"]) if x]])
+    low, high = min(shown.min(initial=0.0), 0.0), max(shown.max(initial=0.0), 1e-3)
+    axes.set_ylim(low, low + 1.14 * (high - low))
+    axes.plot(steps, welfare, color=policy_colors(1)[0], linewidth=2, label="running estimate", zorder=3)
+    if upper_bound is not None:
+        axes.axhline(upper_bound, color=INK, linewidth=1.2, linestyle=(0, (5, 3)), label=bound_name, zorder=2)
+        _say(axes, f"{bound_name} {upper_bound:.2f}", (0.0, upper_bound), (4, 4), "left", "bottom")
+    if final:
+        _mark_final(axes, final, upper_bound, below=final["welfare"] - low > 0.3 * (high - low))
+    return figure
+
+
+def _mark_final(axes: Axes, final: dict[str, Any], upper_bound: float | None, *, below: bool) -> None:
+    x, welfare, error = (float(final.get(name) or 0) for name in _FINAL)
+    axes.errorbar(
+        [x], [welfare], yerr=[error], fmt="D", color=INK, markersize=6, capsize=4, clip_on=False, zorder=5, label="fresh episodes"
+    )
+    share = f", {welfare / upper_bound:.1%} of it" if upper_bound else ""
+    text = f"fresh episodes\n{welfare:.2f} ± {error:.2f}{share}"
+    _say(axes, text, (x, welfare), (0, -14 if below else 14), "right", "top" if below else "bottom")
+
+
+_FINAL = ("transitions_per_policy", "welfare", "welfare_standard_error")
+
+
+@styled
+def assignment_history(metrics: Lines) -> Figure:
+    """How many agents each policy serves, stacked, and how many agents moved in each logged stretch.
+
+    Args:
+        metrics: lines of metrics.jsonl; `transitions_per_policy`, `policy_sizes` (k,) and `flips` are read.
+    """
+    steps, flips = _column(metrics, "transitions_per_policy"), _column(metrics, "flips")
+    sizes = np.array([line["policy_sizes"] for line in metrics], float).reshape(len(metrics), -1)  # (L, k)
+    k, last = sizes.shape[1], sizes[-1] if len(sizes) else np.zeros(0)
+    total = int(flips.sum())
+    moves = f"{total:,} move" + ("" if total == 1 else "s")
+    alt = f"Sizes of {k} policies over training, at the end {', '.join(f'{x:.0f}' for x in last)}; {moves} in all."
+    figure = new_figure(7.6, 5.0, alt)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    above.set(title="Agents of each policy", ylabel="agents", ylim=(0, max(last.sum(), 1)))
+    below.set(ylabel="agents\nmoved", ylim=(0, max(1.0, 1.1 * flips.max(initial=0.0))))
+    below.set_title(f"Changes of policy between two logged lines: {moves} in all", fontsize=9, fontweight="normal")
+    starts = np.insert(steps, 0, 0.0)  # what was logged at a line is drawn from the line before it
+    for j, (color, bottom) in enumerate(zip(policy_colors(k), np.cumsum(sizes, 1).T - sizes.T, strict=True)):
+        edges = [np.append(values[:1], values) for values in (bottom, bottom + sizes[:, j])]
+        above.fill_between(starts, *edges, step="pre", color=color, linewidth=0, label=f"policy {j}")
+    below.fill_between(starts, np.append(flips[:1], flips), step="pre", color=FAINT, linewidth=0)
+    for axes in (above, below):
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.grid(axis="y")
+    transitions_axis(below, steps)
+    above.tick_params(labelbottom=True)
+    if len(last):
+        _name_bands(figure, above, last)
+    return figure
+
+
+def _name_bands(figure: Figure, axes: Axes, sizes: np.ndarray) -> None:
+    """A legend in the order of the stack, with the sizes at the end."""
+    handles = axes.get_legend_handles_labels()[0][::-1]
+    form = "policy {}: {:.0f}" if len(sizes) <= 20 else "{}: {:.0f}"
+    labels = [form.format(j, size) for j, size in enumerate(sizes)][::-1]
+    columns = 1 if len(sizes) <= 20 else -(-len(sizes) // 25) + 1
+    title = "agents\nat the end"
+    figure.legend(handles, labels, loc="outside right upper", ncols=columns, title=title, handlelength=1, alignment="left")
+
+
+@styled
+def speed_history(
+    metrics_transitions: ArrayLike, policy_speed: ArrayLike, targets: ArrayLike, *, unit: str = "m/s"
+) -> Figure:
+    """Speed of each policy against the targets of the agents it served, a panel a policy, slow policies first.
+
+    Args:
+        metrics_transitions: (L,) transitions per policy.
+        policy_speed: (L, k) mean speed of each policy, in `unit`; nan where unknown.
+        targets: (L, k, 2) lowest and highest target of its agents, or (L, k) their mean; nan for a policy without agents.
+        unit: of speeds and targets.
+    """
+    steps, speed, targets = (np.asarray(x, float) for x in (metrics_transitions, policy_speed, targets))
+    k = speed.shape[1]
+    bands = targets if targets.ndim == 3 else targets[..., None].repeat(2, -1)  # (L, k, 2)
+    final = bands[-1].mean(-1)
+    order = np.argsort(np.where(np.isfinite(final), final, np.inf), kind="stable")[:_MOST_PANELS]
+    columns = min(len(order), 5 if len(order) > 4 and len(order) != 6 else 3 if len(order) in (3, 6) else 4)
+    rows = -(-len(order) // columns)
+    served = ", ".join(f"{speed[-1, j]:.2f}" for j in order)
+    figure = new_figure(max(2.1 * columns + 0.5, 4.5), 1.9 * rows + 0.8, f"Speeds of {k} policies, at the end {served} {unit}.")
+    more = "" if k <= _MOST_PANELS else f" ({_MOST_PANELS} of {k} policies)"
+    figure.suptitle(f"Speed of each policy and the targets it serves{more}", x=0.01, ha="left", fontsize=10, fontweight="bold")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    high = np.nanmax(np.concatenate([speed.ravel(), bands.ravel(), [1e-3]]))
+    low = np.nanmin(np.concatenate([speed.ravel(), bands.ravel(), [0.0]]))
+    for axes, j in zip(grid.flat, order.tolist(), strict=False):
+        _draw_speed(axes, steps, speed, bands, j, ranged=targets.ndim == 3)
+        axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
+        transitions_axis(axes, steps)
+        axes.locator_params(axis="x", nbins=3)
+        axes.set_xlabel("")
+    for axes in grid.flat[len(order) :]:
+        axes.set_axis_off()
+    for axes in grid.flat[max(len(order) - columns, 0) : len(order)]:
+        axes.tick_params(labelbottom=True)
+    figure.supxlabel("transitions per policy", fontsize=9)
+    figure.supylabel(f"speed ({unit})", fontsize=9)
+    return figure
+
+
+def _draw_speed(
+    axes: Axes, steps: np.ndarray, speed: np.ndarray, bands: np.ndarray, j: int, *, ranged: bool
+) -> None:
+    color = policy_colors(speed.shape[1])[j]
+    axes.plot(steps, np.delete(speed, j, 1), color=RULE, linewidth=0.7, zorder=1)
+    if ranged:
+        axes.fill_between(steps, *bands[:, j].T, color=color, alpha=0.3, linewidth=0, label="targets of its agents", zorder=2)
+    else:
+        axes.plot(steps, bands[:, j, 0], color=color, linestyle="--", linewidth=1.4, label="mean target", zorder=2)
+    axes.plot(steps, speed[:, j], color=shade(color, -0.25), linewidth=1.8, label="speed", zorder=3)
+    target = f"{bands[-1, j, 0]:.2f} to {bands[-1, j, 1]:.2f}" if ranged else f"{bands[-1, j, 0]:.2f}"
+    detail = f"{speed[-1, j]:.2f} for {target}" if np.isfinite(bands[-1, j]).all() else "serves nobody"
+    axes.set_title(f"policy {j}", fontsize=8.5, pad=14)
+    axes.annotate(detail, (0, 1), (0, 3), xycoords="axes fraction", textcoords="offset points", fontsize=7.5, color=FAINT)
+
+
+def _column(metrics: Lines, name: str) -> np.ndarray:
+    """One number of each line, (L,) float."""
+    return np.array([line[name] for line in metrics], float)
+
+
+def _say(axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], ha: str, va: str) -> None:
+    """Text so many points away from a place in the axes' data."""
+    halo = [withStroke(linewidth=3, foreground="white")]
+    axes.annotate(text, at, offset, textcoords="offset points", ha=ha, va=va, fontsize=8.5, path_effects=halo, zorder=6)

@@ -1,0 +1,117 @@
+"""How good it is for everyone: the k x n returns as a map, and the n agents from worst to best served."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike
+
+from rmdp_jax.plots.style import FAINT, INK, agents_word, new_figure, policy_colors, styled
+
+_MOST_COLUMNS = 400  # of the map; beyond it neighbours of the same policy are averaged
+_WORTH_MOVING = 0.5  # reference units: what another policy must pay more to be marked
+_MOST_NAMED = 20  # policies in a legend or with a row name of normal size
+
+
+@styled
+def utility_matrix(utility: ArrayLike, assignment: ArrayLike) -> Figure:
+    """Heat map of the return of every agent (columns, grouped by policy) under every policy (rows).
+
+    The frames show who is assigned to whom. A white dot in a cell: that policy would pay the agent more, by at least
+    0.5. With more than 400 agents neighbours of the same policy share a column that shows their mean.
+
+    Args:
+        utility: (k, n) mean returns in reference units (0..100).
+        assignment: (n,) policy of each agent, 0..k-1.
+    """
+    utility, labels = np.asarray(utility, float), np.asarray(assignment)
+    k, n = utility.shape
+    order = np.lexsort((-utility.argmax(0), labels))
+    values, edges, owners = _bin_columns(utility[:, order], labels[order])
+    own = utility[labels, np.arange(n)].mean()
+    alt = f"Returns of {agents_word(n)} under {k} policies; under their own policy the mean is {own:.1f}."
+    figure = new_figure(8.4, min(2.0 + max(0.32 if k <= _MOST_NAMED else 0.15, 0.15) * k, 10.0), alt)
+    bar, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, max(k * 2, 10)))
+    mesh = axes.pcolormesh(edges, np.arange(k + 1) - 0.5, values, cmap="cividis", vmin=min(0.0, np.nanmin(values)), rasterized=True)
+    figure.colorbar(mesh, ax=[bar, axes], label="return (0 to 100)", pad=0.015, aspect=30).outline.set_visible(False)
+    _draw_owners(bar, edges, owners, k)
+    _frame_groups(axes, np.bincount(labels, minlength=k))
+    _mark_better(axes, values, edges, owners)
+    better = "; dots: another policy would pay more" if axes.collections[1:] else ""
+    bar.set_title("Return of every agent under every policy")
+    axes.set(xlabel=f"agents, grouped by the policy that serves them (framed){better}", ylim=(k - 0.5, -0.5), xlim=(0, n))
+    sizes = np.bincount(labels, minlength=k)
+    small = k > _MOST_NAMED
+    axes.set_yticks(range(k), [f"{j}: {s}" if small else f"policy {j}: {agents_word(s)}" for j, s in enumerate(sizes.tolist())])
+    axes.tick_params(axis="y", length=0, labelsize=6 if small else 8, labelcolor=INK)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def _bin_columns(utility: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means (k, C), edges (C + 1,) in agents and policies (C,) of columns; no column holds agents of two policies."""
+    n = len(labels)
+    width = -(-n // _MOST_COLUMNS)
+    starts = [
+        start
+        for j in np.unique(labels)
+        for start in range(int((labels < j).sum()), int((labels <= j).sum()), width)
+    ]
+    edges = np.array([*starts, n])
+    return np.add.reduceat(utility, starts, axis=1) / np.diff(edges), edges, labels[starts]
+
+
+def _draw_owners(axes: Axes, edges: np.ndarray, owners: np.ndarray, k: int) -> None:
+    """A strip over the map in the colours of the policies."""
+    colors = ListedColormap(policy_colors(k))
+    axes.pcolormesh(edges, [0, 1], owners[None], cmap=colors, vmin=-0.5, vmax=k - 0.5, rasterized=True)
+    axes.set_axis_off()
+
+
+def _frame_groups(axes: Axes, sizes: np.ndarray) -> None:
+    begins = np.cumsum(sizes) - sizes
+    for j, (color, begin, size) in enumerate(zip(policy_colors(len(sizes)), begins, sizes, strict=True)):
+        if size:
+            for edge, width in (("white", 3.4), (color, 2.0)):
+                axes.add_patch(Rectangle((begin, j - 0.5), size, 1, fill=False, edgecolor=edge, linewidth=width, zorder=3))
+
+
+def _mark_better(axes: Axes, values: np.ndarray, edges: np.ndarray, owners: np.ndarray) -> None:
+    columns = np.arange(len(owners))
+    best = values.argmax(0)
+    wins = values[best, columns] - values[owners, columns] >= _WORTH_MOVING
+    if wins.any():
+        centres = (edges[:-1] + edges[1:]) / 2
+        axes.scatter(centres[wins], best[wins], s=9, color="white", edgecolors=INK, linewidths=0.5, zorder=4)
+
+
+@styled
+def agent_distribution(utility: ArrayLike, assignment: ArrayLike) -> Figure:
+    """Return of every agent under its own policy, from the worst to the best served, with the worst-served tenth marked.
+
+    Args:
+        utility: (k, n) mean returns in reference units (0..100).
+        assignment: (n,) policy of each agent, 0..k-1.
+    """
+    utility, labels = np.asarray(utility, float), np.asarray(assignment)
+    k, n = utility.shape
+    own = utility[labels, np.arange(n)]
+    order = np.argsort(own, kind="stable")
+    own, labels = own[order], labels[order]
+    tenth = max(1, round(n / 10))
+    mean, worst = own.mean(), own[:tenth].mean()
+    alt = f"Returns of {agents_word(n)} from worst to best served: mean {mean:.1f}, worst-served tenth {worst:.1f} of 100."
+    figure = new_figure(7.6, 4.0, alt)
+    axes = figure.add_subplot(title="How good it is for everyone", ylabel="return (0 to 100)")
+    axes.set(xlim=(0.5 - 0.01 * n, n + 0.5), ylim=(min(0.0, 1.1 * own[0]), 112), xlabel="agents, from worst to best served")
+    gap = 0.12 if n <= 100 else 0.0
+    for j, color in enumerate(policy_colors(k)):
+        mine = np.flatnonzero(labels == j)
+        axes.bar(mine + 1, own[mine], 1 - gap, color=color, label=f"policy {j}: {agents_word(len(mine))}", zorder=2)
+    axes.axvspan(0.5, tenth + 0.5, color=FAINT, alpha=0.22, linewidth=0, zorder=1)
+    for height, text, style in ((100.0, "best possible 100", (0, (5, 3))), (mean, f"mean {mean:.1f}", "-")):
+        axes.axhline(height, color=INK, linewidth=1.2, linestyle=style, zorder=3)
+        axes.annotate(text, (n + 0.5, height), (-2, 3), textcoords="offset points", ha="right", va="bottom", fontsize=8.5)
+    return figure

@@ -1,0 +1,131 @@
+"""One look for all pictures: colours of policies, type sizes, axes, legends and the PNG at the end."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+P = ParamSpec("P")
+
+INK = "#22262b"  # text and proved facts
+FAINT = "#6b737c"  # secondary text
+RULE = "#d5d9dd"  # grids and frames
+PAPER = "#f5f6f7"  # empty cells
+ALARM = "#c1121f"  # what went wrong; never the only sign of it
+DPI = 150
+MOST_INCHES = 14.0  # of either side of a picture
+
+# Ten hues at least 11 units (100 x OKLab) apart to normal, deuteranopic, protanopic and tritanopic eyes; the first three 24.
+_HUES = (
+    *("#00a3ff", "#ffbc37", "#bb3f18", "#431b8f", "#ff74a5"),
+    *("#8a57c0", "#01736d", "#7fa33d", "#c7c2ff", "#632e00"),
+)
+_SHADES = (0.0, 0.45, -0.35, 0.68, -0.6)  # of the first ten policies, the next ten, ...; to white above 0, to black below
+
+_LOOK: dict[str, Any] = {
+    "font.size": 9,
+    "text.color": INK,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 9,
+    "axes.labelsize": 9,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.solid_capstyle": "round",
+    "hatch.linewidth": 0.7,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+def policy_colors(k: int) -> list[str]:
+    """Colours of policies 0..k-1 as hex strings, the same for a policy whatever k is.
+
+    Ten hues that also colour-blind eyes tell apart, then the same hues lighter and darker for up to 50; beyond that
+    they repeat. With more than ten policies a picture must number them as well.
+    """
+    return [shade(_HUES[j % 10], _SHADES[j // 10 % len(_SHADES)]) for j in range(k)]
+
+
+def shade(color: str, amount: float) -> str:
+    """`color` mixed with white (`amount` in 0..1) or black (-1..0)."""
+    end = np.ones(3) if amount > 0 else np.zeros(3)
+    return to_hex((1 - abs(amount)) * np.array(to_rgb(color)) + abs(amount) * end)
+
+
+def ink_on(color: str) -> str:
+    """Black or white, whichever reads better on `color`."""
+    return "white" if np.array(to_rgb(color)) @ (0.299, 0.587, 0.114) < 0.55 else INK
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """`draw` in our own look; the caller's rcParams are as before when it returns."""
+
+    @wraps(draw)
+    def within(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_LOOK, "backend": matplotlib.rcParams["backend"]}):
+            return draw(*args, **kwargs)
+
+    return within
+
+
+def new_figure(width: float, height: float, alt: str) -> Figure:
+    """An empty figure of so many inches (14 at the most), described by the sentence `alt`."""
+    figure = Figure(figsize=(min(width, MOST_INCHES), min(height, MOST_INCHES)), layout="constrained")
+    figure.set_label(alt)
+    return figure
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a PNG of 150 dots per inch, at most 2100 x 2100, with the figure's label as its description.
+
+    Folders on the way are made. Returns the path.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    width, height = figure.get_size_inches()
+    if max(width, height) > MOST_INCHES:
+        figure.set_size_inches(min(width, MOST_INCHES), min(height, MOST_INCHES))
+    figure.savefig(path, format="png", dpi=DPI, metadata={"Software": "rmdp-jax", "Description": str(figure.get_label())})
+    return path
+
+
+def count_transitions(value: float, _: int = 0) -> str:
+    """`100000` as 100k, `1500000` as 1.5M."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:.4g}{name}"
+    return f"{value:.4g}"
+
+
+def transitions_axis(axes: Axes, transitions: np.ndarray) -> None:
+    """Label the x axis as transitions per policy, from 0 to the last of `transitions` (L,)."""
+    axes.set_xlabel("transitions per policy")
+    axes.xaxis.set_major_formatter(FuncFormatter(count_transitions))
+    axes.locator_params(axis="x", nbins=6)
+    axes.set_xlim(0, max(transitions.max(initial=0.0), 1.0))
+
+
+def agents_word(number: int) -> str:
+    """`1 agent`, `5 agents`."""
+    return f"{number} agent" if number == 1 else f"{number} agents"

@@ -1,0 +1,92 @@
+"""Who wants which speed and gets it from whom: figures 4 and 5 of the paper, with a line a policy underneath."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from rmdp_jax.plots.style import FAINT, INK, agents_word, new_figure, policy_colors, shade, styled
+
+
+@styled
+def target_histogram(
+    targets: ArrayLike,
+    assignment: ArrayLike,
+    k: int,
+    span: tuple[float, float],
+    unit: str = "m/s",
+    policy_speeds: ArrayLike | None = None,
+) -> Figure:
+    """Histogram of the agents' targets stacked by policy, over a row per policy with each single target.
+
+    Args:
+        targets: (n,) what each agent wants, in `unit`.
+        assignment: (n,) policy of each agent, 0..k-1.
+        k: number of policies; slow ones come first, those without agents last.
+        span: lowest and highest target that agents may have.
+        unit: of targets and speeds.
+        policy_speeds: (k,) mean speed that each policy reached, drawn as a diamond in its row.
+    """
+    targets, labels = np.asarray(targets, float), np.asarray(assignment)
+    order = _order_by_mean(targets, labels, k)
+    used = int((np.bincount(labels, minlength=k) > 0).sum())
+    alt = f"Targets of {agents_word(len(targets))} from {span[0]:g} to {span[1]:g} {unit} by the {used} of {k} policies that serve them."
+    pitch = 0.2 if k <= 20 else 0.13  # inches of a row
+    figure = new_figure(7.6, 2.9 + max(pitch * k, 0.5), alt)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, max(pitch * k, 0.5)))
+    bins = np.linspace(*span, _bins(len(targets)) + 1)
+    colors = policy_colors(k)
+    above.hist(
+        [targets[labels == j] for j in order],
+        bins=bins,
+        stacked=True,
+        color=[colors[j] for j in order],
+        label=[f"policy {j}" for j in order],
+        edgecolor="white",
+        linewidth=0.5,
+    )
+    above.set(title="Targets of the agents, by the policy that serves them", ylabel="agents", xlim=span)
+    above.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    above.grid(axis="y")
+    above.tick_params(labelbottom=True)
+    speeds = None if policy_speeds is None else np.asarray(policy_speeds, float)
+    _draw_rows(below, targets, labels, order, speeds, unit, small=k > 20)
+    below.set_xlabel(f"target speed ({unit})" + ("" if speeds is None else "; diamonds: mean speed of the policy"))
+    return figure
+
+
+def _draw_rows(
+    axes: Axes, targets: np.ndarray, labels: np.ndarray, order: list[int], speeds: np.ndarray | None, unit: str, *, small: bool
+) -> None:
+    colors = policy_colors(len(order))
+    names = []
+    for row, j in enumerate(order):
+        own = targets[labels == j]
+        color = shade(colors[j], -0.12)
+        if len(own):
+            axes.plot([own.min(), own.max()], [row, row], color=color, alpha=0.35, linewidth=3 if small else 6, zorder=1)
+        axes.plot(own, np.full(len(own), row), "|", color=color, markersize=5 if small else 9, markeredgewidth=1.1, zorder=2)
+        if speeds is not None and np.isfinite(speeds[j]):
+            diamond = {"markersize": 4 if small else 6.5, "markeredgecolor": "white", "markeredgewidth": 0.7}
+            axes.plot([speeds[j]], [row], "D", color=INK, **diamond, zorder=3)
+        count = f"{agents_word(len(own))}, mean {own.mean():.2f}" if len(own) else "no agents"
+        names.append(f"{j}: {len(own)}" if small else f"policy {j}: {count}")
+    axes.set_yticks(range(len(order)), names, fontsize=5.5 if small else 8)
+    axes.set_ylim(len(order) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    for name, j in zip(axes.get_yticklabels(), order, strict=True):
+        if not (labels == j).any():
+            name.set_color(FAINT)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+
+
+def _order_by_mean(targets: np.ndarray, labels: np.ndarray, k: int) -> list[int]:
+    """Policies by the mean target of their agents; those without agents last."""
+    means = [targets[labels == j].mean() if (labels == j).any() else np.inf for j in range(k)]
+    return np.argsort(means, kind="stable").tolist()
+
+
+def _bins(n: int) -> int:
+    return 20 if n <= 60 else 40 if n <= 400 else 80
