@@ -44,15 +44,14 @@ def run_seeds(config: TrainConfig, algorithm: str, seeds: int) -> dict[str, Any]
         state = jax.lax.fori_loop(0, config.iterations, lambda _, s: trainer.step(s)[0], state)
         return policies(state), harden(assigner.weights(state.assignment))
 
-    def judge(key: jax.Array, learned: tuple[Any, jax.Array], deterministic: bool) -> jax.Array:
+    def judge(deterministic: bool) -> list[float]:
         evaluate = make_evaluate(env, population, config, deterministic=deterministic)
-        return evaluate(*learned, jax.random.fold_in(key, 1)).welfare
+        judged = jax.vmap(lambda key, it: evaluate(*it, jax.random.fold_in(key, 1)).welfare)
+        return np.asarray(jax.jit(judged)(keys, learned)).tolist()
 
     learned = jax.block_until_ready(jax.jit(jax.vmap(learn))(keys))
     wall_s = time.perf_counter() - begun
-    sampled, modal = (
-        np.asarray(jax.jit(jax.vmap(lambda key, it: judge(key, it, mode)))(keys, learned)).tolist() for mode in (False, True)
-    )
+    sampled, modal = judge(deterministic=False), judge(deterministic=True)
     bound = population.upper_bound(config.k)
     assert bound is not None
     optimum = env.spec.reference_scale * bound

@@ -132,7 +132,7 @@ def _make_env(body: str, backend: str, episode_length: int) -> Env:
         episode_length=episode_length,
         discount=0.99,
         backend=backend,
-        reference_scale=10.0 / (REWARD_PER_STEP * episode_length) * 10.0,
+        reference_scale=100.0 / (REWARD_PER_STEP * episode_length),
     )
 
 

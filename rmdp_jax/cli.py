@@ -7,12 +7,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from rmdp_jax.config import Rates, Sizes, TrainConfig
 from rmdp_jax.errors import ConfigError, check
+
+if TYPE_CHECKING:
+    from rmdp_jax.reporting import Run
 
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 
@@ -72,7 +75,8 @@ class Train:
         """Train, judge, and print the table."""
         from rmdp_jax.algorithms import make_assigner
         from rmdp_jax.envs import make
-        from rmdp_jax.terminal import print_summary
+        from rmdp_jax.reporting import load_run
+        from rmdp_jax.terminal import print_pictures, print_summary
         from rmdp_jax.training import train
 
         env, population = make(self.env, n=self.n, seed=self.seed, **self.env_options.given())
@@ -91,7 +95,7 @@ class Train:
         out = self.out or Path("runs") / f"{self.env}-{self.algorithm}-k{self.k}-s{self.seed}"
         result = train(env, population, config, assigner, out=out, resume=self.resume, progress=not self.quiet)
         print_summary(result.summary)
-        print(f"\nwritten to {out}; pictures: rmdp-jax report {out}")
+        print_pictures(_draw(load_run(out, make)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +130,7 @@ class Evaluate:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Draw a run's pictures into its folder and print its table."""
+    """Print a run's table and draw its pictures anew into its folder."""
 
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder of a run."""
@@ -134,14 +138,12 @@ class Report:
     def run(self) -> None:
         """Draw and print."""
         from rmdp_jax.envs import make
-        from rmdp_jax.envs.pictures import task_pictures
-        from rmdp_jax.reporting import general_pictures, load_run, save_pictures
+        from rmdp_jax.reporting import load_run
         from rmdp_jax.terminal import print_pictures, print_summary
 
         run = load_run(self.run_dir, make)
-        paths = save_pictures(run, {**general_pictures(run), **task_pictures(run)})
         print_summary(run.result)
-        print_pictures(paths)
+        print_pictures(_draw(run))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +169,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ConfigError as error:
         print(f"rmdp-jax: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _draw(run: "Run") -> list[Path]:
+    from rmdp_jax.envs.pictures import task_pictures
+    from rmdp_jax.reporting import general_pictures, save_pictures
+
+    return save_pictures(run, {**task_pictures(run), **general_pictures(run)})
 
 
 def _parse(arguments: Sequence[str]) -> Any:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population, Step, guard, make_starts
@@ -28,7 +29,7 @@ def evaluate(
     population: Population,
     config: TrainConfig,
     policies: Policies,
-    assignment: Array,
+    assignment: ArrayLike,
     *,
     seed: int = 0,
     episodes: int | None = None,

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 
+from rmdp_jax import plots
 from rmdp_jax.checkpoint import restore_checkpoint
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
@@ -88,3 +90,23 @@ def describe_evaluation(judged: Evaluation, episodes: int) -> dict[str, Any]:
         "assignment": labels.tolist(),
         "utility": np.round(np.asarray(judged.utility), 4).tolist(),
     }
+
+
+def general_pictures(run: Run) -> dict[str, Figure]:
+    """Pictures that every task has, by file name without ending."""
+    bound, utility = run.result["upper_bound"], np.asarray(run.result["utility"])
+    return {
+        "welfare": plots.welfare_curve(run.metrics, bound, run.result),
+        "assignment": plots.assignment_history(run.metrics),
+        "utility": plots.utility_matrix(utility, run.assignment),
+        "agents": plots.agent_distribution(utility, run.assignment),
+    }
+
+
+def save_pictures(run: Run, pictures: dict[str, Figure]) -> list[Path]:
+    """Write each as a PNG into the run's folder."""
+    paths = []
+    for name, figure in pictures.items():
+        paths.append(run.folder.path / f"{name}.png")
+        plots.save(figure, paths[-1])
+    return paths

@@ -61,7 +61,16 @@ def welfare_curve(
 def _mark_final(axes: Axes, final: dict[str, Any], upper_bound: float | None, *, below: bool) -> None:
     x, welfare, error = (float(final.get(name) or 0) for name in _FINAL)
     axes.errorbar(
-        [x], [welfare], yerr=[error], fmt="D", color=INK, markersize=6, capsize=4, clip_on=False, zorder=5, label="fresh episodes"
+        [x],
+        [welfare],
+        yerr=[error],
+        fmt="D",
+        color=INK,
+        markersize=6,
+        capsize=4,
+        clip_on=False,
+        zorder=5,
+        label="fresh episodes",
     )
     share = f", {welfare / upper_bound:.1%} of it" if upper_bound else ""
     text = f"fresh episodes\n{welfare:.2f} ± {error:.2f}{share}"
@@ -115,9 +124,7 @@ def _name_bands(figure: Figure, axes: Axes, sizes: np.ndarray) -> None:
 
 
 @styled
-def speed_history(
-    metrics_transitions: ArrayLike, policy_speed: ArrayLike, targets: ArrayLike, *, unit: str = "m/s"
-) -> Figure:
+def speed_history(metrics_transitions: ArrayLike, policy_speed: ArrayLike, targets: ArrayLike, *, unit: str = "m/s") -> Figure:
     """Speed of each policy against the targets of the agents it served, a panel a policy, slow policies first.
 
     Args:
@@ -155,9 +162,7 @@ def speed_history(
     return figure
 
 
-def _draw_speed(
-    axes: Axes, steps: np.ndarray, speed: np.ndarray, bands: np.ndarray, j: int, *, ranged: bool
-) -> None:
+def _draw_speed(axes: Axes, steps: np.ndarray, speed: np.ndarray, bands: np.ndarray, j: int, *, ranged: bool) -> None:
     color = policy_colors(speed.shape[1])[j]
     axes.plot(steps, np.delete(speed, j, 1), color=RULE, linewidth=0.7, zorder=1)
     if ranged:

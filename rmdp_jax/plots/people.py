@@ -4,7 +4,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
@@ -34,7 +33,9 @@ def utility_matrix(utility: ArrayLike, assignment: ArrayLike) -> Figure:
     alt = f"Returns of {agents_word(n)} under {k} policies; under their own policy the mean is {own:.1f}."
     figure = new_figure(8.4, min(2.0 + max(0.32 if k <= _MOST_NAMED else 0.15, 0.15) * k, 10.0), alt)
     bar, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, max(k * 2, 10)))
-    mesh = axes.pcolormesh(edges, np.arange(k + 1) - 0.5, values, cmap="cividis", vmin=min(0.0, np.nanmin(values)), rasterized=True)
+    mesh = axes.pcolormesh(
+        edges, np.arange(k + 1) - 0.5, values, cmap="cividis", vmin=min(0.0, np.nanmin(values)), rasterized=True
+    )
     figure.colorbar(mesh, ax=[bar, axes], label="return (0 to 100)", pad=0.015, aspect=30).outline.set_visible(False)
     _draw_owners(bar, edges, owners, k)
     _frame_groups(axes, np.bincount(labels, minlength=k))
@@ -54,11 +55,7 @@ def _bin_columns(utility: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, n
     """Means (k, C), edges (C + 1,) in agents and policies (C,) of columns; no column holds agents of two policies."""
     n = len(labels)
     width = -(-n // _MOST_COLUMNS)
-    starts = [
-        start
-        for j in np.unique(labels)
-        for start in range(int((labels < j).sum()), int((labels <= j).sum()), width)
-    ]
+    starts = [start for j in np.unique(labels) for start in range(int((labels < j).sum()), int((labels <= j).sum()), width)]
     edges = np.array([*starts, n])
     return np.add.reduceat(utility, starts, axis=1) / np.diff(edges), edges, labels[starts]
 

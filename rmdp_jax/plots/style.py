@@ -73,9 +73,23 @@ def shade(color: str, amount: float) -> str:
     return to_hex((1 - abs(amount)) * np.array(to_rgb(color)) + abs(amount) * end)
 
 
+def tint(color: str, amount: float = 0.0) -> str:
+    """A light `color` to fill areas under lines, lighter still by `amount`; pale colours are hardly lightened."""
+    return shade(shade(color, 0.05 + 0.65 * (1 - _luma(color))), amount)
+
+
+def deep(color: str) -> str:
+    """A dark `color` for lines on its own tint."""
+    return shade(color, -0.55 * _luma(color))
+
+
 def ink_on(color: str) -> str:
     """Black or white, whichever reads better on `color`."""
-    return "white" if np.array(to_rgb(color)) @ (0.299, 0.587, 0.114) < 0.55 else INK
+    return "white" if _luma(color) < 0.55 else INK
+
+
+def _luma(color: str) -> float:
+    return float(np.array(to_rgb(color)) @ (0.299, 0.587, 0.114))
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:

@@ -1,0 +1,41 @@
+"""Pictures that only one kind of task has: walks on a grid, targets on a line."""
+
+from collections.abc import Callable
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from rmdp_jax import plots
+from rmdp_jax.reporting import Run, record_run
+
+
+def task_pictures(run: Run) -> dict[str, Figure]:
+    """The pictures of the run's own task, by file name without ending; none for a task that this table does not know."""
+    draw = _PICTURES.get(run.env.spec.name)
+    return {} if draw is None else draw(run)
+
+
+def _walks(run: Run) -> dict[str, Figure]:
+    played = record_run(run)
+    size = round((run.env.spec.observation_size - 2) ** 0.5)
+    agents = np.arange(run.population.n)
+    returns = np.asarray(run.result["utility"])[run.assignment, agents]
+    return {"walks": plots.walks_on_grid(played.state.position, played.alive, size, run.assignment, returns)}
+
+
+def _targets(run: Run) -> dict[str, Figure]:
+    from rmdp_jax.envs.speed import BODIES
+
+    body = BODIES[run.env.spec.name.removesuffix("_speed")]
+    played = record_run(run, deterministic=False)
+    speed = np.where(played.alive, played.step.outcome.speed, np.nan)
+    targets = np.asarray(run.population.agents)
+    span = (body.low, body.high)
+    mean_speed = np.nanmean(speed, axis=1)
+    return {"targets": plots.target_histogram(targets, run.assignment, run.config.k, span, policy_speeds=mean_speed)}
+
+
+_PICTURES: dict[str, Callable[[Run], dict[str, Figure]]] = {
+    "resource_gathering": _walks,
+    **{f"{body}_speed": _targets for body in ("halfcheetah", "walker2d", "ant", "hopper")},
+}

@@ -1,0 +1,122 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rmdp_jax.envs.brax_adapter import from_brax, quiet
+
+with quiet():
+    from brax import envs
+
+
+class Counter(envs.Env):
+    """A user's env: sums actions, ends above 3; carries a weak type, unread leaves and old keys, as users' envs do."""
+
+    def reset(self, rng):
+        start = jax.random.uniform(rng, ())
+        info = {"rng": rng, "last_action": jnp.zeros(1), "steps": 0}
+        return envs.State({"sum": start}, jnp.array([start, 0.0]), jnp.zeros(()), jnp.zeros(()), {"unread": start}, info)
+
+    def step(self, state, action):
+        rng, key = jax.random.split(state.info["rng"])
+        total = state.pipeline_state["sum"] + action[0]
+        noise = jax.random.uniform(key, ())
+        state.info.update(rng=rng, last_action=action, steps=state.info["steps"] + 1)
+        state.metrics["unread"] = state.metrics["unread"] + 1
+        return state.replace(
+            pipeline_state={"sum": total}, obs=jnp.array([total, noise]), done=(total > 3.0).astype(jnp.float32)
+        )
+
+    observation_size = 2
+    action_size = 1
+    backend = "none"
+
+
+def gain(before, after):
+    return after.pipeline_state["sum"] - before.pipeline_state["sum"]
+
+
+def make(length=4, outcome=gain, env=None):
+    return from_brax(
+        env or Counter(), outcome, name="counter", episode_length=length, discount=0.9, backend="none", reference_scale=2.0
+    )
+
+
+def abstract(tree):
+    return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), jax.tree.map(jax.typeof, tree))
+
+
+def test_spec():
+    spec = make().spec
+    assert (spec.name, spec.observation_size, spec.action_size, spec.discrete) == ("counter", 2, 1, False)
+    assert (spec.episode_length, spec.discount, spec.reference_scale, spec.backend) == (4, 0.9, 2.0, "none")
+
+
+def test_state_is_kept_and_small():
+    env = make()
+    state, obs = env.reset(jax.random.key(0))
+    after, step = env.step(state, jnp.ones(1))
+    assert abstract(state) == abstract(after)
+    assert abstract(obs) == abstract(step.obs)
+    # The sum and the key are read by later steps; last action, step count, metrics, reward and done are not.
+    assert sorted(str(leaf.dtype) for leaf in state.carried) == ["float32", "uint32"]
+
+
+def test_outcome_may_look_at_any_leaf_of_the_state_before():
+    env = make(outcome=lambda before, after: before.info["last_action"][0])
+    state, _ = env.reset(jax.random.key(0))
+    state, _ = env.step(state, jnp.array([0.25]))
+    _, step = env.step(state, jnp.array([0.5]))
+    assert step.outcome == 0.25
+
+
+def test_termination_truncation_and_outcome():
+    env = make()
+    state, obs = env.reset(jax.random.key(1))
+    ends = []
+    for _ in range(4):
+        state, step = env.step(state, jnp.array([0.1]))
+        ends.append((bool(step.terminated), bool(step.truncated)))
+        assert step.outcome == pytest.approx(0.1, abs=1e-6)
+    assert ends == [(False, False)] * 3 + [(False, True)]
+    assert step.obs[0] == pytest.approx(float(obs[0]) + 0.4, abs=1e-6)
+    state, _ = env.reset(jax.random.key(1))
+    for action in (0.0, 0.0, 0.0, 5.0):  # falls at the very step at which the clock runs out
+        state, step = env.step(state, jnp.array([action]))
+    assert (bool(step.terminated), bool(step.truncated)) == (True, False)
+
+
+def test_batches_and_randomness():
+    env = make()
+    keys = jax.random.split(jax.random.key(2), (2, 3))
+    states, obs = jax.vmap(jax.vmap(env.reset))(keys)
+    _, step = jax.vmap(jax.vmap(env.step))(states, jnp.ones((2, 3, 1)))
+    assert step.obs.shape == (2, 3, 2)
+    assert len(np.unique(obs[..., 0])) == 6
+    assert len(np.unique(step.obs[..., 1])) == 6
+    single, _ = env.reset(keys[1, 2])
+    np.testing.assert_array_equal(env.step(single, jnp.ones(1))[1].obs, step.obs[1, 2])
+
+
+class TwoObservations(Counter):
+    def reset(self, rng):
+        state = super().reset(rng)
+        return state.replace(obs={"a": state.obs})
+
+
+class Grows(Counter):
+    def step(self, state, action):
+        state = super().step(state, action)
+        state.info["new"] = action
+        return state
+
+
+@pytest.mark.parametrize(("env", "message"), [(TwoObservations, "one vector"), (Grows, "changes the structure")])
+def test_envs_that_do_not_fit_are_refused(env, message):
+    with pytest.raises(ValueError, match=message):
+        make(env=env())
+
+
+def test_bad_length_is_refused():
+    with pytest.raises(ValueError, match="episode_length = 0"):
+        make(length=0)
