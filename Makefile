@@ -5,7 +5,7 @@
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.12 python3.11 python3.13 python3.14 python)
 BIN := .venv/bin
 STAMP := .venv/.installed
-DEMO := runs/demo/resource_gathering
+DEMO := runs/demo
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint bench
@@ -15,10 +15,10 @@ help: ## this list
 
 install: $(STAMP) ## make .venv with the package, editable, and its tools, at the versions of constraints.txt
 
-demo: $(STAMP) ## train 5 policies for 25 agents on Resource Gathering and draw the report (under 3 minutes)
+demo: $(STAMP) ## train 5 policies on HalfCheetah and on Resource Gathering, draw the reports (under 5 minutes)
 	rm -rf $(DEMO)
-	$(BIN)/rmdp-jax train resource_gathering --k 5 --seed 0 --transitions 300000 --out $(DEMO)
-	$(BIN)/rmdp-jax report $(DEMO)
+	$(BIN)/rmdp-jax train halfcheetah_speed --k 5 --seed 0 --transitions 150000 --out $(DEMO)/halfcheetah_speed
+	$(BIN)/rmdp-jax train resource_gathering --k 5 --seed 0 --transitions 300000 --out $(DEMO)/resource_gathering
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest $(ARGS)

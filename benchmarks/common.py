@@ -1,6 +1,7 @@
 """What every benchmark shares: honest timing, JSON lines, a table, and what machine it was."""
 
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -37,6 +38,13 @@ def seconds_per_call(call: Callable[[Any], Any], state: Any, repeats: int) -> tu
         state = jax.block_until_ready(call(state))
         times.append(time.perf_counter() - begun)
     return statistics.median(times), state
+
+
+def peak_memory_gib() -> float:
+    """Most memory that this process had at once: of the accelerator, or of the process where there is none."""
+    stats = jax.devices()[0].memory_stats() or {}
+    peak = stats.get("peak_bytes_in_use", 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return round(peak / 2**30, 3)
 
 
 def emit(line: dict[str, Any]) -> None:

@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import tyro
 
-from benchmarks.common import compile_timed, emit, machine, seconds_per_call, show
+from benchmarks.common import compile_timed, emit, machine, peak_memory_gib, seconds_per_call, show
 from rmdp_jax import TrainConfig, em, make_trainer
 from rmdp_jax.env import Env, EpisodeState, auto_reset, first_episodes, guard, make_starts
 from rmdp_jax.envs import make
 from rmdp_jax.envs.presets import preset
+from rmdp_jax.experience import Experience
+from rmdp_jax.trainer import TrainState
 from rmdp_jax.types import Key
 
 
@@ -25,6 +27,7 @@ class Throughput:
     n: int | None = None
     environments: int | None = None
     """Parallel environments of each policy; the preset's when not given."""
+    unroll: int | None = None
     epochs: int | None = None
     minibatches: int | None = None
     backend: str | None = None
@@ -61,7 +64,7 @@ def measure(arguments: Throughput) -> dict[str, Any]:
     options = {} if arguments.backend is None else {"backend": arguments.backend}
     env, population = make(arguments.env, n=arguments.n, **options)
     config = preset(arguments.env, k=arguments.k, n=population.n)
-    asked = {name: getattr(arguments, name) for name in ("environments", "epochs", "minibatches")}
+    asked = {name: getattr(arguments, name) for name in ("environments", "unroll", "epochs", "minibatches")}
     config = replace(config, sizes=replace(config.sizes, **{k: v for k, v in asked.items() if v is not None}))
     iterations, repeats = (2, 2) if arguments.quick else (10, arguments.repeats)
     trainer = make_trainer(env, population, config, em(config.k, config.n))
@@ -73,7 +76,7 @@ def measure(arguments: Throughput) -> dict[str, Any]:
     init, init_s = compile_timed(trainer.init, key)
     state = init(key)
     learn, compile_s = compile_timed(repeat(lambda s: trainer.step(s)[0]), state)
-    collect, _ = compile_timed(repeat(lambda s: _advance(trainer.collect(s)[0])), state)
+    collect, _ = compile_timed(repeat(lambda s: _advance(*trainer.collect(s))), state)
     learning_s, state = seconds_per_call(learn, state, repeats)
     acting_s, state = seconds_per_call(collect, state, repeats)
     start, unroll = step_alone(env, config)
@@ -99,11 +102,13 @@ def measure(arguments: Throughput) -> dict[str, Any]:
         "share_acting": round((acting_s - stepping_s) / learning_s, 4),
         "share_update": round((learning_s - acting_s) / learning_s, 4),
         "compile_s": round(compile_s + init_s, 2),
+        "peak_memory_gib": peak_memory_gib(),
         **machine(),
     }
 
 
-def _advance(state: Any) -> Any:
+def _advance(state: TrainState, seen: Experience) -> TrainState:
+    state, _ = jax.lax.optimization_barrier((state, seen))  # else what is not used would not be computed
     return state._replace(iteration=state.iteration + 1)
 
 

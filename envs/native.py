@@ -145,7 +145,8 @@ def _simulator(model: mujoco.MjModel, frames: int, threads: int) -> Callable[[np
             pool.rollout(
                 [model] * batch, data, start, control, state=states, sensordata=sensors, nstep=frames, skip_checks=True
             )
-        after = states[:, -1, 1:].astype(np.float32)
+        with np.errstate(over="ignore"):  # a diverged state may not fit; infinity is told of as NaN like the rest
+            after = states[:, -1, 1:].astype(np.float32)
         return after.reshape(*packed.shape[:-1], width)
 
     return simulate

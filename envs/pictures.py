@@ -32,7 +32,22 @@ def _targets(run: Run) -> dict[str, Figure]:
     targets = np.asarray(run.population.agents)
     span = (body.low, body.high)
     mean_speed = np.nanmean(speed, axis=1)
-    return {"targets": plots.target_histogram(targets, run.assignment, run.config.k, span, policy_speeds=mean_speed)}
+    pictures = {"targets": plots.target_histogram(targets, run.assignment, run.config.k, span, policy_speeds=mean_speed)}
+    if "assignment" in run.metrics[0]:  # not logged for very many agents
+        transitions = [line["transitions_per_policy"] for line in run.metrics]
+        speeds = np.array([line["mean_speed"] for line in run.metrics])
+        pictures["speeds"] = plots.speed_history(transitions, speeds, _target_ranges(run, targets))
+    return pictures
+
+
+def _target_ranges(run: Run, targets: np.ndarray) -> np.ndarray:
+    """Lowest and highest target of each policy's agents at every logged line, (L, k, 2); an assignment lasts until the next."""
+    ranges, labels = [], np.zeros(0, int)
+    for line in run.metrics:
+        labels = np.asarray(line.get("assignment", labels))
+        groups = [targets[labels == j] for j in range(run.config.k)]
+        ranges.append([(group.min(), group.max()) if group.size else (np.nan, np.nan) for group in groups])
+    return np.array(ranges)
 
 
 _PICTURES: dict[str, Callable[[Run], dict[str, Figure]]] = {

@@ -106,8 +106,9 @@ def make_speed(
         backend = "native" if jax.default_backend() == "cpu" else "mjx"
     if backend not in BACKENDS:
         raise unknown_name("backend", backend, [*BACKENDS, "auto"])
-    if n < 1:
-        raise ConfigError(f"n = {n}: there must be at least 1 agent")
+    for name, value in (("n", n), ("episode_length", episode_length)):
+        if value < 1:
+            raise ConfigError(f"{name} = {value}: must be at least 1")
     env = _make_env(body, backend, episode_length)
     return env, make_population(BODIES[body], n, seed, episode_length)
 

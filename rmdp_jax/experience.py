@@ -23,6 +23,7 @@ class Experience(NamedTuple):
     reward_sum: Array  # (n,) over all steps and environments
     episodes: Array  # () int32, ended in this unroll
     diverged: Array  # () int32, steps in which the physics broke
+    outcome: PyTree  # of the env, float32 means over all steps
 
 
 Collect = Callable[
@@ -72,6 +73,7 @@ def make_collect(env: Env, population: Population, model: Model, sizes: Sizes) -
             reward_sum=reward_sum,
             episodes=seen.done.sum(dtype=jnp.int32),
             diverged=seen.diverged.sum(dtype=jnp.int32),
+            outcome=jax.tree.map(lambda x: x.mean(0), seen.outcome),
         )
 
     return collect

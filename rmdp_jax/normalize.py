@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from rmdp_jax.types import Array, PyTree, Scalar
@@ -20,14 +21,20 @@ def running_normalizer(observation_size: int) -> Normalizer:
     """Mean and deviation of everything seen, by brax's running statistics (imported here, brax takes seconds)."""
     from brax.training.acme import running_statistics, specs
 
-    def apply(statistics: PyTree, obs: Array, limit: Scalar) -> Array:
-        return jnp.clip(running_statistics.normalize(obs, statistics), -limit, limit)
+    def init() -> PyTree:
+        statistics = running_statistics.init_state(specs.Array((observation_size,), jnp.dtype("float32")))
+        return jax.tree.map(lambda x: jnp.asarray(x, jnp.uint32 if isinstance(x, int) else jnp.float32), statistics)
 
-    return Normalizer(
-        init=lambda: running_statistics.init_state(specs.Array((observation_size,), jnp.dtype("float32"))),
-        update=running_statistics.update,
-        apply=apply,
-    )
+    def update(statistics: PyTree, obs: Array) -> PyTree:
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            new = running_statistics.update(statistics, obs)
+        return jax.tree.map(lambda new, old: new.astype(old.dtype), new, statistics)
+
+    def apply(statistics: PyTree, obs: Array, limit: Scalar) -> Array:
+        with jax.numpy_rank_promotion("allow"):
+            return jnp.clip(running_statistics.normalize(obs, statistics), -limit, limit)
+
+    return Normalizer(init, update, apply)
 
 
 def no_normalizer(observation_size: int) -> Normalizer:

@@ -21,6 +21,7 @@ class Trajectory(NamedTuple):
     terminated: Array  # (T, E) bool
     done: Array  # (T, E) bool
     diverged: Array  # (T, E) bool
+    outcome: PyTree  # leaves (T, ...) float32, means over the environments
 
 
 def rollout(
@@ -64,9 +65,16 @@ def rollout(
             terminated=told.terminated,
             done=told.terminated | told.truncated,
             diverged=jnp.asarray(told.diverged),
+            outcome=jax.tree.map(lambda x: _mean_where(~jnp.asarray(told.diverged), x.astype(jnp.float32)), told.outcome),
         )
         return (after, reward_sum + rewards.sum(0)), seen
 
     nothing = jnp.zeros(population.n, jnp.float32)
     (episodes, reward_sum), trajectory = jax.lax.scan(advance, (episodes, nothing), noise)
     return episodes, trajectory, reward_sum
+
+
+def _mean_where(kept: Array, x: Array) -> Array:
+    """Mean over the first axis of the rows that are kept; x is (E, ...), kept (E,) bool."""
+    rows = jnp.where(kept.reshape(kept.shape + (1,) * (x.ndim - 1)), x, 0.0)
+    return rows.sum(0) / jnp.maximum(kept.sum(dtype=jnp.int32), 1).astype(jnp.float32)

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def open_run(path: Path, config: dict[str, Any], resume: bool) -> RunFolder:
     folder = RunFolder(path)
     if resume:
         _check_same_run(folder, config)
-    elif path.is_dir() and any((path / name).exists() for name in ("config.json", "result.json", "metrics.jsonl")):
+    elif path.is_dir() and any((path / name).exists() for name in ("result.json", "metrics.jsonl")):
         raise ConfigError(f"out = {path}: already holds a run; choose another folder, or --resume to go on with it")
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -140,8 +140,15 @@ def describe_machine() -> dict[str, Any]:
     return {
         "device": f"{device.platform}: {device.device_kind}"
         + (f", {os.cpu_count()} cores" if device.platform == "cpu" else ""),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from a checkout
+        return None
 
 
 def _check_same_run(folder: RunFolder, config: dict[str, Any]) -> None:

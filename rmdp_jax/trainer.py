@@ -44,6 +44,7 @@ class Info(NamedTuple):
     losses: LossParts  # leaves (k,), means over minibatches
     episodes: Array  # (k,) int32, ended in this iteration
     diverged: Array  # (k,) int32, steps in which the physics broke
+    outcome: PyTree  # of the env, leaves (k, ...) float32, means over the steps of this iteration
 
 
 class Trainer(NamedTuple):
@@ -160,6 +161,7 @@ def _inform(scale: float, served: Array, before: Array, after: Array, seen: Expe
         losses=losses,
         episodes=seen.episodes,
         diverged=seen.diverged,
+        outcome=seen.outcome,
     )
 
 

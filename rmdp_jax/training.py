@@ -256,7 +256,21 @@ def _line(info: Info, iteration: int, config: TrainConfig, wall_s: float, transi
         **losses,
         "episodes": info.episodes.tolist(),
         "diverged": info.diverged.tolist(),
+        **_scalar_outcomes(info),
+        **_new_assignment(info, first=iteration <= config.log_every),
     }
+
+
+def _scalar_outcomes(info: Info) -> dict[str, list[float]]:
+    """Mean outcome of each policy's steps, those that are one number: speed, pay."""
+    leaves = jax.tree_util.tree_leaves_with_path(info.outcome)
+    return {"mean" + jax.tree_util.keystr(path).replace(".", "_"): _list(x) for path, x in leaves if x.ndim == 1}
+
+
+def _new_assignment(info: Info, first: bool) -> dict[str, list[int]]:
+    """The assignment where it is news, and small enough for a line of text."""
+    news = first or int(info.flips) > 0
+    return {"assignment": info.assignment.tolist()} if news and len(info.assignment) <= 1000 else {}
 
 
 def _mean_utility(info: Info) -> np.ndarray:

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# What one accelerator does: a table of rates and memory, then a short training. Under 9 minutes, no network.
+# Takes --quick (also on a CPU). PYTHON names the interpreter; the package need not be installed, its dependencies must be.
+set -euo pipefail
+repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+cd "$repository"
+if [ -z "${PYTHON:-}" ]; then
+  if [ -x .venv/bin/python ]; then PYTHON="$repository/.venv/bin/python"; else PYTHON=python3; fi
+fi
+if ! (cd / && "$PYTHON" -c 'import rmdp_jax') 2>/dev/null; then
+  tree="$(mktemp -d)" # envs/ is rmdp_jax.envs once installed; lay it out that way
+  trap 'rm -rf "$tree"' EXIT
+  cp -r rmdp_jax benchmarks "$tree/"
+  cp -r envs "$tree/rmdp_jax/envs"
+  cd "$tree"
+fi
+export XLA_PYTHON_CLIENT_PREALLOCATE=false # else peak memory reads as all there is
+"$PYTHON" -m benchmarks.accelerator "$@"
