@@ -12,9 +12,10 @@ import tyro
 from benchmarks.common import emit, machine, show, standard_error
 from rmdp_jax import TrainConfig, make_evaluate, make_trainer
 from rmdp_jax.algorithms import make_assigner
+from rmdp_jax.assign import harden
 from rmdp_jax.envs import make
 from rmdp_jax.envs.presets import preset
-from rmdp_jax.trainer import harden, policies
+from rmdp_jax.trainer import policies
 
 
 @dataclass(frozen=True, kw_only=True)

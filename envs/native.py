@@ -61,7 +61,7 @@ def _with_advance(env, advance: Advance):
     env = copy.copy(env)
 
     def observe(q: Array, qd: Array) -> base.State:
-        return base.State(q, qd, *kinematics.forward(env.sys, q, qd), contact=None)
+        return base.State(q, qd, *kinematics.forward(env.sys, _unit_rotations(env.sys, q), qd), contact=None)
 
     def init(q: Array, qd: Array, act=None, ctrl=None) -> base.State:
         del act, ctrl
@@ -76,6 +76,15 @@ def _with_advance(env, advance: Advance):
 
     env.pipeline_init, env.pipeline_step = init, step
     return env
+
+
+def _unit_rotations(sys, q: Array) -> Array:
+    """`q` with unit quaternions: resets add noise to them, MuJoCo takes that, brax's kinematics would stretch the body."""
+    model = sys.mj_model
+    for start in model.jnt_qposadr[model.jnt_type == mujoco.mjtJoint.mjJNT_FREE] + 3:
+        rotation = q[start : start + 4]
+        q = q.at[start : start + 4].set(rotation / jnp.linalg.norm(rotation))
+    return q
 
 
 def _mjx_advance(sys, frames: int) -> Advance:
@@ -98,7 +107,7 @@ def _c_advance(model: mujoco.MjModel, frames: int, threads: int) -> Advance:
     shape = jax.ShapeDtypeStruct((model.nq + model.nv,), jnp.float32)
 
     def advance(q: Array, qd: Array, action: Array) -> tuple[Array, Array]:
-        # One array in and one out: each costs a copy and some 20 us a call.
+        # One array in and one out, as every array of a callback costs a copy and a Python object.
         packed = jnp.concatenate([q, qd, action]).astype(jnp.float32)
         after = jax.pure_callback(simulate, shape, packed, vmap_method="broadcast_all")
         return after[: model.nq], after[model.nq :]

@@ -169,7 +169,7 @@ def speed_upper_bound(targets: np.ndarray, half_width: float, k: int) -> float:
     its maxima it rises before and does not rise after, hence bends down, hence that is a target (or the total is zero
     throughout). Of the chosen speeds each target takes the nearest, so what two neighbouring speeds earn from the
     targets between them depends on these two alone, and the best chain of k speeds is found from left to right in
-    O(n^2 k) time and O(n^2) memory: 0.5 s for n = 1000, k = 50.
+    O(n^2 k) time and O(n^2) memory: 0.2 s for n = 1000, k = 50; 5 s for n = 5000.
     """
     t = np.sort(np.asarray(targets, np.float64))
     n = t.size

@@ -14,7 +14,9 @@ from rmdp_jax.config import Rates, Sizes, TrainConfig
 from rmdp_jax.env import Env, EnvSpec, Population, Step
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluate import Evaluation, evaluate, make_evaluate, make_record
-from rmdp_jax.trainer import Info, Trainer, TrainState, make_trainer
+from rmdp_jax.info import Info
+from rmdp_jax.soft_assign import end_to_end
+from rmdp_jax.trainer import Trainer, TrainState, make_trainer
 from rmdp_jax.training import Result, train
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "TrainState",
     "Trainer",
     "em",
+    "end_to_end",
     "evaluate",
     "fixed",
     "make_evaluate",

@@ -20,9 +20,11 @@ class Assigner(NamedTuple):
     name: str
     k: int
     n: int
+    learns_from_columns: bool  # `descend` does something, which takes critic="per_agent"
+    pretraining: int  # environment steps that were spent on making it
     init: Callable[[Key], PyTree]
     weights: Callable[[PyTree], Array]  # assignment -> (k, n) float32, columns sum to 1
-    descend: Callable[[Array, PyTree], PyTree]  # gradient of the PPO losses in the column weights, assignment -> assignment
+    descend: Callable[[Array, PyTree], PyTree]  # gradient (k, n) of the PPO losses in the weights, assignment -> assignment
     reassign: Callable[[Key, PyTree, Array, Array], tuple[PyTree, Array]]
     # key, assignment, utility (k, n), iteration () -> assignment, parents (k,) int32
 
@@ -46,19 +48,19 @@ def em(k: int, n: int, *, warmup: int = 50, first: First = round_robin) -> Assig
 
     An agent moves only to a policy that is strictly better, and a policy never loses its last agent.
     """
-    _check_sizes(k, n)
+    check_sizes(k, n)
 
     def reassign(key: Key, labels: Array, utility: Array, iteration: Array) -> tuple[Array, Array]:
         del key
         best = best_policies(utility, labels)
-        return jnp.where(iteration + 1 >= warmup, best, labels), _no_copies(k)
+        return jnp.where(iteration + 1 >= warmup, best, labels), no_copies(k)
 
     return fixed(k, n, first)._replace(name="em", reassign=reassign)
 
 
 def fixed(k: int, n: int, first: First | Array) -> Assigner:
     """An assignment that stays as it begins: `first` makes labels (n,), or is them."""
-    _check_sizes(k, n)
+    check_sizes(k, n)
     if callable(first):
         make = first
     else:
@@ -72,10 +74,12 @@ def fixed(k: int, n: int, first: First | Array) -> Assigner:
         name="fixed",
         k=k,
         n=n,
+        learns_from_columns=False,
+        pretraining=0,
         init=lambda key: make(key, k, n),
         weights=lambda labels: jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32),
         descend=lambda gradient, labels: labels,
-        reassign=lambda key, labels, utility, iteration: (labels, _no_copies(k)),
+        reassign=lambda key, labels, utility, iteration: (labels, no_copies(k)),
     )
 
 
@@ -114,11 +118,18 @@ def best_policies(utility: Array, labels: Array) -> Array:
     return jax.lax.while_loop(lambda state: empty(state[1]).any(), call_back, start)[1]
 
 
-def _no_copies(k: int) -> Array:
+def harden(weights: Array) -> Array:
+    """The policy with the largest weight for each agent, (k, n) -> labels (n,) int32."""
+    return weights.argmax(0).astype(jnp.int32)
+
+
+def no_copies(k: int) -> Array:
+    """Parents (k,) by which every policy goes on from itself."""
     return jnp.arange(k, dtype=jnp.int32)
 
 
-def _check_sizes(k: int, n: int) -> None:
+def check_sizes(k: int, n: int) -> None:
+    """Raise `ConfigError` unless every policy can have an agent."""
     if not 1 <= k <= n:
         raise ConfigError(f"k = {k}: must be from 1 to n = {n}, one policy per agent at most")
 

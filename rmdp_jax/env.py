@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from rmdp_jax.types import Array, Key, PyTree
 
@@ -56,7 +57,7 @@ class Population(NamedTuple):
     agents: PyTree  # leaves (n, ...)
     reward: Callable[[PyTree, PyTree], Array]  # one agent, one outcome -> () float32
     upper_bound: Callable[[int], float | None] = lambda k: None  # k -> best mean return that k policies can reach
-    oracle_groups: Callable[[int], Array] | None = None  # k -> (n,) int32, a good partition known beforehand
+    oracle_groups: Callable[[int], ArrayLike] | None = None  # k -> (n,) int32, a good partition known beforehand
 
     @property
     def n(self) -> int:

@@ -1,12 +1,14 @@
 """The M-step: epochs of PPO minibatches for k policies at once, each with a gradient norm and an Adam of its own."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from rmdp_jax.assign import Assigner
 from rmdp_jax.config import Rates, Sizes
 from rmdp_jax.networks import Networks, Params
 from rmdp_jax.ppo import Batch, LossParts
@@ -20,9 +22,8 @@ class Schedule(NamedTuple):
     entropy: Array
 
 
-Loss = Callable[[Params, Array, Array, Batch], tuple[Array, LossParts]]  # params, mix (c,), index, batch of one policy
-LossOf = Callable[[Rates, Schedule], Loss]
-Descend = Callable[[Array, PyTree], PyTree]
+# rates, entropy weight, parameters, weights (n,), index and batch of one policy -> loss () and its parts
+Loss = Callable[[Rates, Array, Params, Array, Array, Batch], tuple[Array, LossParts]]
 Improve = Callable[[Rates, Schedule, Key, "Learner", PyTree, Batch], tuple["Learner", PyTree, LossParts]]
 
 
@@ -58,32 +59,28 @@ def init_learner(networks: Networks, rates: Rates, key: Key, keys: Key) -> Learn
     return Learner(params, Params(optimizer.init(params.shared), jax.vmap(optimizer.init)(params.own)))
 
 
-def make_improve(loss_of: LossOf, sizes: Sizes, mix: Callable[[PyTree], Array], descend: Descend) -> Improve:
+def make_improve(loss: Loss, sizes: Sizes, assigner: Assigner) -> Improve:
     """The M-step `improve(rates, schedule, key, learner, assignment, batch) -> learner, assignment, LossParts (k,)`.
 
     It runs epochs x minibatches updates on a batch with leaves (k, B, ...). All policies see the same shuffles. A policy
-    whose moving average of the KL passes `rates.max_kl` makes no further update in this call. Parts are means over minibatches.
-
-    Args:
-        loss_of: rates and schedule to the loss of one policy.
-        sizes: epochs and minibatches.
-        mix: assignment to column weights (k, c).
-        descend: gradient of the summed losses in the column weights (k, c), and the assignment, to the next assignment.
+    whose moving average of the KL passes `rates.max_kl` makes no further update in this call. The assigner may move with
+    every minibatch (`descend`). Parts are means over minibatches.
     """
 
     def improve(
         rates: Rates, schedule: Schedule, key: Key, learner: Learner, assignment: PyTree, batch: Batch
     ) -> tuple[Learner, PyTree, LossParts]:
         k, number = batch.log_prob.shape
-        update = _make_update(loss_of(rates, schedule), make_optimizer(rates, schedule.learning_rate), k)
+        optimizer = make_optimizer(rates, schedule.learning_rate)
+        update = _make_update(partial(loss, rates, schedule.entropy), optimizer, k)
 
         def minibatch(progress: _Progress, rows: Array) -> tuple[_Progress, LossParts]:
             part = jax.tree.map(lambda x: x[:, rows], batch)
-            weights = mix(progress.assignment)
+            weights = assigner.weights(progress.assignment)
             learner, by_weight, parts = update(progress.learner, weights, progress.active, part)
             mean_kl = 0.9 * progress.mean_kl + 0.1 * parts.kl
             active = progress.active & (mean_kl <= rates.max_kl)
-            return _Progress(learner, descend(by_weight, progress.assignment), mean_kl, active), parts
+            return _Progress(learner, assigner.descend(by_weight, progress.assignment), mean_kl, active), parts
 
         def epoch(progress: _Progress, key: Key) -> tuple[_Progress, LossParts]:
             order = jax.random.permutation(key, number).reshape(sizes.minibatches, -1)
@@ -96,24 +93,24 @@ def make_improve(loss_of: LossOf, sizes: Sizes, mix: Callable[[PyTree], Array], 
     return improve
 
 
-def _make_update(loss: Loss, optimizer: optax.GradientTransformation, k: int) -> Callable[..., tuple]:
-    """One update of k policies: learner, mix (k, c), active (k,), batch -> learner, gradient in mix (k, c), LossParts (k,)."""
+def _make_update(loss: Callable, optimizer: optax.GradientTransformation, k: int) -> Callable:
+    """One update of k policies: learner, weights (k, n), active (k,), batch -> learner, gradient (k, n), LossParts (k,)."""
     index = jnp.arange(k, dtype=jnp.int32)
     losses_of = jax.vmap(loss, (Params(None, 0), 0, 0, 0))
     update_own = jax.vmap(optimizer.update)
 
-    def total(params: Params, mix: Array, active: Array, batch: Batch) -> tuple[Array, LossParts]:
-        losses, parts = losses_of(params, mix, index, batch)
+    def total(params: Params, weights: Array, active: Array, batch: Batch) -> tuple[Array, LossParts]:
+        losses, parts = losses_of(params, weights, index, batch)
         return jnp.where(active, losses, 0.0).sum(), parts
 
-    def update(learner: Learner, mix: Array, active: Array, batch: Batch) -> tuple[Learner, Array, LossParts]:
+    def update(learner: Learner, weights: Array, active: Array, batch: Batch) -> tuple[Learner, Array, LossParts]:
         params, state = learner
-        (gradient, by_mix), parts = jax.grad(total, argnums=(0, 1), has_aux=True)(params, mix, active, batch)
+        (gradient, by_weight), parts = jax.grad(total, argnums=(0, 1), has_aux=True)(params, weights, active, batch)
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer power
             shared, shared_state = optimizer.update(gradient.shared, state.shared)
             own, own_state = update_own(gradient.own, state.own)
         moved = Learner(optax.apply_updates(params, Params(shared, own)), Params(shared_state, own_state))
-        return _keep_idle(active, moved, learner), by_mix, parts
+        return _keep_idle(active, moved, learner), by_weight, parts
 
     return update
 

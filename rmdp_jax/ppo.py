@@ -5,7 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from rmdp_jax.config import Rates
-from rmdp_jax.networks import Distribution, Networks, Params
+from rmdp_jax.model import Model
+from rmdp_jax.networks import Params
 from rmdp_jax.types import Array
 
 
@@ -30,32 +31,25 @@ class LossParts(NamedTuple):
 
 
 def ppo_loss(
-    networks: Networks,
-    distribution: Distribution,
-    rates: Rates,
-    entropy_weight: Array,
-    params: Params,
-    mix: Array,
-    index: Array,
-    batch: Batch,
+    model: Model, rates: Rates, entropy_weight: Array, params: Params, weights: Array, index: Array, batch: Batch
 ) -> tuple[Array, LossParts]:
     """Clipped surrogate + value loss - entropy bonus of one policy.
 
-    The advantage is mixed over columns, `A @ mix`, and then standardised over the batch; gradients reach `mix` (c,), which is
-    how the surrogate variant of end-to-end learns an assignment.
+    The advantage is mixed over its columns by the policy's `weights` (n,) and then standardised over the batch; gradients
+    reach the weights, which is how the surrogate variant of end-to-end learns an assignment.
 
     Returns:
         Loss () and its `LossParts`; `kl` is the unbiased low-variance estimate E[ratio - 1 - log ratio].
     """
-    actor_out = networks.actor(params, batch.obs)
-    log_ratio = distribution.log_prob(actor_out, batch.action) - batch.log_prob
+    actor_out = model.networks.actor(params, batch.obs)
+    log_ratio = model.distribution.log_prob(actor_out, batch.action) - batch.log_prob
     ratio = jnp.exp(log_ratio)
-    advantage = batch.advantage @ mix
+    advantage = batch.advantage @ model.critic.mix(weights)
     advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
     clipped = jnp.clip(ratio, 1.0 - rates.clip, 1.0 + rates.clip)
     policy_loss = -jnp.minimum(ratio * advantage, clipped * advantage).mean()
-    value_loss = 0.5 * jnp.square(networks.critic(params, index, batch.obs) - batch.target).mean()
-    entropy = distribution.entropy(actor_out).mean()
+    value_loss = 0.5 * jnp.square(model.networks.critic(params, index, batch.obs) - batch.target).mean()
+    entropy = model.distribution.entropy(actor_out).mean()
     kl = (ratio - 1.0 - log_ratio).mean()
     loss = policy_loss + rates.value_loss * value_loss - entropy_weight * entropy
     return loss, LossParts(loss, policy_loss, value_loss, entropy, kl)

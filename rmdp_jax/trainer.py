@@ -12,9 +12,10 @@ from rmdp_jax.config import Rates, TrainConfig
 from rmdp_jax.env import Env, EpisodeState, Population, first_episodes, guard
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.experience import Experience, fresh_starts, make_collect
+from rmdp_jax.info import Info, inform
 from rmdp_jax.learner import Learner, Schedule, init_learner, make_improve
 from rmdp_jax.model import POLICY_AXES, Policies, make_model, repeat
-from rmdp_jax.ppo import LossParts, ppo_loss
+from rmdp_jax.ppo import ppo_loss
 from rmdp_jax.types import Array, Key, PyTree, Scalar
 from rmdp_jax.utility import Utilities, accumulate, no_utilities, utility
 
@@ -31,20 +32,6 @@ class TrainState(NamedTuple):
     key: Key  # () of the assigner and the shuffles
     iteration: Array  # () int32
     rates: Rates
-
-
-class Info(NamedTuple):
-    """What people read of one iteration; utility and welfare are running estimates in reference units."""
-
-    welfare: Array  # ()
-    utility: Array  # (k, n)
-    assignment: Array  # (n,) int32
-    policy_sizes: Array  # (k,) int32
-    flips: Array  # () int32, agents whose policy changed
-    losses: LossParts  # leaves (k,), means over minibatches
-    episodes: Array  # (k,) int32, ended in this iteration
-    diverged: Array  # (k,) int32, steps in which the physics broke
-    outcome: PyTree  # of the env, leaves (k, ...) float32, means over the steps of this iteration
 
 
 class Trainer(NamedTuple):
@@ -65,12 +52,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
     env, sizes, k, n = guard(env), config.sizes, config.k, config.n
     model = make_model(env.spec, sizes, k, n)
     collect_all = jax.vmap(make_collect(env, population, model, sizes), (0, POLICY_AXES, 0, 0, 0, None))
-    improve = make_improve(
-        loss_of=lambda rates, schedule: partial(ppo_loss, model.networks, model.distribution, rates, schedule.entropy),
-        sizes=sizes,
-        mix=lambda assignment: jax.vmap(model.critic.mix)(assigner.weights(assignment)),
-        descend=assigner.descend,
-    )
+    improve = make_improve(partial(ppo_loss, model), sizes, assigner)
 
     def init(key: Key, rates: Rates = config.rates) -> TrainState:
         key, assign_key, shared_key, policies_key = jax.random.split(key, 4)
@@ -95,7 +77,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
         return state._replace(episodes=episodes, statistics=seen.statistics), seen
 
     def step(state: TrainState) -> tuple[TrainState, Info]:
-        before = harden(assigner.weights(state.assignment))
+        before = assigner.weights(state.assignment)
         state, seen = collect(state)
         shuffle_key, assign_key = jax.random.split(jax.random.fold_in(state.key, state.iteration))
         schedule = _schedule(state.rates, state.iteration, config.iterations)
@@ -103,14 +85,10 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
         utilities = accumulate(state.utilities, state.rates.utility_decay, seen.reward_sum, seen.episodes, sizes.transitions)
         served = utility(utilities, env.spec.episode_length)
         assignment, parents = assigner.reassign(assign_key, assignment, served, state.iteration)
-        new = state._replace(
-            learner=learner,
-            utilities=utilities,
-            assignment=assignment,
-            iteration=state.iteration + 1,
-        )
-        after = harden(assigner.weights(assignment))
-        return follow(parents, new), _inform(env.spec.reference_scale, served[parents], before, after, seen, losses)
+        iteration = state.iteration + 1
+        new = state._replace(learner=learner, utilities=utilities, assignment=assignment, iteration=iteration)
+        after = assigner.weights(assignment)
+        return follow(parents, new), inform(env.spec.reference_scale, served[parents], before, after, seen, losses)
 
     return Trainer(init, collect, step)
 
@@ -118,11 +96,6 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
 def policies(state: TrainState) -> Policies:
     """What acts, without what learns."""
     return Policies(state.learner.params, state.statistics, state.rates.observation_clip)
-
-
-def harden(weights: Array) -> Array:
-    """The policy with the largest weight for each agent, (k, n) -> labels (n,) int32."""
-    return weights.argmax(0).astype(jnp.int32)
 
 
 def follow(parents: Array, state: TrainState) -> TrainState:
@@ -150,22 +123,11 @@ def _schedule(rates: Rates, iteration: Array, iterations: int) -> Schedule:
     return Schedule(between(rates.learning_rate), between(rates.entropy))
 
 
-def _inform(scale: float, served: Array, before: Array, after: Array, seen: Experience, losses: LossParts) -> Info:
-    k, n = served.shape
-    return Info(
-        welfare=scale * served[after, jnp.arange(n)].mean(),
-        utility=scale * served,
-        assignment=after,
-        policy_sizes=jnp.zeros(k, jnp.int32).at[after].add(1),
-        flips=(before != after).sum(dtype=jnp.int32),
-        losses=losses,
-        episodes=seen.episodes,
-        diverged=seen.diverged,
-        outcome=seen.outcome,
-    )
-
-
 def _check_agreement(population: Population, config: TrainConfig, assigner: Assigner) -> None:
+    if assigner.learns_from_columns and config.sizes.critic != "per_agent":
+        raise ConfigError(
+            f"critic = {config.sizes.critic!r}: {assigner.name} learns from each agent's advantage: take critic='per_agent'"
+        )
     if population.n != config.n:
         raise ConfigError(f"n = {config.n}: the population has {population.n} agents; give TrainConfig n={population.n}")
     if (assigner.k, assigner.n) != (config.k, config.n):

@@ -12,14 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmdp_jax.assign import Assigner, em
+from rmdp_jax.assign import Assigner, em, harden
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
 from rmdp_jax.evaluate import Evaluation, evaluate
+from rmdp_jax.info import Info
 from rmdp_jax.model import Policies
 from rmdp_jax.progress import Reporter, report_progress
 from rmdp_jax.runs import RunFolder, describe_machine, dump_train_config, open_run
-from rmdp_jax.trainer import Info, Trainer, TrainState, harden, make_trainer, policies
+from rmdp_jax.trainer import Trainer, TrainState, make_trainer, policies
 from rmdp_jax.types import Array
 
 Sink = Callable[[dict[str, Any]], None]
@@ -251,6 +252,7 @@ def _line(info: Info, iteration: int, config: TrainConfig, wall_s: float, transi
         "transitions_per_s": round(transitions / wall_s, 1),
         "welfare": _number(info.welfare),
         "flips": int(info.flips),
+        "softness": _number(info.softness),
         "policy_sizes": info.policy_sizes.tolist(),
         "policy_utility": _list(_mean_utility(info)),
         **losses,

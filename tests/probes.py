@@ -1,9 +1,9 @@
 """Five tiny tasks with known values (constant, observation, discount, action, both), each with n different rewards.
 
-Agent i of the first three is paid `i + 1` times what the task pays; of the last two it is paid 1 for its own wish, 0 or 1.
+In the first three agent i is paid `i + 1` times what the task pays, whatever is done. In the last two an agent is paid 1 for
+its own wish: the first half of the agents wishes for 0 and the second for 1, so a round-robin start mixes them.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,88 +12,69 @@ import jax.numpy as jnp
 from rmdp_jax import Env, EnvSpec, Population, Rates, Sizes, Step, TrainConfig
 from rmdp_jax.types import Array, Key
 
-SIZES = Sizes(environments=8, unroll=8, epochs=4, minibatches=2, hidden=(16,))
+DISCOUNT = 0.5
 RATES = Rates(learning_rate=(1e-2, 1e-3), entropy=(1e-3, 1e-3))
 
 
-class State(NamedTuple):
-    """What the walker sees (1,), and how many steps it has made ()."""
+class Probe(NamedTuple):
+    """Numbers that make a probe; they may be traced, so that one compiled trainer learns all five."""
 
-    obs: Array
-    clock: Array
+    noise: float  # the first observation is + or - this, equally likely
+    length: int  # steps of an episode; each adds 1 to the observation
+    base: float  # pay of the last step
+    slope: float  # and its increase with the observation acted on
+    acts: bool  # whether rewards look at actions instead of pay
+
+
+PROBES = {
+    "constant": Probe(noise=0.0, length=1, base=1.0, slope=0.0, acts=False),
+    "observation": Probe(noise=1.0, length=1, base=0.0, slope=1.0, acts=False),
+    "discount": Probe(noise=0.0, length=2, base=1.0, slope=0.0, acts=False),
+    "action": Probe(noise=0.0, length=1, base=0.0, slope=0.0, acts=True),
+    "both": Probe(noise=1.0, length=1, base=0.0, slope=0.0, acts=True),
+}
+
+
+class State(NamedTuple):
+    obs: Array  # (1,) float32
+    clock: Array  # () int32
 
 
 class Outcome(NamedTuple):
-    """What was seen (), done () and paid () in a step."""
-
-    obs: Array
-    action: Array
-    pay: Array
+    obs: Array  # () float32, acted on
+    action: Array  # () int32
+    pay: Array  # () float32
 
 
-def probe(name: str, *, discount: float, length: int, obs: Callable[[Key], Array], pay: Callable[[State], Array]) -> Env:
-    """An env whose episodes end after `length` steps; the clock is seen on top of `obs`."""
+class Agent(NamedTuple):
+    scale: Array  # () float32
+    wish: Array  # () int32
+
+
+def make_probe(probe: Probe, n: int) -> tuple[Env, Population]:
+    """An env of one observation and two actions, and its n agents."""
+    noise, length, base, slope, acts = (jnp.asarray(x) for x in probe)
 
     def reset(key: Key) -> tuple[State, Array]:
-        state = State(obs(key)[None], jnp.int32(0))
+        state = State(noise * jax.random.rademacher(key, (1,), jnp.float32), jnp.int32(0))
         return state, state.obs
 
     def step(state: State, action: Array) -> tuple[State, Step]:
         after = State(state.obs + 1.0, state.clock + 1)
-        outcome = Outcome(state.obs[0], action, pay(state))
-        return after, Step(after.obs, outcome, after.clock >= length, jnp.bool_(False))
+        terminated = after.clock >= length
+        pay = jnp.where(terminated, base + slope * state.obs[0], 0.0)
+        return after, Step(after.obs, Outcome(state.obs[0], action, pay), terminated, jnp.bool_(False))
 
-    spec = EnvSpec(name, 1, 2, True, length + 1, discount, 100.0, "jax")
-    return Env(spec, reset, step)
+    def reward(agent: Agent, outcome: Outcome) -> Array:
+        """Wish 0 is for action 0; where the observation is above 0, wishes are for the other action."""
+        granted = (outcome.action == agent.wish) ^ (outcome.obs > 0)
+        return jnp.where(acts, granted.astype(jnp.float32), agent.scale * outcome.pay)
 
-
-def _zero(key: Key) -> Array:
-    return jnp.float32(0)
-
-
-def _sign(key: Key) -> Array:
-    return jax.random.rademacher(key, (), jnp.float32)
-
-
-def _wished_action(wish: Array, outcome: Outcome) -> Array:
-    return (outcome.action == wish).astype(jnp.float32)
-
-
-def _wished_answer(wish: Array, outcome: Outcome) -> Array:
-    """Wish 0 is paid for action 0 on -1 and action 1 on +1, wish 1 for the contrary."""
-    return ((outcome.action == wish) ^ (outcome.obs > 0)).astype(jnp.float32)
-
-
-def _scaled(n: int) -> Population:
-    return Population(jnp.arange(1, n + 1, dtype=jnp.float32), lambda scale, outcome: scale * outcome.pay)
-
-
-def _wishing(reward: Callable[[Array, Outcome], Array]) -> Callable[[int], Population]:
-    """The first half of the agents wishes 0, the second 1: a round-robin start gives every policy some of both."""
-    return lambda n: Population((jnp.arange(n, dtype=jnp.int32) >= n // 2).astype(jnp.int32), reward)
-
-
-_ONE = {"discount": 0.9, "length": 1, "pay": lambda state: jnp.float32(1)}
-_PROBES = {
-    "constant": (probe("constant", obs=_zero, **_ONE), _scaled),
-    "observation": (probe("observation", obs=_sign, **{**_ONE, "pay": lambda state: state.obs[0]}), _scaled),
-    "discount": (
-        probe("discount", discount=0.5, length=2, obs=_zero, pay=lambda state: (state.clock == 1).astype(jnp.float32)),
-        _scaled,
-    ),
-    "action": (probe("action", obs=_zero, **_ONE), _wishing(_wished_action)),
-    "both": (probe("both", obs=_sign, **_ONE), _wishing(_wished_answer)),
-}
-PROBES = tuple(_PROBES)
-
-
-def make_probe(name: str, n: int) -> tuple[Env, Population]:
-    """The probe `name` and its n agents."""
-    env, population = _PROBES[name]
-    return env, population(n)
+    agents = Agent(jnp.arange(1, n + 1, dtype=jnp.float32), (jnp.arange(n) >= n // 2).astype(jnp.int32))
+    return Env(EnvSpec("probe", 1, 2, True, 3, DISCOUNT, 100.0, "jax"), reset, step), Population(agents, reward)
 
 
 def probe_config(k: int, n: int, iterations: int, **sizes) -> TrainConfig:
-    """A config that learns a probe in `iterations`; `sizes` change fields of `SIZES`."""
-    chosen = Sizes(**{**vars(SIZES), **sizes})
+    """A config that learns any probe in 300 iterations; `sizes` are fields of `Sizes`."""
+    chosen = Sizes(**{"environments": 8, "unroll": 8, "epochs": 4, "minibatches": 2, "hidden": (16,), **sizes})
     return TrainConfig(k=k, n=n, transitions=iterations * chosen.transitions, sizes=chosen, rates=RATES)

@@ -1,0 +1,44 @@
+"""What people read of an iteration. The host sees this and nothing else of the running state."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.scipy.special import entr
+
+from rmdp_jax.assign import harden
+from rmdp_jax.experience import Experience
+from rmdp_jax.ppo import LossParts
+from rmdp_jax.types import Array, PyTree
+
+
+class Info(NamedTuple):
+    """What people read of one iteration; utility and welfare are running estimates in reference units."""
+
+    welfare: Array  # ()
+    utility: Array  # (k, n)
+    assignment: Array  # (n,) int32
+    policy_sizes: Array  # (k,) int32
+    flips: Array  # () int32, agents whose policy changed
+    softness: Array  # () mean entropy of the agents' weights in nats, 0 of a hard assignment
+    losses: LossParts  # leaves (k,), means over minibatches
+    episodes: Array  # (k,) int32, ended in this iteration
+    diverged: Array  # (k,) int32, steps in which the physics broke
+    outcome: PyTree  # of the env, leaves (k, ...) float32, means over the steps of this iteration
+
+
+def inform(scale: float, served: Array, before: Array, after: Array, seen: Experience, losses: LossParts) -> Info:
+    """Put an `Info` together from utilities (k, n) in returns, and weights (k, n) before and after the reassignment."""
+    k, n = served.shape
+    labels = harden(after)
+    return Info(
+        welfare=scale * served[labels, jnp.arange(n)].mean(),
+        utility=scale * served,
+        assignment=labels,
+        policy_sizes=jnp.zeros(k, jnp.int32).at[labels].add(1),
+        flips=(harden(before) != labels).sum(dtype=jnp.int32),
+        softness=entr(after).sum(0).mean(),
+        losses=losses,
+        episodes=seen.episodes,
+        diverged=seen.diverged,
+        outcome=seen.outcome,
+    )

@@ -1,0 +1,77 @@
+"""Each probe is learned to its known value, by every kind of critic and trunk; all five by the same compiled program."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import DISCOUNT, PROBES, make_probe, probe_config
+
+from rmdp_jax import em, make_trainer
+from rmdp_jax.model import make_model
+
+K, N, ITERATIONS, WARMUP = 2, 4, 300, 30
+KINDS = [("mixed", "separate"), ("mixed", "shared"), ("per_agent", "separate"), ("per_agent", "shared")]
+
+
+@pytest.fixture(scope="module", params=KINDS, ids="-".join)
+def kind(request):
+    """The critic's kind, `learn(probe, key) -> state, info`, and `values(state, j, observations) -> (B, c)`."""
+    critic, trunk = request.param
+    config = probe_config(K, N, ITERATIONS, critic=critic, trunk=trunk)
+
+    def learn(probe, key):
+        env, population = make_probe(probe, N)
+        warmup = jnp.where(jnp.asarray(probe.acts), WARMUP, 10 * ITERATIONS)  # where nothing is better, noise moves agents
+        trainer = make_trainer(env, population, config, em(K, N, warmup=warmup))
+        infos = jax.eval_shape(trainer.step, jax.eval_shape(trainer.init, key))[1]
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), infos)
+        return jax.lax.fori_loop(0, ITERATIONS, lambda _, now: trainer.step(now[0]), (trainer.init(key), nothing))
+
+    networks = make_model(make_probe(PROBES["constant"], N)[0].spec, config.sizes, K, N).networks
+
+    def values(state, j, observations):
+        params = state.learner.params
+        own = jax.tree.map(lambda x: x[j], params.own)
+        obs = jnp.array(observations, jnp.float32)[:, None]
+        return np.asarray(networks.critic(params._replace(own=own), jnp.int32(j), obs))
+
+    return critic, jax.jit(learn), values
+
+
+def known(critic, own, value_of_agents):
+    """Values (B, N) of all agents to what the critic of a policy with agents `own` says, (B, c)."""
+    return value_of_agents if critic == "per_agent" else value_of_agents[:, own].mean(1, keepdims=True)
+
+
+SCALES = np.arange(1.0, N + 1)
+VALUES = {
+    "constant": ([0.0], SCALES[None]),
+    "observation": ([-1.0, 1.0], np.stack([-SCALES, SCALES])),
+    "discount": ([0.0, 1.0], np.stack([DISCOUNT * SCALES, SCALES])),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_values_are_learned(kind, name):
+    critic, learn, values = kind
+    state, info = learn(PROBES[name], jax.random.key(0))
+    np.testing.assert_array_equal(info.assignment, [0, 1, 0, 1])
+    observations, value_of_agents = VALUES[name]
+    for j in range(K):
+        expected = known(critic, info.assignment == j, value_of_agents)
+        np.testing.assert_allclose(values(state, j, observations), expected, atol=0.1)
+
+
+@pytest.mark.parametrize("name", ["action", "both"])
+def test_agents_find_the_policy_that_grants_their_wish(kind, name):
+    critic, learn, values = kind
+    state, info = learn(PROBES[name], jax.random.key(1))
+    labels = np.asarray(info.assignment)
+    assert labels[0] == labels[1] != labels[2] == labels[3]
+    own = labels[None] == np.arange(K)[:, None]
+    np.testing.assert_allclose(info.utility, 100.0 * own, atol=2.0)  # welfare of 100 is the optimum
+    assert float(info.welfare) == pytest.approx(100.0, abs=2.0)
+    observations = {"action": [0.0], "both": [-1.0, 1.0]}[name]
+    for j in range(K):
+        expected = known(critic, own[j], np.repeat(own[j][None].astype(float), len(observations), 0))
+        np.testing.assert_allclose(values(state, j, observations), expected, atol=0.1)
