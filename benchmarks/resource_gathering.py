@@ -11,7 +11,7 @@ import tyro
 
 from benchmarks.common import emit, machine, show, standard_error
 from rmdp_jax import TrainConfig, make_evaluate, make_trainer
-from rmdp_jax.algorithms import make_assigner
+from rmdp_jax.algorithms import make_plan
 from rmdp_jax.assign import harden
 from rmdp_jax.envs import make
 from rmdp_jax.envs.presets import preset
@@ -35,7 +35,7 @@ class ResourceGathering:
 def run_seeds(config: TrainConfig, algorithm: str, seeds: int) -> dict[str, Any]:
     """Train `seeds` runs in one program and judge each by fresh episodes."""
     env, population = make("resource_gathering", n=config.n)
-    assigner = make_assigner(algorithm, env, population, config)
+    config, assigner = make_plan(algorithm, env, population, config)
     trainer = make_trainer(env, population, config, assigner)
     keys = jax.vmap(jax.random.key)(jnp.arange(config.seed, config.seed + seeds, dtype=jnp.uint32))
     begun = time.perf_counter()
@@ -47,7 +47,7 @@ def run_seeds(config: TrainConfig, algorithm: str, seeds: int) -> dict[str, Any]
 
     def judge(deterministic: bool) -> list[float]:
         evaluate = make_evaluate(env, population, config, deterministic=deterministic)
-        judged = jax.vmap(lambda key, it: evaluate(*it, jax.random.fold_in(key, 1)).welfare)
+        judged = jax.vmap(lambda key, it: evaluate(it[0], it[1], jax.random.fold_in(key, 1)).welfare)
         return np.asarray(jax.jit(judged)(keys, learned)).tolist()
 
     learned = jax.block_until_ready(jax.jit(jax.vmap(learn))(keys))

@@ -62,7 +62,7 @@ def describe_envs() -> list[tuple[str, str, str, str]]:
     for name in ENVS:
         options = options_of(name)
         backends = ", ".join(BACKENDS) if "backend" in options else "jax"
-        rows.append((name, str(PRESETS[name].n), backends, ", ".join(f"--{o.replace('_', '-')}" for o in options)))
+        rows.append((name, str(PRESETS["default"][name].n), backends, ", ".join(f"--{o.replace('_', '-')}" for o in options)))
     return rows
 
 

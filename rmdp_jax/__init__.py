@@ -10,6 +10,7 @@ Importing this package imports neither brax nor mujoco.
 """
 
 from rmdp_jax.assign import Assigner, em, fixed, random_even
+from rmdp_jax.baselines import cluster, oracle
 from rmdp_jax.config import Rates, Sizes, TrainConfig
 from rmdp_jax.env import Env, EnvSpec, Population, Step
 from rmdp_jax.errors import ConfigError
@@ -34,6 +35,7 @@ __all__ = [
     "TrainConfig",
     "TrainState",
     "Trainer",
+    "cluster",
     "em",
     "end_to_end",
     "evaluate",
@@ -41,6 +43,7 @@ __all__ = [
     "make_evaluate",
     "make_record",
     "make_trainer",
+    "oracle",
     "random_even",
     "train",
 ]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.types import Array, Key, PyTree
@@ -58,7 +59,7 @@ def em(k: int, n: int, *, warmup: int = 50, first: First = round_robin) -> Assig
     return fixed(k, n, first)._replace(name="em", reassign=reassign)
 
 
-def fixed(k: int, n: int, first: First | Array) -> Assigner:
+def fixed(k: int, n: int, first: First | ArrayLike) -> Assigner:
     """An assignment that stays as it begins: `first` makes labels (n,), or is them."""
     check_sizes(k, n)
     if callable(first):
@@ -134,8 +135,8 @@ def check_sizes(k: int, n: int) -> None:
         raise ConfigError(f"k = {k}: must be from 1 to n = {n}, one policy per agent at most")
 
 
-def _check_labels(labels: Array, k: int, n: int) -> None:
-    labels = jnp.asarray(labels)
+def _check_labels(given: ArrayLike, k: int, n: int) -> None:
+    labels = jnp.asarray(given)
     if labels.shape != (n,) or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ConfigError(f"labels of shape {labels.shape}, {labels.dtype}: must be (n,) = ({n},) whole numbers")
     if set(labels.tolist()) != set(range(k)):

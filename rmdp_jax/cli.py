@@ -48,7 +48,9 @@ class Train:
     out: Path | None = None
     """Folder to write to. Default: runs/ENV-ALGORITHM-kK-sSEED."""
     algorithm: str = "em"
-    """em, random."""
+    """em, end_to_end, end_to_end_surrogate, cluster, random, oracle, single (k = 1), individual (k = n)."""
+    preset: str = "default"
+    """Settings to start from: default, or reference (as near the authors' runs as it goes)."""
     k: int = 5
     """Policies."""
     n: int | None = None
@@ -73,9 +75,10 @@ class Train:
 
     def run(self) -> None:
         """Train, judge, and print the table."""
-        from rmdp_jax.algorithms import make_assigner
+        from rmdp_jax.algorithms import check_algorithm, make_plan
         from rmdp_jax.envs import make
         from rmdp_jax.reporting import load_run
+        from rmdp_jax.runs import check_run
         from rmdp_jax.terminal import print_pictures, print_summary
         from rmdp_jax.training import train
 
@@ -91,9 +94,11 @@ class Train:
             sizes=self.sizes,
             rates=self.rates,
         )
-        assigner = make_assigner(self.algorithm, env, population, config)
+        check_algorithm(self.algorithm)
         out = self.out or Path("runs") / f"{self.env}-{self.algorithm}-k{self.k}-s{self.seed}"
-        result = train(env, population, config, assigner, out=out, resume=self.resume, progress=not self.quiet)
+        check_run(out, self.resume)
+        plan = make_plan(self.algorithm, env, population, config)
+        result = train(env, population, plan.config, plan.assigner, out=out, resume=self.resume, progress=not self.quiet)
         print_summary(result.summary)
         print_pictures(_draw(load_run(out, make)))
 
@@ -200,13 +205,24 @@ def _parse(arguments: Sequence[str]) -> Any:
         raise
 
 
+def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    """What follows `flag`; defaults depend on it, so it is looked for before the arguments are parsed."""
+    for word, after in zip(arguments, [*arguments[1:], None], strict=True):
+        if word == flag:
+            return after
+        if word.startswith(flag + "="):
+            return word.removeprefix(flag + "=")
+    return None
+
+
 def _preset_defaults(arguments: Sequence[str]) -> Train:
     """Defaults of `train`, those of the named env's preset where an env is named."""
-    from rmdp_jax.envs.presets import PRESETS
+    from rmdp_jax.envs.presets import PRESETS, preset
 
-    config = next((PRESETS[word] for word in arguments if word in PRESETS), None)
     blank = Train(env=tyro.MISSING)
-    if config is None:
+    env = next((word for word in arguments if word in PRESETS["default"]), None)
+    if env is None:
         return blank
+    config = preset(env, _value_of("--preset", arguments) or blank.preset)
     names = ("transitions", "log_every", "checkpoint_every", "evaluation_episodes", "sizes", "rates")
     return replace(blank, **{name: getattr(config, name) for name in names})

@@ -30,6 +30,8 @@ class Sizes:
     """A network for each policy, or one trunk with k heads."""
     critic: Literal["mixed", "per_agent"] = "mixed"
     """One value, of the policy's mixed reward, or n values, one for each agent."""
+    std: Literal["learned", "fixed"] = "learned"
+    """Standard deviation of continuous actions: learned from e^-1, or staying there."""
     normalize_observations: bool = False
     """Subtract the running mean and divide by the running deviation of what each policy sees."""
 
@@ -38,6 +40,7 @@ class Sizes:
             check(name, getattr(self, name), _is_count(getattr(self, name)), "a whole number of at least 1")
         check("hidden", self.hidden, _are_layers(self.hidden), "one or more layers of at least 1 unit")
         check("trunk", repr(self.trunk), self.trunk in ("separate", "shared"), "'separate' or 'shared'")
+        check("std", repr(self.std), self.std in ("learned", "fixed"), "'learned' or 'fixed'")
         check("critic", repr(self.critic), self.critic in ("mixed", "per_agent"), "'mixed' or 'per_agent'")
         rule = f"a divisor of environments * unroll = {self.transitions}"
         check("minibatches", self.minibatches, self.transitions % self.minibatches == 0, rule)

@@ -46,7 +46,8 @@ class Distribution(NamedTuple):
 
 def make_networks(spec: EnvSpec, sizes: Sizes, k: int, columns: int) -> Networks:
     """Networks of one policy for observations (..., o), with `columns` critic outputs (c)."""
-    return _TRUNKS[sizes.trunk](spec, sizes.hidden, k, columns)
+    head = Head(spec.action_size, spec.discrete, sizes.std == "learned")
+    return _TRUNKS[sizes.trunk](Body(sizes.hidden), head, Critic(sizes.hidden, columns), spec, k)
 
 
 def make_distribution(spec: EnvSpec) -> Distribution:
@@ -54,13 +55,9 @@ def make_distribution(spec: EnvSpec) -> Distribution:
     return _CATEGORICAL if spec.discrete else _GAUSSIAN
 
 
-def _modules(spec: EnvSpec, hidden: Sequence[int], columns: int) -> tuple[Any, Any, Any]:
-    return Body(hidden), Head(spec.action_size, spec.discrete), Critic(hidden, columns)
-
-
-def _separate(spec: EnvSpec, hidden: Sequence[int], k: int, columns: int) -> Networks:
-    body, head, critic = _modules(spec, hidden, columns)
-    obs, features = jnp.zeros(spec.observation_size), jnp.zeros(hidden[-1])
+def _separate(body: Any, head: Any, critic: Any, spec: EnvSpec, k: int) -> Networks:
+    del k
+    obs, features = jnp.zeros(spec.observation_size), jnp.zeros(body.hidden[-1])
 
     def init_own(key: Key) -> PyTree:
         body_key, head_key, critic_key = jax.random.split(key, 3)
@@ -78,9 +75,8 @@ def _separate(spec: EnvSpec, hidden: Sequence[int], k: int, columns: int) -> Net
     )
 
 
-def _shared(spec: EnvSpec, hidden: Sequence[int], k: int, columns: int) -> Networks:
-    body, head, critic = _modules(spec, hidden, columns)
-    obs, features = jnp.zeros(spec.observation_size), jnp.zeros(hidden[-1])
+def _shared(body: Any, head: Any, critic: Any, spec: EnvSpec, k: int) -> Networks:
+    obs, features = jnp.zeros(spec.observation_size), jnp.zeros(body.hidden[-1])
 
     def name_policy(index: Array, obs: Array) -> Array:
         one_hot = jax.nn.one_hot(index, k, dtype=obs.dtype)
@@ -129,10 +125,11 @@ class Body(nn.Module):
 
 
 class Head(nn.Module):
-    """Logits of the actions, or mean and log standard deviation (started at -1, learned)."""
+    """Logits of the actions, or mean and log standard deviation (-1 at first, or for ever if not `learns_std`)."""
 
     size: int
     discrete: bool
+    learns_std: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> PyTree:
@@ -140,6 +137,8 @@ class Head(nn.Module):
         mean = nn.Dense(self.size, kernel_init=orthogonal(0.01))(x)
         if self.discrete:
             return mean
+        if not self.learns_std:
+            return mean, jnp.full_like(mean, -1.0)
         log_std = self.param("log_std", nn.initializers.constant(-1.0), (self.size,))
         return mean, jnp.broadcast_to(log_std, mean.shape)
 

@@ -85,6 +85,20 @@ class RunFolder:
         temporary.replace(self.path / name)
 
 
+def check_run(path: Path, resume: bool) -> None:
+    """Raise `ConfigError` where `open_run` would, as far as can be told before there is an assigner."""
+    if resume:
+        RunFolder(path).read_config()
+    elif path.is_dir() and any((path / name).exists() for name in ("result.json", "metrics.jsonl")):
+        raise ConfigError(f"out = {path}: already holds a run; choose another folder, or --resume to go on with it")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError("no permission to write")
+    except OSError as error:
+        raise ConfigError(f"out = {path}: cannot be written ({error.strerror or error}); choose another folder") from None
+
+
 def open_run(path: Path, config: dict[str, Any], resume: bool) -> RunFolder:
     """Make or re-enter a run's folder before anything expensive happens.
 
@@ -96,18 +110,11 @@ def open_run(path: Path, config: dict[str, Any], resume: bool) -> RunFolder:
     Raises:
         ConfigError: the folder holds another run, cannot be written, or holds nothing to resume.
     """
+    check_run(path, resume)
     folder = RunFolder(path)
     if resume:
         _check_same_run(folder, config)
-    elif path.is_dir() and any((path / name).exists() for name in ("result.json", "metrics.jsonl")):
-        raise ConfigError(f"out = {path}: already holds a run; choose another folder, or --resume to go on with it")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if not os.access(path, os.W_OK):
-            raise PermissionError("no permission to write")
-        folder.write_config(config)
-    except OSError as error:
-        raise ConfigError(f"out = {path}: cannot be written ({error.strerror or error}); choose another folder") from None
+    folder.write_config(config)
     return folder
 
 

@@ -73,7 +73,7 @@ def solve(
 
     A policy gives way only to one that brings its group more than `tolerance` (in summed returns), and an agent moves only to a
     policy that is strictly better: no state recurs, so a fixed point is reached in finitely many steps, float errors
-    notwithstanding. At a fixed point no other policy brings any group more than `tolerance`, and no agent gains by moving.
+    notwithstanding. At a fixed point neither another policy for a group nor a move of an agent brings more than `tolerance`.
 
     Args:
         mdp: what to solve, see `discounted` and `deterministic`.

@@ -88,7 +88,7 @@ def train(
         labels = harden(assigner.weights(state.assignment))
         results = judge(env, population, config, state, labels)
     timing = timing._replace(compile_s=compile_s)
-    summary = summarize(env, population, config, assigner.name, int(state.iteration), *results, timing)
+    summary = summarize(env, population, config, assigner, int(state.iteration), *results, timing)
     if folder:
         folder.write_result(summary)
     return Result(state, policies(state), labels, results[0], summary, history)
@@ -141,7 +141,7 @@ def summarize(
     env: Env,
     population: Population,
     config: TrainConfig,
-    algorithm: str,
+    assigner: Assigner,
     iterations: int,
     sampled: Evaluation,
     modal: Evaluation,
@@ -156,13 +156,15 @@ def summarize(
         "env": env.spec.name,
         "env_options": dict(env.spec.options),
         "backend": env.spec.backend,
-        "algorithm": algorithm,
+        "algorithm": assigner.name,
         "k": config.k,
         "n": config.n,
         "seed": config.seed,
         "iterations": iterations,
         "finished": iterations >= config.iterations,
         "transitions_per_policy": iterations * config.sizes.transitions,
+        "pretraining_transitions": assigner.pretraining,
+        "total_transitions": config.k * iterations * config.sizes.transitions + assigner.pretraining,
         "welfare": round(welfare, 4),
         "welfare_standard_error": _number(sampled.standard_error),
         "welfare_deterministic": _number(modal.welfare),

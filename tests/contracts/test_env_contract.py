@@ -1,20 +1,16 @@
 """Every env in pure JAX keeps the same contract, bare and under `guard` and `auto_reset`."""
 
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from probes import PROBES, make_probe
 
 from rmdp_jax import Env, EnvSpec, Population, Sizes, Step, TrainConfig, em, make_trainer
 from rmdp_jax.env import auto_reset, first_episodes, guard, make_starts
 from rmdp_jax.envs import make
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from probes import PROBES, make_probe
 
 K, E, T = 2, 3, 50
 TASKS = {
@@ -86,7 +82,8 @@ def test_batches_are_finite_deterministic_and_equal_single_runs(task, wrapper):
     for j, e in [(0, 0), (K - 1, E - 1)]:
         lone_first, lone = run(keys[j, e][None, None], actions[:, j, e][:, None, None])
         np.testing.assert_array_equal(lone_first[0, 0], first[j, e])
-        jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[:, 0, 0], b[:, j, e]), lone, told)  # noqa: B023
+        for single, batched in zip(jax.tree.leaves(lone), jax.tree.leaves(told), strict=True):
+            np.testing.assert_allclose(single[:, 0, 0], batched[:, j, e], rtol=1e-6)  # 1 - t/100 may round otherwise
     assert not (told.terminated & told.truncated).any()
 
 
@@ -209,7 +206,7 @@ def test_training_survives_an_env_that_breaks_now_and_then(breaks):
         state, info = step(state)
         assert info.diverged.tolist() == [12, 12]  # every third of 9 steps in 4 environments
         assert info.episodes.tolist() == [12, 12]
-    kept = state.learner, state.statistics, state.utilities, state.episodes.obs, info.utility, info.losses
+    kept = state.learner, state.statistics, state.utilities, state.episodes.obs, info
     for leaf in jax.tree.leaves(kept):
         assert np.isfinite(np.asarray(leaf)).all()
     np.testing.assert_allclose(info.utility, 200.0, rtol=1e-5)  # two paid steps an episode, the third pays nothing

@@ -1,0 +1,160 @@
+"""Theorem 1 checked by exact steps: welfare over every half step on random MDPs, and how often 3x3 Resource Gathering is solved."""
+
+import itertools
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from benchmarks.common import emit, machine, show
+from rmdp_jax.envs.resource_gathering_tabular import exact_optimum, planning_mdp
+from rmdp_jax.tabular import Solution, TabularMDP, deterministic, discounted, solve_restarts
+from rmdp_jax.types import Array, Key
+
+SHAPES = [(6, 3, 6, 3), (4, 2, 6, 2), (3, 3, 4, 1), (5, 2, 12, 4)]  # states, actions, agents, policies
+DISCOUNTS = (0.0, 0.5, 0.9, 0.99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Theorem:
+    """Everything in float64; returns of random MDPs are of the order of 1/(1 - discount), of Resource Gathering below 1."""
+
+    mdps: int = 1000
+    """Random MDPs of each shape."""
+    restarts: int = 8
+    """Random first assignments of each of them."""
+    gathering_restarts: int = 1000
+    """Random first assignments on 3x3 Resource Gathering, for each k."""
+    seed: int = 0
+    quick: bool = False
+    """50 MDPs of two shapes, 100 restarts on Resource Gathering."""
+
+
+def draw(key: Key, states: int, actions: int, n: int) -> TabularMDP:
+    """A random MDP: Dirichlet transitions; normal rewards, whole ones (full of ties) for every other; one of `DISCOUNTS`."""
+    chance, pay, first, whole, gamma = jax.random.split(key, 5)
+    reward = jax.random.normal(pay, (n, states, actions))
+    return TabularMDP(
+        jax.random.dirichlet(chance, jnp.full(states, 0.3), (states, actions)),
+        jnp.where(jax.random.bernoulli(whole), jnp.round(reward), reward),
+        jax.random.dirichlet(first, jnp.ones(states)),
+        jax.random.choice(gamma, jnp.array(DISCOUNTS)),
+    )
+
+
+def gain_left(mdp: TabularMDP, found: Solution) -> Array:
+    """Most summed return that one other policy for its group, or one move of an agent, would still bring; restarts (r,)."""
+    states, actions = mdp.reward.shape[1:]
+    policies = jnp.array(list(itertools.product(range(actions), repeat=states)), jnp.int32)
+    returns = jax.vmap(discounted(mdp).evaluate)(policies)  # (p, n), all there are
+
+    def of_one(labels: Array, utility: Array) -> Array:
+        member = jax.nn.one_hot(labels, utility.shape[0], dtype=utility.dtype)  # (n, k)
+        by_policy = (returns @ member).max(0) - (utility.T * member).sum(0)
+        by_move = utility.max(0) - (utility.T * member).sum(1)
+        return jnp.maximum(by_policy.max(), by_move.max())
+
+    return jax.vmap(of_one)(found.labels, found.utility)
+
+
+@partial(jax.jit, static_argnames=("shape", "mdps", "restarts"))
+def solve_random(key: Key, shape: tuple[int, int, int, int], mdps: int, restarts: int) -> tuple[Solution, Array]:
+    """Solutions of random MDPs, leaves (mdps, restarts, ...), and what each leaves to be gained (mdps, restarts)."""
+    states, actions, n, k = shape
+
+    def one(key: Key) -> tuple[Solution, Array]:
+        make, begin = jax.random.split(key)
+        mdp = draw(make, states, actions, n)
+        found = solve_restarts(discounted, mdp, k, jax.random.split(begin, restarts))
+        return found, gain_left(mdp, found)
+
+    return jax.vmap(one)(jax.random.split(key, mdps))
+
+
+def half_steps(found: Solution) -> dict[str, Any]:
+    """What the half steps of many solutions did to welfare."""
+    return {
+        "half_steps": int(found.half_steps.sum()),
+        "worst_fall": max(0.0, float((found.welfare[..., :-1] - found.welfare[..., 1:]).max())),
+        "most_half_steps": int(found.half_steps.max()),
+        "share_fixed_points": float(found.fixed.mean()),
+    }
+
+
+def random_mdps(arguments: Theorem, shape: tuple[int, int, int, int], mdps: int) -> dict[str, Any]:
+    """One line: random MDPs of one shape."""
+    begun = time.perf_counter()
+    key = jax.random.fold_in(jax.random.key(arguments.seed), sum(shape))
+    found, gain = jax.tree.map(np.asarray, solve_random(key, shape, mdps, arguments.restarts))
+    return {
+        "benchmark": "theorem",
+        "experiment": "random_mdps",
+        **dict(zip(("states", "actions", "n", "k"), shape, strict=True)),
+        "mdps": mdps,
+        "restarts": arguments.restarts,
+        **half_steps(found),
+        "most_gain_left": max(0.0, float(gain.max())),
+        "wall_s": round(time.perf_counter() - begun, 2),
+        **machine(),
+    }
+
+
+def gathering(arguments: Theorem, k: int, restarts: int) -> dict[str, Any]:
+    """One line: restarts on 3x3 Resource Gathering against the proved optimum, x100."""
+    begun = time.perf_counter()
+    keys = jax.random.split(jax.random.key(arguments.seed), restarts)
+    found = jax.tree.map(np.asarray, solve_restarts(deterministic, planning_mdp(3), k, keys))
+    final, optimum = 100 * found.welfare[:, -1], 100 * exact_optimum(3, k)["welfare"]
+    return {
+        "benchmark": "theorem",
+        "experiment": "resource_gathering_3x3",
+        "n": 9,
+        "k": k,
+        "restarts": restarts,
+        **half_steps(found),
+        "optimum": round(optimum, 3),
+        "welfare_best": round(float(final.max()), 3),
+        "welfare_mean": round(float(final.mean()), 3),
+        "share_at_optimum": float((final > optimum - 1e-6).mean()),
+        "wall_s": round(time.perf_counter() - begun, 2),
+        **machine(),
+    }
+
+
+def main() -> None:
+    """One line an experiment, then two tables."""
+    arguments = tyro.cli(Theorem, description=__doc__)
+    shapes = SHAPES[:2] if arguments.quick else SHAPES
+    mdps, restarts = (50, 100) if arguments.quick else (arguments.mdps, arguments.gathering_restarts)
+    with jax.enable_x64(True):
+        lines = []
+        for shape in shapes:
+            lines.append(random_mdps(arguments, shape, mdps))
+            emit(lines[-1])
+        walks = []
+        for k in range(1, 5):
+            walks.append(gathering(arguments, k, restarts))
+            emit(walks[-1])
+    names = ["states", "actions", "n", "k", "mdps", "half_steps", "most_half_steps"]
+    rows = [
+        [line[name] for name in names] + [f"{line['worst_fall']:.0e}", f"{line['most_gain_left']:.0e}", line["wall_s"]]
+        for line in lines
+    ]
+    columns = ["states", "actions", "n", "k", "MDPs", "half steps", "most in a run", "worst fall", "gain left", "seconds"]
+    show(f"Random MDPs, {arguments.restarts} restarts each: alternating exact steps", columns, rows)
+    names = ["k", "restarts", "half_steps", "optimum", "welfare_best", "welfare_mean"]
+    rows = [
+        [line[name] for name in names] + [f"{line['share_at_optimum']:.1%}", f"{line['worst_fall']:.0e}", line["wall_s"]]
+        for line in walks
+    ]
+    columns = ["k", "restarts", "half steps", "optimum", "best", "mean", "at the optimum", "worst fall", "seconds"]
+    show("3x3 Resource Gathering, welfare x100", columns, rows)
+
+
+if __name__ == "__main__":
+    main()
