@@ -2,34 +2,19 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from rmdp_jax.env import Env, Population
+from rmdp_jax.envs.presets import PRESETS
 from rmdp_jax.envs.resource_gathering import make_resource_gathering
+from rmdp_jax.envs.speed import BACKENDS, BODIES, make_speed
 from rmdp_jax.errors import ConfigError, unknown_name
-
-
-def _speed(body: str) -> Callable[..., tuple[Env, Population]]:
-    def make_body(n: int = 100, seed: int = 0, *, backend: str = "auto", episode_length: int = 1000) -> Any:
-        from rmdp_jax.envs.speed import make_speed  # brings brax and mujoco, which take seconds
-
-        return make_speed(body, n=n, seed=seed, backend=backend, episode_length=episode_length)
-
-    return make_body
-
-
-BACKENDS = ("auto", "native", "mjx", "spring", "positional", "generalized")  # of speed tasks
 
 ENVS: dict[str, Callable[..., tuple[Env, Population]]] = {
     "resource_gathering": make_resource_gathering,
-    **{f"{body}_speed": _speed(body) for body in ("halfcheetah", "walker2d", "ant", "hopper")},
+    **{f"{body}_speed": partial(make_speed, body) for body in BODIES},
 }
-
-
-def options_of(name: str) -> dict[str, inspect.Parameter]:
-    """Arguments that `make(name, ...)` takes besides n and seed."""
-    parameters = inspect.signature(_factory(name)).parameters
-    return {option: parameter for option, parameter in parameters.items() if option not in ("n", "seed")}
 
 
 def make(name: str, *, n: int | None = None, seed: int = 0, **options: Any) -> tuple[Env, Population]:
@@ -49,24 +34,23 @@ def make(name: str, *, n: int | None = None, seed: int = 0, **options: Any) -> t
         if option not in known:
             raise ConfigError(f"{option} = {options[option]!r}: {name} takes {', '.join(known) or 'no options'}")
     given = {"seed": seed, **options} if n is None else {"n": n, "seed": seed, **options}
-    env, population = _factory(name)(**given)
-    described = {**given, "n": population.n}
-    return env._replace(spec=env.spec._replace(options=described)), population
+    env, population = ENVS[name](**given)
+    return env._replace(spec=env.spec._replace(options={**given, "n": population.n})), population
+
+
+def options_of(name: str) -> list[str]:
+    """Arguments that `make(name, ...)` takes besides n and seed."""
+    if name not in ENVS:
+        raise unknown_name("env", name, ENVS)
+    return [option for option in inspect.signature(ENVS[name]).parameters if option not in ("n", "seed")]
 
 
 def describe_envs() -> list[tuple[str, str, str, str]]:
     """Rows (name, default number of agents, backends, options) for people."""
-    from rmdp_jax.envs.presets import PRESETS
-
     rows = []
     for name in ENVS:
         options = options_of(name)
-        backends = ", ".join(BACKENDS) if "backend" in options else "jax"
-        rows.append((name, str(PRESETS["default"][name].n), backends, ", ".join(f"--{o.replace('_', '-')}" for o in options)))
+        backends = ", ".join(["auto", *BACKENDS]) if "backend" in options else "jax"
+        flags = ", ".join(f"--{option.replace('_', '-')}" for option in options)
+        rows.append((name, str(PRESETS["default"][name].n), backends, flags))
     return rows
-
-
-def _factory(name: str) -> Callable[..., tuple[Env, Population]]:
-    if name not in ENVS:
-        raise unknown_name("env", name, ENVS)
-    return ENVS[name]

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rmdp_jax import plots
+from rmdp_jax.envs.speed import BODIES
 from rmdp_jax.reporting import Run, record_run
 
 
@@ -24,8 +25,6 @@ def _walks(run: Run) -> dict[str, Figure]:
 
 
 def _targets(run: Run) -> dict[str, Figure]:
-    from rmdp_jax.envs.speed import BODIES
-
     body = BODIES[run.env.spec.name.removesuffix("_speed")]
     played = record_run(run, deterministic=False)
     speed = np.where(played.alive, played.step.outcome.speed, np.nan)
@@ -52,5 +51,5 @@ def _target_ranges(run: Run, targets: np.ndarray) -> np.ndarray:
 
 _PICTURES: dict[str, Callable[[Run], dict[str, Figure]]] = {
     "resource_gathering": _walks,
-    **{f"{body}_speed": _targets for body in ("halfcheetah", "walker2d", "ant", "hopper")},
+    **{f"{body}_speed": _targets for body in BODIES},
 }

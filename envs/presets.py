@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from rmdp_jax.config import Rates, Sizes, TrainConfig
+from rmdp_jax.envs.speed import BODIES
 from rmdp_jax.errors import unknown_name
 
 _SPEED = TrainConfig(
@@ -27,7 +28,7 @@ _AS_AUTHORS = Sizes(environments=1, unroll=2048, epochs=10, minibatches=32, trun
 _REFERENCE_SPEED = replace(_SPEED, transitions=2_000_000, sizes=replace(_AS_AUTHORS, normalize_observations=True))
 _REFERENCE_GATHERING = replace(_GATHERING, sizes=_AS_AUTHORS, rates=replace(_GATHERING.rates, adam_epsilon=1e-8))
 
-_BODIES = ("halfcheetah_speed", "walker2d_speed", "ant_speed", "hopper_speed")
+_BODIES = tuple(f"{body}_speed" for body in BODIES)
 PRESETS: dict[str, dict[str, TrainConfig]] = {
     "default": {"resource_gathering": _GATHERING, **dict.fromkeys(_BODIES, _SPEED)},
     "reference": {"resource_gathering": _REFERENCE_GATHERING, **dict.fromkeys(_BODIES, _REFERENCE_SPEED)},
