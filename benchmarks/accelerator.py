@@ -24,7 +24,7 @@ GRID = [
     ("spring", 50, 512),
     ("mjx", 5, 2048),
 ]
-QUICK_GRID = [("spring", 2, 2)]
+QUICK_GRID = [("auto", 2, 2)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +74,11 @@ def train_short(env: str, quick: bool, seconds: float) -> dict[str, Any]:
     return {"training": env, **{name: result[name] for name in [*names, "compile_s", "wall_s", "device"]}}
 
 
+def _cells(row: dict[str, Any]) -> list[Any]:
+    names = ["backend", "k", "n", "environments", "transitions_per_s", "physics_only_per_s", "ratio_to_physics"]
+    return [row.get(name, "failed" if name == "n" else "") for name in [*names, "compile_s", "peak_memory_gib"]]
+
+
 def main() -> None:
     """Rows, then the training, then the tables."""
     arguments = tyro.cli(Accelerator, description=__doc__)
@@ -87,14 +92,11 @@ def main() -> None:
         row = measure_row(arguments.env, backend, k, environments, arguments.quick, left)
         emit(row)
         rows.append(row)
-    names = ["backend", "k", "n", "environments", "transitions_per_s", "physics_only_per_s", "ratio_to_physics"]
-    names += ["compile_s", "peak_memory_gib"]
-    show(
-        arguments.env, names, [[row.get(name, row.get("failed", "") if name == "n" else "") for name in names] for row in rows]
-    )
+    columns = ["backend", "k", "n", "E", "learning/s", "physics/s", "ratio", "compile s", "GiB"]
+    show(f"{arguments.env}: transitions of all policies", columns, [_cells(row) for row in rows])
     training = train_short(arguments.env, arguments.quick, deadline - time.monotonic())
     emit(training)
-    show("a short training", list(training), [list(training.values())])
+    show("a short training", ["", ""], [list(pair) for pair in training.items()])
     if any("failed" in row for row in [*rows, training]):
         raise SystemExit(1)
 

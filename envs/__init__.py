@@ -6,10 +6,12 @@ from functools import partial
 from typing import Any
 
 from rmdp_jax.env import Env, Population
-from rmdp_jax.envs.presets import PRESETS
+from rmdp_jax.envs.presets import PRESETS, preset
 from rmdp_jax.envs.resource_gathering import make_resource_gathering
 from rmdp_jax.envs.speed import BACKENDS, BODIES, make_speed
 from rmdp_jax.errors import ConfigError, unknown_name
+
+__all__ = ["ENVS", "describe_envs", "make", "options_of", "preset"]
 
 ENVS: dict[str, Callable[..., tuple[Env, Population]]] = {
     "resource_gathering": make_resource_gathering,

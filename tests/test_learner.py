@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rmdp_jax import EnvSpec, Rates, Sizes, fixed
-from rmdp_jax.learner import Schedule, init_learner, make_improve, make_optimizer
+from rmdp_jax.learner import Learner, Schedule, init_learner, make_improve, make_optimizer
 from rmdp_jax.model import make_model
 from rmdp_jax.ppo import Batch, ppo_loss
 
@@ -53,6 +53,11 @@ def policy(tree, j):
     return jax.tree.map(lambda x: np.asarray(x[j]), tree)
 
 
+def all_of(learner, j):
+    """Parameters and optimiser state of policy j."""
+    return policy((learner.params.own, learner.opt_state.own), j)
+
+
 def updates_of(learner):
     """How many updates Adam has made for each policy (k,)."""
     return _count(learner.opt_state.own).tolist()
@@ -78,10 +83,10 @@ def test_optimizer_by_hand():
 
 def test_one_policy_does_not_feel_another(two, batch):
     learner, improve = two
-    wild = batch._replace(target=batch.target.at[0].mul(1e4), advantage=batch.advantage.at[0].add(jnp.arange(B)[:, None] * 1e3))
+    wild = batch._replace(target=batch.target.at[0].mul(1e4), advantage=batch.advantage.at[0].add(1e3 * jnp.arange(B, dtype=jnp.float32)[:, None]))
     plain, losses = improve(RATES, jax.random.key(2), learner, batch)
     other, wild_losses = improve(RATES, jax.random.key(2), learner, wild)
-    jax.tree.map(np.testing.assert_array_equal, policy(other, 1), policy(plain, 1))
+    jax.tree.map(np.testing.assert_array_equal, all_of(other, 1), all_of(plain, 1))
     assert changed(policy(other.params.own, 0), policy(plain.params.own, 0))
     assert wild_losses.value_loss[0] > 1e4 * losses.value_loss[0]
     assert wild_losses.value_loss[1] == losses.value_loss[1]
@@ -92,9 +97,12 @@ def test_policies_together_equal_policies_alone(two, batch):
     together, losses = improve(RATES, jax.random.key(2), learner, batch)
     _, improve_one = make_parts(1)
     for j in range(K):
-        lone, lone_batch = (jax.tree.map(lambda x, j=j: x[j][None], tree) for tree in (learner, batch))
+        params, opt_state, lone_batch = (
+            jax.tree.map(lambda x, j=j: x[j][None], tree) for tree in (learner.params.own, learner.opt_state.own, batch)
+        )
+        lone = Learner(learner.params._replace(own=params), learner.opt_state._replace(own=opt_state))
         alone, alone_losses = improve_one(RATES, jax.random.key(2), lone, lone_batch)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), policy(alone, 0), policy(together, j))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), all_of(alone, 0), all_of(together, j))
         np.testing.assert_allclose(alone_losses.loss[0], losses.loss[j], atol=1e-5)
 
 
@@ -127,7 +135,7 @@ def test_a_policy_stops_by_its_own_kl(two, batch):
     stopped, _ = improve(rates, jax.random.key(2), learner, parted)
     assert updates_of(stopped) == [EPOCHS * MINIBATCHES, 1]
     free, _ = improve(rates, jax.random.key(2), learner, seen)
-    jax.tree.map(np.testing.assert_array_equal, policy(stopped, 0), policy(free, 0))
+    jax.tree.map(np.testing.assert_array_equal, all_of(stopped, 0), all_of(free, 0))
 
 
 def test_a_shared_trunk_goes_on_until_all_policies_have_stopped(batch):

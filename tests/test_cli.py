@@ -1,0 +1,233 @@
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from tiny import FLAGS
+
+from rmdp_jax import Rates, Sizes
+from rmdp_jax.cli import COMMANDS, EnvOptions, main
+
+GRID = ["train", "resource_gathering"]
+TRAIN = [*GRID, "--size", "2", "--k", "2", "--transitions", "640", "--quiet", *FLAGS]
+
+
+@pytest.fixture
+def no_compilation(monkeypatch, tmp_path):
+    """Nothing is jitted, and nothing is left in the folder it was called from."""
+
+    def refuse(*arguments, **options):
+        raise AssertionError("something was compiled")
+
+    monkeypatch.setattr("jax.jit", refuse)
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert [path for path in tmp_path.rglob("*") if path.suffix in (".json", ".jsonl")] == []
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A tiny run, trained by the command line."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    main([*TRAIN, "--out", str(folder)])
+    return folder
+
+
+def refused(arguments, capsys):
+    """The one line that a refused command line prints."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith("\n")
+    assert err.count("\n") == 1, err
+    assert err.startswith("rmdp-jax: error: ")
+    return err.removeprefix("rmdp-jax: error: ").strip()
+
+
+@pytest.mark.usefixtures("no_compilation")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--k", "26"], "k = 26: must be at most n = 25, one policy per agent"),
+        (["--k", "0"], "k = 0: must be a whole number of at least 1"),
+        (["--k", "-1"], "k = -1: must be a whole number of at least 1"),
+        (["--n", "24"], "n = 24: resource_gathering has one agent per cell"),
+        (["--n", "0"], "n = 0: resource_gathering has one agent per cell"),
+        (["--algorithm", "emm"], "algorithm = 'emm' is not known; did you mean 'em'? (known: "),
+        (["--minibatches", "7"], "minibatches = 7: must be a divisor of environments * unroll = 2048"),
+        (["--minibatches", "0"], "minibatches = 0: must be a whole number of at least 1"),
+        (["--environments", "0"], "environments = 0: must be a whole number of at least 1"),
+        (["--unroll", "-8"], "unroll = -8: must be a whole number of at least 1"),
+        (["--epochs", "0"], "epochs = 0: must be a whole number of at least 1"),
+        (["--hidden", "64", "0"], "hidden = (64, 0): must be one or more layers of at least 1 unit"),
+        (["--transitions", "0"], "transitions = 0: must be a whole number of at least 1"),
+        (["--log-every", "0"], "log_every = 0: must be a whole number of at least 1"),
+        (["--evaluation-episodes", "0"], "evaluation_episodes = 0: must be a whole number of at least 1"),
+        (["--checkpoint-every", "-1"], "checkpoint_every = -1: must be a whole number from 0 up"),
+        (["--seed", "-1"], "seed = -1: must be a whole number from 0 to 2^32 - 1"),
+        (["--learning-rate", "nan", "1e-4"], "learning_rate = (nan, 0.0001): must be two positive numbers (start, end)"),
+        (["--learning-rate", "1e-4", "-1"], "learning_rate = (0.0001, -1.0): must be two positive numbers (start, end)"),
+        (["--entropy", "0", "0"], "entropy = (0.0, 0.0): must be two positive numbers (start, end)"),
+        (["--clip", "nan"], "clip = nan: must be a positive number"),
+        (["--max-kl", "-0.1"], "max_kl = -0.1: must be a positive number"),
+        (["--gae-lambda", "1.5"], "gae_lambda = 1.5: must be a number from 0 to 1"),
+        (["--discount", "nan"], "discount = nan: must be a number from 0 to 1"),
+        (["--size", "1"], "size = 1: a grid needs at least 2 x 2 cells"),
+        (["--episode-length", "0"], "episode_length = 0: a walk out and home takes at least 2 steps"),
+        (["--backend", "mjx"], "backend = 'mjx': resource_gathering takes size, episode_length"),
+        (["--resume", "--out", "nowhere"], "out = nowhere: holds no config.json"),
+        (["--out", "/dev/null/run"], "out = /dev/null/run: cannot be written (Not a directory); choose another folder"),
+        (["--out", "/proc/run"], "out = /proc/run: cannot be written"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_told_in_one_line(arguments, message, capsys):
+    assert refused([*GRID, *arguments], capsys).startswith(message)
+
+
+@pytest.mark.usefixtures("no_compilation")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "resource_gatherin"], "env = 'resource_gatherin' is not known; did you mean 'resource_gathering'? (known: "),
+        (["train", "antspeed"], "env = 'antspeed' is not known; did you mean 'ant_speed'? (known: "),
+        (["evaluate", "nowhere"], "out = nowhere: holds no config.json, so it is not the folder of a finished run"),
+        (["report", "nowhere"], "out = nowhere: holds no config.json, so it is not the folder of a finished run"),
+        (["evaluate", "nowhere", "--episodes", "0"], "episodes = 0: must be a whole number of at least 1"),
+    ],
+)
+def test_bad_names_are_told_in_one_line(arguments, message, capsys):
+    assert refused(arguments, capsys).startswith(message)
+
+
+@pytest.mark.usefixtures("no_compilation")
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["trian"], ["train"], [*GRID, "--k", "two"], [*GRID, "--kk", "2"], [*GRID, "--trunk", "both"], ["evaluate"]],
+    ids=" ".join,
+)
+def test_what_cannot_be_parsed_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert err
+    assert "Traceback" not in err
+
+
+def test_a_folder_with_a_run_is_refused(run_dir, capsys, monkeypatch):
+    monkeypatch.setattr("jax.jit", None)
+    message = refused([*TRAIN, "--out", str(run_dir)], capsys)
+    assert message == f"out = {run_dir}: already holds a run; choose another folder, or --resume to go on with it"
+    assert refused([*TRAIN, "--out", str(run_dir), "--resume", "--seed", "1"], capsys).startswith("resume: ")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report"])
+@pytest.mark.parametrize("name", ["result.json", "config.json"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"format": 999}', "has format 999, this version reads 1"),
+        ("{}", "has format None, this version reads 1"),
+        ("[]", "has format None, this version reads 1"),
+        ("half a li", "is not JSON"),
+    ],
+)
+def test_files_of_another_version_are_refused(run_dir, tmp_path, capsys, monkeypatch, command, name, text, message):
+    for kept in ("result.json", "config.json"):
+        (tmp_path / kept).write_text((run_dir / kept).read_text())
+    (tmp_path / name).write_text(text)
+    monkeypatch.setattr("jax.jit", None)
+    assert refused([command, str(tmp_path)], capsys).startswith(f"{tmp_path / name}: {message}")
+
+
+def test_train_writes_a_run_and_evaluate_judges_it(run_dir, capsys):
+    result = json.loads((run_dir / "result.json").read_text())
+    assert (result["k"], result["n"], result["env_options"]["size"], result["iterations"]) == (2, 4, 2, 20)
+    assert json.loads((run_dir / "config.json").read_text())["train"]["rates"]["max_kl"] == Rates().max_kl
+    assert (run_dir / "checkpoints").is_dir()
+
+    main(["evaluate", str(run_dir), "--episodes", "8", "--seed", "1", "--json"])
+    judged = json.loads(capsys.readouterr().out)
+    # train judges by 8 episodes of the seed after its own, 0
+    assert judged["assignment"] == result["assignment"]
+    np.testing.assert_allclose(judged["utility"], result["utility"], atol=1e-3)
+    assert judged["welfare"] == pytest.approx(result["welfare"], abs=1e-3)
+
+    main(["evaluate", str(run_dir), "--episodes", "64", "--deterministic"])
+    out = capsys.readouterr().out
+    assert "64 fresh episodes" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_train_ends_with_a_table(tmp_path, capsys):
+    main([*TRAIN, "--out", str(tmp_path / "run"), "--algorithm", "random"])
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    out = capsys.readouterr().out
+    assert f"{result['welfare']:.2f}" in out
+    assert "resource_gathering" in out
+    assert result["algorithm"] == "random"
+    tables = [line for line in out.splitlines() if not line.startswith("picture")]
+    assert max(map(len, tables)) <= 80
+    for line in out.splitlines():
+        if line.startswith("picture"):
+            assert os.path.getsize(line.removeprefix("picture").strip()) > 1000
+
+
+def flags_of(*kinds):
+    return {f"--{field.name.replace('_', '-')}" for kind in kinds for field in fields(kind)}
+
+
+FLAGS_OF = {
+    "train": flags_of(COMMANDS["train"], EnvOptions, Sizes, Rates) - {"--env", "--env-options", "--sizes", "--rates"},
+    "evaluate": flags_of(COMMANDS["evaluate"]) - {"--run-dir"},
+    "report": flags_of(COMMANDS["report"]) - {"--run-dir"},
+    "envs": set(),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_80_columns_and_names_every_flag(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if len(line) > 80] == []
+    words = set(out.replace(",", " ").split())
+    assert FLAGS_OF[command] <= words
+
+
+def test_help_shows_the_defaults_of_the_named_env(capsys):
+    shown = {}
+    for env in ("resource_gathering", "halfcheetah_speed"):
+        with pytest.raises(SystemExit):
+            main(["train", env, "--help"])
+        shown[env] = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "(default: 0.0005 0.0001)" in shown["resource_gathering"]
+    assert "(default: 0.0003 0.0001)" in shown["halfcheetah_speed"]
+
+
+def test_envs_lists_the_tasks(capsys):
+    main(["envs"])
+    out = capsys.readouterr().out
+    for name in ("resource_gathering", "halfcheetah_speed", "walker2d_speed", "ant_speed", "hopper_speed"):
+        assert name in out
+
+
+def test_it_runs_as_a_module():
+    told = subprocess.run(
+        [sys.executable, "-m", "rmdp_jax", "--help"], capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"}
+    )
+    assert told.returncode == 0
+    for command in COMMANDS:
+        assert command in told.stdout
+    bad = subprocess.run([sys.executable, "-m", "rmdp_jax", "train", "ant_sped"], capture_output=True, text=True)
+    assert bad.returncode == 2
+    assert bad.stderr.splitlines() == [line for line in bad.stderr.splitlines() if "did you mean 'ant_speed'" in line]
+    assert len(bad.stderr.splitlines()) == 1

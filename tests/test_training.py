@@ -1,0 +1,143 @@
+import json
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tiny import CONFIG, ITERATIONS, K, N, SIZES, assert_same, make_tiny, timeless
+
+from rmdp_jax import ConfigError, em, random_even, train
+from rmdp_jax.runs import RunFolder
+
+RESULT = {
+    *("env", "algorithm", "k", "n", "seed", "backend", "transitions_per_policy", "welfare", "upper_bound", "assignment"),
+    *("policy_sizes", "utility", "wall_s", "compile_s", "transitions_per_s", "device", "versions"),
+}
+LINE = {
+    *("iteration", "transitions_per_policy", "wall_s", "transitions_per_s", "welfare", "flips", "policy_sizes"),
+    *("policy_utility", "policy_loss", "value_loss", "entropy", "kl", "episodes", "diverged"),
+}
+
+
+def run(**options):
+    return train(*make_tiny(), CONFIG, em(K, N, warmup=3), **{"progress": False, **options})
+
+
+def stop_at(iteration):
+    """Ctrl-C, pressed when the line of this iteration is logged."""
+    return lambda line: os.kill(os.getpid(), signal.SIGINT) if line["iteration"] == iteration else None
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A run straight through, and its folder."""
+    folder = tmp_path_factory.mktemp("runs") / "deep" / "run"
+    heard = []
+    return run(out=folder, on_metrics=heard.append), RunFolder(folder), heard
+
+
+def test_result(written):
+    result, folder, _ = written
+    kept = folder.read_result()
+    assert set(kept) >= RESULT
+    assert json.loads(json.dumps(result.summary)) == {name: value for name, value in kept.items() if name != "format"}
+    assert (kept["env"], kept["algorithm"], kept["backend"]) == ("resource_gathering", "em", "jax")
+    assert (kept["k"], kept["n"], kept["seed"]) == (K, N, 3)
+    assert kept["finished"] is True
+    assert kept["transitions_per_policy"] == ITERATIONS * SIZES.transitions
+    assert kept["upper_bound"] is None  # only the 5x5 grid has one
+    utility, labels = np.array(kept["utility"]), np.array(kept["assignment"])
+    assert utility.shape == (K, N)
+    assert utility[labels, np.arange(N)].mean() == pytest.approx(kept["welfare"], abs=1e-3)
+    assert 0 < kept["welfare"] <= 99
+    assert kept["policy_sizes"] == np.bincount(labels, minlength=K).tolist()
+    assert min(kept["policy_sizes"]) >= 1
+    assert kept["transitions_per_s"] == pytest.approx(K * ITERATIONS * SIZES.transitions / kept["wall_s"], rel=0.2)
+    assert kept["device"].startswith("cpu")
+    assert {"jax", "python", "rmdp-jax"} <= set(kept["versions"])
+    np.testing.assert_array_equal(result.assignment, labels)
+    assert result.evaluation.utility.shape == (K, N)
+
+
+def test_config_and_metrics(written):
+    result, folder, heard = written
+    config = folder.read_config()
+    assert (config["env"], config["env_options"]) == ("resource_gathering", {"seed": 0, "size": 2, "n": 4})
+    assert config["train"]["sizes"]["environments"] == SIZES.environments
+    lines = folder.read_metrics()
+    assert [line["iteration"] for line in lines] == [5, 10, 15, 20]
+    assert lines == result.history == heard
+    for line in lines:
+        assert set(line) >= LINE
+        assert sum(line["policy_sizes"]) == N
+        assert line["transitions_per_policy"] == line["iteration"] * SIZES.transitions
+        assert all(len(line[name]) == K for name in ("policy_utility", "entropy", "kl", "episodes", "diverged"))
+        assert line["diverged"] == [0, 0]
+        assert min(line["episodes"]) > 0
+    assert sorted(path.name for path in folder.path.iterdir()) == ["checkpoints", "config.json", "metrics.jsonl", "result.json"]
+
+
+def test_the_same_seed_gives_the_same_and_nothing_is_written_unasked(written, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    again = run(out=None)
+    assert list(tmp_path.iterdir()) == []
+    assert timeless(again.summary) == timeless(written[0].summary)
+    assert list(map(timeless, again.history)) == list(map(timeless, written[0].history))
+    assert_same(again.state, written[0].state)
+
+
+def test_ctrl_c_ends_cleanly_and_the_run_goes_on_bit_for_bit(written, tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    stopped = run(out=tmp_path, on_metrics=stop_at(10))
+    assert signal.getsignal(signal.SIGINT) is before
+    kept = RunFolder(tmp_path).read_result()
+    assert kept["finished"] is False
+    assert kept["iterations"] == 10
+    assert [line["iteration"] for line in stopped.history] == [5, 10]
+    utility = np.array(kept["utility"])
+    assert utility[kept["assignment"], np.arange(N)].mean() == pytest.approx(kept["welfare"], abs=1e-3)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"iteration": 15, "welfare": -1.0}) + '\n{"iteration": 20, "wel')  # killed after the checkpoint
+
+    resumed = run(out=tmp_path, resume=True)
+    assert_same(resumed.state, written[0].state)
+    assert timeless(resumed.summary) == timeless(written[0].summary)
+    assert list(map(timeless, resumed.history)) == list(map(timeless, written[0].history))
+    assert RunFolder(tmp_path).read_metrics() == resumed.history
+    assert RunFolder(tmp_path).read_result()["finished"] is True
+
+
+@pytest.fixture
+def no_compilation(monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("something was compiled")
+
+    monkeypatch.setattr("jax.jit", refuse)
+
+
+@pytest.mark.usefixtures("no_compilation")
+def test_a_folder_that_holds_a_run_is_refused(written):
+    with pytest.raises(ConfigError, match="already holds a run; choose another folder, or --resume"):
+        run(out=written[1].path)
+
+
+@pytest.mark.usefixtures("no_compilation")
+def test_another_run_is_not_resumed(written, tmp_path):
+    env, population = make_tiny()
+    options = {"out": written[1].path, "resume": True, "progress": False}
+    with pytest.raises(ConfigError, match="resume: seed differ"):
+        train(env, population, replace(CONFIG, seed=4), em(K, N), **options)
+    with pytest.raises(ConfigError, match="resume: algorithm differ"):
+        train(env, population, CONFIG, random_even(K, N), **options)
+    with pytest.raises(ConfigError, match="resume: sizes differ"):
+        train(env, population, replace(CONFIG, sizes=replace(SIZES, epochs=3)), em(K, N), **options)
+    with pytest.raises(ConfigError, match=r"holds no config\.json"):
+        run(out=tmp_path, resume=True)
+
+
+@pytest.mark.usefixtures("no_compilation")
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written .*choose another folder"):
+        run(out=tmp_path / "file" / "run")
