@@ -21,7 +21,7 @@ from rmdp_jax.types import Array, Key, PyTree
 try:
     from jax.interpreters.partial_eval import dce_jaxpr
 except ImportError:  # not promised by jax; without it the whole brax state is carried, which is only slower
-    dce_jaxpr = None
+    dce_jaxpr = None  # type: ignore[assignment]
 
 
 class BraxState(NamedTuple):
@@ -64,7 +64,8 @@ def from_brax(
         like = jax.eval_shape(lambda key: brax_env.reset(_raw_key(key)), jax.random.key(0))
     if getattr(like.obs, "ndim", None) != 1:
         raise ConfigError(f"brax_env: observations of {name} must be one vector, got {jax.tree.map(jnp.shape, like.obs)}")
-    leaves, structure = jax.tree.flatten(like)
+    leaves: list[jax.ShapeDtypeStruct] = jax.tree.leaves(like)
+    structure: Any = jax.tree.structure(like)
 
     def advance(flat: list[Array], action: Array) -> tuple[list[Array], Array, Array, PyTree]:
         before = structure.unflatten(flat)
@@ -86,7 +87,7 @@ def from_brax(
         return carry(jax.tree.leaves(state), jnp.int32(0)), _strong(state.obs, jnp.float32)
 
     def step(state: BraxState, action: Array) -> tuple[BraxState, Step]:
-        flat = [np.zeros(leaf.shape, leaf.dtype) for leaf in leaves]
+        flat: list[Any] = [np.zeros(leaf.shape, leaf.dtype) for leaf in leaves]
         for i, leaf in zip(kept, state.carried, strict=True):
             flat[i] = leaf
         flat, obs, done, told = advance(flat, action)

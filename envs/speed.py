@@ -113,13 +113,19 @@ def make_speed(
     return env, make_population(BODIES[body], n, seed, episode_length)
 
 
-def _make_env(body: str, backend: str, episode_length: int) -> Env:
+def load_body(body: str, backend: str) -> Any:
+    """The brax env of a body in `BODIES`, with this task's costs and health rules, on a backend in `BACKENDS`."""
     adapter = import_module("rmdp_jax.envs.brax_adapter")  # here, as brax takes seconds to import
     known = BODIES[body]
     with adapter.quiet():
         cls = getattr(import_module(f"brax.envs.{known.module}"), known.cls)
-        brax_env = BACKENDS[backend].build(lambda **options: cls(**known.options, **options))
-        seconds = float(brax_env.dt)
+        return BACKENDS[backend].build(lambda **options: cls(**known.options, **options))
+
+
+def _make_env(body: str, backend: str, episode_length: int) -> Env:
+    adapter = import_module("rmdp_jax.envs.brax_adapter")
+    brax_env = load_body(body, backend)
+    seconds = float(brax_env.dt)
 
     def outcome(before: Any, after: Any) -> Outcome:
         # q[0] is the torso's forward coordinate in every body. Not `x_velocity` of brax, whose poses lag q in some

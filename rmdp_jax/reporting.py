@@ -14,6 +14,7 @@ from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
 from rmdp_jax.evaluate import Evaluation, Played, evaluate, make_record
 from rmdp_jax.model import Policies, describe_policies, make_model
+from rmdp_jax.records import finite_number
 from rmdp_jax.runs import RunFolder, load_train_config
 
 
@@ -82,9 +83,9 @@ def describe_evaluation(judged: Evaluation, episodes: int) -> dict[str, Any]:
     labels = np.asarray(judged.assignment)
     return {
         "episodes": episodes,
-        "welfare": round(float(judged.welfare), 4),
-        "welfare_standard_error": round(float(judged.standard_error), 4),
-        "best_welfare": round(float(judged.best_welfare), 4),
+        "welfare": finite_number(judged.welfare),
+        "welfare_standard_error": finite_number(judged.standard_error),
+        "best_welfare": finite_number(judged.best_welfare),
         "policy_sizes": np.bincount(labels, minlength=len(judged.utility)).tolist(),
         "episode_length": np.round(np.asarray(judged.episode_length), 2).tolist(),
         "assignment": labels.tolist(),

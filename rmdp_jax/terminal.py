@@ -10,10 +10,10 @@ from rich.table import Table
 def print_summary(result: dict[str, Any]) -> None:
     """The table a run ends with, from what result.json holds."""
     console = Console(highlight=False)
-    error = result["welfare_standard_error"]
+    error = _plus_minus(result["welfare_standard_error"])
     bound = result["upper_bound"]
     facts = Table(show_header=False, box=None, padding=(0, 1))
-    facts.add_row("welfare", f"[bold]{result['welfare']:.2f}[/bold] ± {error:.2f} of 100, fresh episodes as trained")
+    facts.add_row("welfare", f"[bold]{result['welfare']:.2f}[/bold]{error} of 100, fresh episodes as trained")
     facts.add_row("", f"{result['welfare_deterministic']:.2f} acting by the most likely action")
     if bound is not None:
         facts.add_row("upper bound", f"{bound:.2f} proved for k = {result['k']}; reached {result['share_of_bound']:.1%}")
@@ -31,7 +31,7 @@ def print_evaluation(judged: dict[str, Any]) -> None:
     """The table of `rmdp-jax evaluate`."""
     console = Console(highlight=False)
     console.print(
-        f"\nwelfare [bold]{judged['welfare']:.2f}[/bold] ± {judged['welfare_standard_error']:.2f} of 100 "
+        f"\nwelfare [bold]{judged['welfare']:.2f}[/bold]{_plus_minus(judged['welfare_standard_error'])} of 100 "
         f"({judged['episodes']} fresh episodes of each policy)"
     )
     console.print(f"if everyone moved to the policy best for them in these episodes: {judged['best_welfare']:.2f}")
@@ -53,6 +53,10 @@ def print_envs(rows: list[tuple[str, str, str, str]]) -> None:
     for row in rows:
         table.add_row(*row)
     Console(highlight=False).print(table)
+
+
+def _plus_minus(standard_error: float | None) -> str:
+    return "" if standard_error is None else f" ± {standard_error:.2f}"
 
 
 def _unfinished(result: dict[str, Any]) -> str:

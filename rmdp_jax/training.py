@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from rmdp_jax.assign import Assigner, em, harden
 from rmdp_jax.config import TrainConfig
@@ -19,7 +18,8 @@ from rmdp_jax.evaluate import Evaluation, evaluate
 from rmdp_jax.info import Info
 from rmdp_jax.model import Policies
 from rmdp_jax.progress import Reporter, report_progress
-from rmdp_jax.runs import RunFolder, describe_machine, dump_train_config, open_run
+from rmdp_jax.records import Timing, describe_run, metrics_line, summarize
+from rmdp_jax.runs import RunFolder, open_run
 from rmdp_jax.trainer import Trainer, TrainState, make_trainer, policies
 from rmdp_jax.types import Array
 
@@ -35,14 +35,6 @@ class Result(NamedTuple):
     evaluation: Evaluation  # by fresh episodes, acting as trained
     summary: dict[str, Any]  # what result.json holds
     history: list[dict[str, Any]]  # what metrics.jsonl holds
-
-
-class Timing(NamedTuple):
-    """Of this process alone, when a run was resumed."""
-
-    compile_s: float
-    wall_s: float
-    transitions: int  # of all policies
 
 
 def train(
@@ -94,17 +86,6 @@ def train(
     return Result(state, policies(state), labels, results[0], summary, history)
 
 
-def describe_run(env: Env, assigner: Assigner, config: TrainConfig) -> dict[str, Any]:
-    """What config.json holds."""
-    return {
-        "env": env.spec.name,
-        "env_options": dict(env.spec.options),
-        "backend": env.spec.backend,
-        "algorithm": assigner.name,
-        "train": dump_train_config(config),
-    }
-
-
 def make_chunk(trainer: Trainer) -> Callable[[TrainState, Array], tuple[TrainState, Info]]:
     """`chunk(state, iterations)`: that many iterations in one program; counts of `Info` add up, the rest is the last one's."""
 
@@ -135,50 +116,6 @@ def judge(
         for deterministic in (False, True)
     )
     return sampled, modal
-
-
-def summarize(
-    env: Env,
-    population: Population,
-    config: TrainConfig,
-    assigner: Assigner,
-    iterations: int,
-    sampled: Evaluation,
-    modal: Evaluation,
-    timing: Timing,
-) -> dict[str, Any]:
-    """What result.json holds; welfare, bound and utility in reference units (0..100)."""
-    bound = population.upper_bound(config.k)
-    bound = None if bound is None else round(env.spec.reference_scale * bound, 4)
-    welfare = float(sampled.welfare)
-    labels = np.asarray(sampled.assignment)
-    return {
-        "env": env.spec.name,
-        "env_options": dict(env.spec.options),
-        "backend": env.spec.backend,
-        "algorithm": assigner.name,
-        "k": config.k,
-        "n": config.n,
-        "seed": config.seed,
-        "iterations": iterations,
-        "finished": iterations >= config.iterations,
-        "transitions_per_policy": iterations * config.sizes.transitions,
-        "pretraining_transitions": assigner.pretraining,
-        "total_transitions": config.k * iterations * config.sizes.transitions + assigner.pretraining,
-        "welfare": round(welfare, 4),
-        "welfare_standard_error": _number(sampled.standard_error),
-        "welfare_deterministic": _number(modal.welfare),
-        "upper_bound": bound,
-        "share_of_bound": None if not bound else round(welfare / bound, 4),
-        "policy_sizes": np.bincount(labels, minlength=config.k).tolist(),
-        "episode_length": np.round(np.asarray(sampled.episode_length), 2).tolist(),
-        "wall_s": round(timing.wall_s, 2),
-        "compile_s": round(timing.compile_s, 2),
-        "transitions_per_s": round(timing.transitions / max(timing.wall_s, 1e-9), 1),
-        **describe_machine(),
-        "assignment": labels.tolist(),
-        "utility": np.round(np.asarray(sampled.utility), 4).tolist(),
-    }
 
 
 def _prepare(
@@ -217,7 +154,7 @@ def _loop(
         while done < config.iterations and not interrupted.is_set():
             state, info = chunk(state, jnp.int32(min(config.log_every, config.iterations - done)))
             done = int(state.iteration)  # waits for the device
-            line = _line(info, done, config, time.perf_counter() - begun, transitions())
+            line = metrics_line(info, done, config, time.perf_counter() - begun, transitions())
             for sink in sinks:
                 sink(line)
             reporter.update(line)
@@ -241,55 +178,6 @@ def _keep_metrics(folder: RunFolder, iteration: int) -> list[dict[str, Any]]:
     lines = [line for line in folder.read_metrics() if line["iteration"] <= iteration]
     folder.write_metrics(lines)
     return lines
-
-
-def _line(info: Info, iteration: int, config: TrainConfig, wall_s: float, transitions: int) -> dict[str, Any]:
-    """One line of metrics.jsonl; lists have one entry a policy."""
-    info = jax.device_get(info)
-    losses = {name: _list(value) for name, value in info.losses._asdict().items() if name != "loss"}
-    return {
-        "iteration": iteration,
-        "transitions_per_policy": iteration * config.sizes.transitions,
-        "wall_s": round(wall_s, 3),
-        "transitions_per_s": round(transitions / wall_s, 1),
-        "welfare": _number(info.welfare),
-        "flips": int(info.flips),
-        "softness": _number(info.softness),
-        "policy_sizes": info.policy_sizes.tolist(),
-        "policy_utility": _list(_mean_utility(info)),
-        **losses,
-        "episodes": info.episodes.tolist(),
-        "diverged": info.diverged.tolist(),
-        **_scalar_outcomes(info),
-        **_new_assignment(info, first=iteration <= config.log_every),
-    }
-
-
-def _scalar_outcomes(info: Info) -> dict[str, list[float]]:
-    """Mean outcome of each policy's steps, those that are one number: speed, pay."""
-    leaves = jax.tree_util.tree_leaves_with_path(info.outcome)
-    return {"mean" + jax.tree_util.keystr(path).replace(".", "_"): _list(x) for path, x in leaves if x.ndim == 1}
-
-
-def _new_assignment(info: Info, first: bool) -> dict[str, list[int]]:
-    """The assignment where it is news, and small enough for a line of text."""
-    news = first or int(info.flips) > 0
-    return {"assignment": info.assignment.tolist()} if news and len(info.assignment) <= 1000 else {}
-
-
-def _mean_utility(info: Info) -> np.ndarray:
-    """Mean utility of each policy's own agents (k,)."""
-    agents = np.arange(len(info.assignment))
-    total = np.bincount(info.assignment, info.utility[info.assignment, agents], minlength=len(info.policy_sizes))
-    return total / np.maximum(info.policy_sizes, 1)
-
-
-def _number(value: Any) -> float:
-    return round(float(value), 4)
-
-
-def _list(values: Any) -> list[float]:
-    return [_number(value) for value in np.asarray(values)]
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 import os
 
 # Compiling is what tests wait for; without fusion and optimisation it takes a sixth of the time.
-_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-os.environ["XLA_FLAGS"] = f"{_FLAGS} {os.environ.get('XLA_FLAGS', '')}"
+os.environ["XLA_FLAGS"] = " ".join(
+    ["--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false", os.environ.get("XLA_FLAGS", "")]
+)
 os.environ.setdefault("MPLBACKEND", "Agg")  # before matplotlib is imported, and for the processes that tests start
 
 import hypothesis

@@ -48,4 +48,4 @@ def test_by_hand(terminated, truncated, expected):
     terminated, truncated = (np.array(x, bool)[:, None] for x in (terminated, truncated))
     advantage, target = gae(reward, value, next_value, terminated, terminated | truncated, 0.5, 0.5)
     np.testing.assert_allclose(advantage[:, 0, 0], expected, atol=1e-6)
-    np.testing.assert_allclose(target[:, 0, 0], np.array(expected) + [2, 4, 8], atol=1e-6)
+    np.testing.assert_allclose(target[:, 0, 0], np.add(expected, [2, 4, 8]), atol=1e-6)

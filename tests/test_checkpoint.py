@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import CONFIG, ITERATIONS, K, N, SIZES, assert_same, leaves, make_tiny
+from tiny import CONFIG, ITERATIONS, SIZES, K, N, assert_same, leaves, make_tiny
 
 from rmdp_jax import ConfigError, em, make_trainer
 from rmdp_jax.checkpoint import restore_checkpoint, save_checkpoint

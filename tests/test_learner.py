@@ -83,7 +83,9 @@ def test_optimizer_by_hand():
 
 def test_one_policy_does_not_feel_another(two, batch):
     learner, improve = two
-    wild = batch._replace(target=batch.target.at[0].mul(1e4), advantage=batch.advantage.at[0].add(1e3 * jnp.arange(B, dtype=jnp.float32)[:, None]))
+    wild = batch._replace(
+        target=batch.target.at[0].mul(1e4), advantage=batch.advantage.at[0].add(1e3 * jnp.arange(B, dtype=jnp.float32)[:, None])
+    )
     plain, losses = improve(RATES, jax.random.key(2), learner, batch)
     other, wild_losses = improve(RATES, jax.random.key(2), learner, wild)
     jax.tree.map(np.testing.assert_array_equal, all_of(other, 1), all_of(plain, 1))

@@ -113,7 +113,10 @@ def test_rates_are_read_from_the_state(trainer):
     begun = data(still.learner.params)
     still, moving = run(trainer, still, 2)[0], run(trainer, moving, 2)[0]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-9), data(still.learner.params), begun)
-    assert max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (data(moving.learner.params), begun)), strict=True)) > 1e-2
+    assert (
+        max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (data(moving.learner.params), begun)), strict=True))
+        > 1e-2
+    )
 
 
 def test_policies_with_fixed_agents_do_not_feel_each_other(trainer):
@@ -124,9 +127,7 @@ def test_policies_with_fixed_agents_do_not_feel_each_other(trainer):
 
     def kept(state, info, j):
         own = state.learner.params.own, state.learner.opt_state.own
-        return jax.tree.map(
-            lambda x: x[j], (own, state.statistics, state.utilities, state.episodes, info.losses, info.utility)
-        )
+        return jax.tree.map(lambda x: x[j], (own, state.statistics, state.utilities, state.episodes, info.losses, info.utility))
 
     assert same(kept(here, info, 1), kept(there, other, 1))
     assert not same(kept(here, info, 0)[0], kept(there, other, 0)[0])
@@ -146,7 +147,10 @@ def test_schedules_are_geometric(trainer):
     steps = []
     for iteration in (0, 50, 100):
         after, _ = trainer.step(state._replace(iteration=jnp.int32(iteration)))
-        change = [np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (data(after.learner.params), data(state.learner.params))), strict=True)]
+        change = [
+            np.abs(a - b).max()
+            for a, b in zip(*map(jax.tree.leaves, (data(after.learner.params), data(state.learner.params))), strict=True)
+        ]
         steps.append(max(change))
     np.testing.assert_allclose([steps[1] / steps[0], steps[2] / steps[0]], [0.1, 0.01], rtol=0.25)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tiny import CONFIG, ITERATIONS, K, N, SIZES, assert_same, make_tiny, timeless
+from tiny import CONFIG, ITERATIONS, SIZES, K, N, assert_same, make_tiny, timeless
 
 from rmdp_jax import ConfigError, em, random_even, train
 from rmdp_jax.runs import RunFolder
@@ -139,5 +139,5 @@ def test_another_run_is_not_resumed(written, tmp_path):
 @pytest.mark.usefixtures("no_compilation")
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be written .*choose another folder"):
+    with pytest.raises(ConfigError, match=r"cannot be written .*choose another folder"):
         run(out=tmp_path / "file" / "run")

@@ -1,5 +1,7 @@
 """The smallest real run: 2 policies for the 4 agents of a 2x2 grid, 20 iterations."""
 
+import shlex
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ SIZES = Sizes(environments=4, unroll=8, epochs=2, minibatches=2, hidden=(8,))
 CONFIG = TrainConfig(
     k=K, n=N, seed=3, transitions=ITERATIONS * SIZES.transitions, log_every=5, evaluation_episodes=8, sizes=SIZES
 )
-FLAGS = "--environments 4 --unroll 8 --epochs 2 --minibatches 2 --hidden 8 --log-every 5 --evaluation-episodes 8".split()
+FLAGS = shlex.split("--environments 4 --unroll 8 --epochs 2 --minibatches 2 --hidden 8 --log-every 5 --evaluation-episodes 8")
 CLOCKS = ("wall_s", "transitions_per_s", "compile_s")  # what two equal runs may differ in
 
 

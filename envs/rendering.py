@@ -1,0 +1,158 @@
+"""Watch a policy: one episode of a speed task as a brax HTML page, and as a movie drawn by MuJoCo where that works."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import jax
+import mujoco
+import numpy as np
+
+from rmdp_jax.envs import movie
+from rmdp_jax.envs.brax_adapter import from_brax, quiet
+from rmdp_jax.envs.speed import BODIES, load_body
+from rmdp_jax.errors import ConfigError, check
+from rmdp_jax.evaluate import make_record
+from rmdp_jax.reporting import Run
+
+with quiet():
+    from brax import base
+    from brax.io import html
+
+FRAMES_PER_S = 30  # at most about; a frame is a whole number of steps
+LONGEST = 60.0  # seconds, which bounds the size of all files
+
+GET_FFMPEG = "there is no ffmpeg (Debian, Ubuntu: apt install ffmpeg)"
+GET_OPENGL = (
+    "MuJoCo found no OpenGL to draw with, tried MUJOCO_GL={tried} (Debian, Ubuntu: apt install libegl1 libgl1 libgl1-mesa-dri)"
+)
+
+
+class Rendered(NamedTuple):
+    """What `render_run` wrote."""
+
+    page: Path  # HTML; its viewer comes from the net, so that a browser has to be online
+    movie: Path | None  # .mp4, or .gif without ffmpeg
+    missing: str | None  # why there is no mp4 and how to get it, one line
+
+
+class Poses(NamedTuple):
+    """How a body stands, float32; F frames of it in a recording."""
+
+    q: jax.Array  # (nq,), generalised position
+    position: jax.Array  # (links, 3), m
+    rotation: jax.Array  # (links, 4), unit quaternions
+
+
+def render_run(run: Run, policy: int, *, deterministic: bool = True, seed: int = 0, seconds: float = 10.0) -> Rendered:
+    """Write policy_J.html and policy_J.mp4 (or .gif) into the run's folder: one fresh episode, played back in real time.
+
+    Args:
+        run: of a speed task.
+        policy: 0..k-1.
+        deterministic: act by the most likely action instead of a sample.
+        seed: of the episode.
+        seconds: of the episode to show, unless it ends before.
+
+    Raises:
+        ConfigError: the task has no body, or `policy` or `seconds` is out of range.
+    """
+    name, k = run.env.spec.name, run.config.k
+    if name.removesuffix("_speed") not in BODIES:
+        raise ConfigError(f"{name} has no body to render; `rmdp-jax report {run.folder.path}` draws the pictures it has")
+    check("policy", policy, 0 <= policy < k, f"a whole number in 0..{k - 1}, as the run has k = {k} policies")
+    check("seconds", seconds, 0.0 < seconds <= LONGEST, f"a number above 0, at most {LONGEST:g}")
+    brax_env = load_body(name.removesuffix("_speed"), run.env.spec.backend)
+    stride = max(1, round(1.0 / (FRAMES_PER_S * float(brax_env.dt))))
+    poses = record_poses(run, brax_env, policy, deterministic, seed, seconds)
+    frames = jax.tree.map(lambda x: x[::stride], poses)
+    seconds_per_frame = stride * float(brax_env.dt)
+
+    page = run.folder.path / f"policy_{policy}.html"
+    page.write_text(draw_page(brax_env.sys, frames, seconds_per_frame))
+    return Rendered(page, *write_movie(brax_env.sys.mj_model, frames.q, seconds_per_frame, page.with_suffix("")))
+
+
+def record_poses(run: Run, brax_env: Any, policy: int, deterministic: bool, seed: int, seconds: float) -> Poses:
+    """The poses before each step of one episode, leaves (F, ...) as numpy arrays; all finite."""
+
+    def pose(before: Any, after: Any) -> Poses:
+        del after  # it may have diverged
+        state = before.pipeline_state
+        return Poses(state.q, state.x.pos, state.x.rot)
+
+    spec = run.env.spec
+    env = from_brax(
+        brax_env,
+        pose,
+        name=spec.name,
+        episode_length=min(spec.episode_length, max(1, round(seconds / float(brax_env.dt)))),
+        discount=spec.discount,
+        backend=spec.backend,
+    )
+    record = jax.jit(make_record(env, run.config, deterministic=deterministic))
+    played = jax.tree.map(lambda x: x[policy], jax.device_get(record(run.policies, jax.random.key(seed))))
+    return jax.tree.map(lambda x: x[played.alive], played.step.outcome)
+
+
+def draw_page(system: Any, frames: Poses, seconds_per_frame: float) -> str:
+    """An HTML page with brax's viewer, in which the frames follow each other in `seconds_per_frame`."""
+    plane = np.asarray(system.geom_type) == mujoco.mjtGeom.mjGEOM_PLANE
+    shown = system.tree_replace({"opt.timestep": np.float32(seconds_per_frame)})
+    # A plane of size 0 is endless, and a chequerboard on which one sees that the body moves.
+    shown = shown.replace(geom_size=np.where(plane[:, None], 0.0, system.geom_size))
+    position, rotation = (np.round(x.astype(np.float64), 4) for x in (frames.position, frames.rotation))  # shorter digits
+    states = [base.State(None, None, base.Transform(*pose), None, None) for pose in zip(position, rotation, strict=True)]
+    return html.render(shown, states, height="100vh", colab=False)
+
+
+def write_movie(model: mujoco.MjModel, q: np.ndarray, seconds_per_frame: float, stem: Path) -> tuple[Path | None, str | None]:
+    """Draw the poses q (F, nq); the movie's path, or None, and why there is no mp4, or None."""
+    import mediapy
+
+    for suffix in movie.WRITERS:
+        stem.with_suffix(suffix).unlink(missing_ok=True)  # of an earlier call
+    missing = None if mediapy.video_is_available() else GET_FFMPEG
+    out = stem.with_suffix(".gif" if missing else ".mp4")
+    with TemporaryDirectory() as scratch:
+        model_path, poses_path = (str(Path(scratch) / name) for name in ("model.mjb", "poses.npy"))
+        mujoco.mj_saveModel(_plain_floor(model), model_path, None)
+        np.save(poses_path, q)
+        failure = _draw([model_path, poses_path, str(seconds_per_frame), str(out)])
+    if failure:
+        return None, f"no mp4: {failure}"
+    return out, missing and f"no mp4 but a gif: {missing}"
+
+
+def _draw(arguments: list[str]) -> str | None:
+    """Run `movie.py` with the first OpenGL that works; what went wrong, or None."""
+    tried = _opengl()
+    for opengl in tried:
+        command = [sys.executable, "-P", movie.__file__, *arguments]
+        done = subprocess.run(command, env={**os.environ, "MUJOCO_GL": opengl}, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return None
+        if done.returncode > 0 and done.returncode != movie.NO_OPENGL:  # below 0: a driver that crashed
+            return f"drawing failed ({done.stderr.strip().splitlines()[-1]})"
+    return GET_OPENGL.format(tried=", ".join(tried))
+
+
+def _opengl() -> list[str]:
+    """Values of MUJOCO_GL to try in turn: what the user set, else those that need no screen."""
+    if given := os.environ.get("MUJOCO_GL"):
+        return [given]
+    return ["egl", "osmesa", "glfw"] if sys.platform == "linux" else ["glfw"]
+
+
+def _plain_floor(model: mujoco.MjModel) -> mujoco.MjModel:
+    """A copy of `model` with an endless floor of half-metre squares, without reflections, which take most of the time."""
+    model = copy.copy(model)
+    model.geom_size[model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE, :2] = 0.0
+    model.mat_texuniform[:] = 1
+    model.mat_texrepeat[:] = 1.0
+    model.mat_reflectance[:] = 0.0
+    return model

@@ -1,0 +1,128 @@
+"""What a run writes down: its settings, a line of metrics now and then, and its result."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rmdp_jax.assign import Assigner
+from rmdp_jax.config import TrainConfig
+from rmdp_jax.env import Env, Population
+from rmdp_jax.evaluate import Evaluation
+from rmdp_jax.info import Info
+from rmdp_jax.runs import describe_machine, dump_train_config
+
+LARGEST_LOGGED = 1000  # agents up to which a new assignment is part of its line
+
+
+class Timing(NamedTuple):
+    """Of this process alone, when a run was resumed."""
+
+    compile_s: float
+    wall_s: float
+    transitions: int  # of all policies
+
+
+def describe_run(env: Env, assigner: Assigner, config: TrainConfig) -> dict[str, Any]:
+    """What config.json holds."""
+    return {
+        "env": env.spec.name,
+        "env_options": dict(env.spec.options),
+        "backend": env.spec.backend,
+        "algorithm": assigner.name,
+        "train": dump_train_config(config),
+    }
+
+
+def metrics_line(info: Info, iteration: int, config: TrainConfig, wall_s: float, transitions: int) -> dict[str, Any]:
+    """One line of metrics.jsonl; lists have one entry a policy."""
+    info = jax.device_get(info)
+    losses = {name: _list(value) for name, value in info.losses._asdict().items() if name != "loss"}
+    return {
+        "iteration": iteration,
+        "transitions_per_policy": iteration * config.sizes.transitions,
+        "wall_s": round(wall_s, 3),
+        "transitions_per_s": round(transitions / wall_s, 1),
+        "welfare": finite_number(info.welfare),
+        "flips": int(info.flips),
+        "softness": finite_number(info.softness),
+        "policy_sizes": info.policy_sizes.tolist(),
+        "policy_utility": _list(_mean_utility(info)),
+        **losses,
+        "episodes": info.episodes.tolist(),
+        "diverged": info.diverged.tolist(),
+        **_scalar_outcomes(info),
+        **_new_assignment(info, first=iteration <= config.log_every),
+    }
+
+
+def _scalar_outcomes(info: Info) -> dict[str, list[float | None]]:
+    """Mean outcome of each policy's steps, those that are one number: speed, pay."""
+    leaves = jax.tree_util.tree_leaves_with_path(info.outcome)
+    return {"mean" + jax.tree_util.keystr(path).replace(".", "_"): _list(x) for path, x in leaves if x.ndim == 1}
+
+
+def _new_assignment(info: Info, first: bool) -> dict[str, list[int]]:
+    """The assignment where it is news, and small enough for a line of text."""
+    news = first or int(info.flips) > 0
+    return {"assignment": info.assignment.tolist()} if news and len(info.assignment) <= LARGEST_LOGGED else {}
+
+
+def _mean_utility(info: Info) -> np.ndarray:
+    """Mean utility of each policy's own agents (k,)."""
+    agents = np.arange(len(info.assignment))
+    total = np.bincount(info.assignment, info.utility[info.assignment, agents], minlength=len(info.policy_sizes))
+    return total / np.maximum(info.policy_sizes, 1)
+
+
+def finite_number(value: Any) -> float | None:
+    """For JSON, which has no NaN: the standard error of a single episode, say."""
+    return round(float(value), 4) if np.isfinite(value) else None
+
+
+def _list(values: Any) -> list[float | None]:
+    return [finite_number(value) for value in np.asarray(values)]
+
+
+def summarize(
+    env: Env,
+    population: Population,
+    config: TrainConfig,
+    assigner: Assigner,
+    iterations: int,
+    sampled: Evaluation,
+    modal: Evaluation,
+    timing: Timing,
+) -> dict[str, Any]:
+    """What result.json holds; welfare, bound and utility in reference units (0..100)."""
+    bound = population.upper_bound(config.k)
+    bound = None if bound is None else round(env.spec.reference_scale * bound, 4)
+    welfare = float(sampled.welfare)
+    labels = np.asarray(sampled.assignment)
+    return {
+        "env": env.spec.name,
+        "env_options": dict(env.spec.options),
+        "backend": env.spec.backend,
+        "algorithm": assigner.name,
+        "k": config.k,
+        "n": config.n,
+        "seed": config.seed,
+        "iterations": iterations,
+        "finished": iterations >= config.iterations,
+        "transitions_per_policy": iterations * config.sizes.transitions,
+        "pretraining_transitions": assigner.pretraining,
+        "total_transitions": config.k * iterations * config.sizes.transitions + assigner.pretraining,
+        "welfare": round(welfare, 4),
+        "welfare_standard_error": finite_number(sampled.standard_error),
+        "welfare_deterministic": finite_number(modal.welfare),
+        "upper_bound": bound,
+        "share_of_bound": None if not bound else round(welfare / bound, 4),
+        "policy_sizes": np.bincount(labels, minlength=config.k).tolist(),
+        "episode_length": np.round(np.asarray(sampled.episode_length), 2).tolist(),
+        "wall_s": round(timing.wall_s, 2),
+        "compile_s": round(timing.compile_s, 2),
+        "transitions_per_s": round(timing.transitions / max(timing.wall_s, 1e-9), 1),
+        **describe_machine(),
+        "assignment": labels.tolist(),
+        "utility": np.round(np.asarray(sampled.utility), 4).tolist(),
+    }
