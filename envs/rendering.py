@@ -149,10 +149,13 @@ def _opengl() -> list[str]:
 
 
 def _plain_floor(model: mujoco.MjModel) -> mujoco.MjModel:
-    """A copy of `model` with an endless floor of half-metre squares, without reflections, which take most of the time."""
+    """A copy of `model` with an endless floor of half-metre squares in pale colours, without reflections, which are slow."""
     model = copy.copy(model)
-    model.geom_size[model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE, :2] = 0.0
+    plane = model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE
+    model.geom_size[plane, :2] = 0.0
+    model.geom_rgba[plane, :3] = 0.9
     model.mat_texuniform[:] = 1
     model.mat_texrepeat[:] = 1.0
     model.mat_reflectance[:] = 0.0
+    model.tex_data[:] = 144 + model.tex_data // 4
     return model

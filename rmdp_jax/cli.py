@@ -1,4 +1,4 @@
-"""The command line: ``rmdp-jax train | evaluate | report | envs``."""
+"""The command line: ``rmdp-jax train | evaluate | report | render | envs``."""
 
 import contextlib
 import io
@@ -152,6 +152,33 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Render:
+    """Show a policy of a speed task at work: policy_J.html (seen online) and policy_J.mp4 in the run's folder."""
+
+    run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """Folder of a run."""
+    policy: int = 0
+    """Which of the k policies, from 0."""
+    seconds: float = 10.0
+    """How much of the episode, at most 60."""
+    seed: int = 0
+    """Seed of the episode."""
+    sampled: bool = False
+    """Act by samples, as in training, instead of the most likely action."""
+
+    def run(self) -> None:
+        """Restore, play, draw."""
+        from rmdp_jax.envs import make
+        from rmdp_jax.envs.rendering import render_run
+        from rmdp_jax.reporting import load_run
+        from rmdp_jax.terminal import print_rendered
+
+        run = load_run(self.run_dir, make)
+        rendered = render_run(run, self.policy, deterministic=not self.sampled, seed=self.seed, seconds=self.seconds)
+        print_rendered(*rendered)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Envs:
     """List the tasks, their options and what steps them here."""
 
@@ -163,7 +190,7 @@ class Envs:
         print_envs(describe_envs())
 
 
-COMMANDS = {"train": Train, "evaluate": Evaluate, "report": Report, "envs": Envs}
+COMMANDS = {"train": Train, "evaluate": Evaluate, "report": Report, "render": Render, "envs": Envs}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -189,6 +216,7 @@ def _parse(arguments: Sequence[str]) -> Any:
         Annotated[Train, tyro.conf.subcommand("train", default=train)]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Report, tyro.conf.subcommand("report")]
+        | Annotated[Render, tyro.conf.subcommand("render")]
         | Annotated[Envs, tyro.conf.subcommand("envs")]
     )
     heard = io.StringIO()

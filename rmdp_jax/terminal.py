@@ -45,6 +45,16 @@ def print_pictures(paths: list[Path]) -> None:
         console.print(f"picture  {path}")
 
 
+def print_rendered(page: Path, movie: Path | None, missing: str | None) -> None:
+    """Where a page and a movie are, and what kept from an mp4."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"page     {page}")
+    if movie is not None:
+        console.print(f"movie    {movie}")
+    if missing is not None:
+        console.print(missing)
+
+
 def print_envs(rows: list[tuple[str, str, str, str]]) -> None:
     """Tasks: name, default number of agents, backends, options."""
     table = Table(box=None, padding=(0, 1))

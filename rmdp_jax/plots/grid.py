@@ -196,7 +196,9 @@ def _draw_route(axes: Axes, walk: Walk, color: str, scale: Scale) -> None:
         axes.add_patch(line)
     for turn, direction in ((0, (0, -1)), (90, (-1, 0)), (180, (0, 1)), (270, (1, 0))):
         middles = route.middles[(route.directions == direction).all(1)]
-        axes.scatter(*middles.T, s=(3.2 * thick) ** 2, marker=(3, 0, turn), color=color, linewidths=0, zorder=4)
+        axes.scatter(
+            middles[:, 0], middles[:, 1], s=(3.2 * thick) ** 2, marker=(3, 0, turn), color=color, linewidths=0, zorder=4
+        )
     for (row, column), times in count_bumps(walk.cells).items():
         text = "↻" + (str(times) if times > 1 else "")
         axes.text(

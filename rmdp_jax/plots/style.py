@@ -70,7 +70,8 @@ def policy_colors(k: int) -> list[str]:
 def shade(color: str, amount: float) -> str:
     """`color` mixed with white (`amount` in 0..1) or black (-1..0)."""
     end = np.ones(3) if amount > 0 else np.zeros(3)
-    return to_hex((1 - abs(amount)) * np.array(to_rgb(color)) + abs(amount) * end)
+    red, green, blue = (1 - abs(amount)) * np.array(to_rgb(color)) + abs(amount) * end
+    return to_hex((red, green, blue))
 
 
 def tint(color: str, amount: float = 0.0) -> str:
@@ -97,7 +98,8 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
     @wraps(draw)
     def within(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_LOOK, "backend": matplotlib.rcParams["backend"]}):
+        look: dict[Any, Any] = {**matplotlib.rcParamsDefault, **_LOOK, "backend": matplotlib.rcParams["backend"]}
+        with matplotlib.rc_context(look):
             return draw(*args, **kwargs)
 
     return within

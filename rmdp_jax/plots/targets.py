@@ -1,5 +1,7 @@
 """Who wants which speed and gets it from whom: figures 4 and 5 of the paper, with a line a policy underneath."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -31,7 +33,7 @@ def target_histogram(
     targets, labels = np.asarray(targets, float), np.asarray(assignment)
     order = _order_by_mean(targets, labels, k)
     used = int((np.bincount(labels, minlength=k) > 0).sum())
-    alt = f"Targets of {agents_word(len(targets))} from {span[0]:g} to {span[1]:g} {unit} by the {used} of {k} policies that serve them."
+    alt = f"Targets of {agents_word(len(targets))} from {span[0]:g} to {span[1]:g} {unit} by {used} of {k} policies."
     pitch = 0.2 if k <= 20 else 0.13  # inches of a row
     figure = new_figure(7.6, 2.9 + max(pitch * k, 0.5), alt)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, max(pitch * k, 0.5)))
@@ -68,7 +70,7 @@ def _draw_rows(
             axes.plot([own.min(), own.max()], [row, row], color=color, alpha=0.35, linewidth=3 if small else 6, zorder=1)
         axes.plot(own, np.full(len(own), row), "|", color=color, markersize=5 if small else 9, markeredgewidth=1.1, zorder=2)
         if speeds is not None and np.isfinite(speeds[j]):
-            diamond = {"markersize": 4 if small else 6.5, "markeredgecolor": "white", "markeredgewidth": 0.7}
+            diamond: dict[str, Any] = {"markersize": 4 if small else 6.5, "markeredgecolor": "white", "markeredgewidth": 0.7}
             axes.plot([speeds[j]], [row], "D", color=INK, **diamond, zorder=3)
         count = f"{agents_word(len(own))}, mean {own.mean():.2f}" if len(own) else "no agents"
         names.append(f"{j}: {len(own)}" if small else f"policy {j}: {count}")
