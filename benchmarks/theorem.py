@@ -138,8 +138,9 @@ def main() -> None:
             walks.append(gathering(arguments, k, restarts))
             emit(walks[-1])
     names = ["states", "actions", "n", "k", "mdps", "half_steps", "most_half_steps", "worst_fall", "most_gain_left", "wall_s"]
-    columns = ["s", "a", "n", "k", "MDPs", "half steps", "longest", "worst fall", "gain left", "sec"]
-    show(f"Random MDPs, {arguments.restarts} restarts each", columns, table(lines, names))
+    columns = ["s", "a", "n", "k", "MDPs", "halves", "most", "fall", "gain", "sec"]
+    title = f"Random MDPs, {arguments.restarts} runs each: half steps, worst fall of welfare, most to gain"
+    show(title, columns, table(lines, names))
     names = [
         "k",
         "restarts",
@@ -151,7 +152,7 @@ def main() -> None:
         "share_at_optimum",
         "wall_s",
     ]
-    columns = ["k", "runs", "half steps", "worst fall", "optimum", "best", "mean", "share", "sec"]
+    columns = ["k", "runs", "halves", "fall", "proved", "best", "mean", "share", "sec"]
     show("3x3 Resource Gathering, welfare x100, share of runs at the optimum", columns, table(walks, names))
 
 

@@ -50,6 +50,7 @@ def draw(mujoco: Any, renderer: Any, poses: np.ndarray) -> Frames:
         height = centre[2] if height is None else height
         camera.lookat[:] = centre[0], centre[1], height
         renderer.update_scene(data, camera)
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False  # stray ones flicker across the floor
         yield renderer.render()
 
 

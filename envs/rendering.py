@@ -124,6 +124,7 @@ def write_movie(model: mujoco.MjModel, q: np.ndarray, seconds_per_frame: float, 
         np.save(poses_path, q)
         failure = _draw([model_path, poses_path, str(seconds_per_frame), str(out)])
     if failure:
+        out.unlink(missing_ok=True)  # half a movie
         return None, f"no mp4: {failure}"
     return out, missing and f"no mp4 but a gif: {missing}"
 
@@ -137,7 +138,7 @@ def _draw(arguments: list[str]) -> str | None:
         if done.returncode == 0:
             return None
         if done.returncode > 0 and done.returncode != movie.NO_OPENGL:  # below 0: a driver that crashed
-            return f"drawing failed ({done.stderr.strip().splitlines()[-1]})"
+            return f"drawing failed ({(done.stderr.strip().splitlines() or ['no reason given'])[-1]})"
     return GET_OPENGL.format(tried=", ".join(tried))
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from rmdp_jax.errors import ConfigError
@@ -62,22 +63,16 @@ def em(k: int, n: int, *, warmup: int = 50, first: First = round_robin) -> Assig
 def fixed(k: int, n: int, first: First | ArrayLike) -> Assigner:
     """An assignment that stays as it begins: `first` makes labels (n,), or is them."""
     check_sizes(k, n)
-    if callable(first):
-        make = first
-    else:
-        _check_labels(first, k, n)
-        labels = jnp.asarray(first, jnp.int32)
-
-        def make(key: Key, k: int, n: int) -> Array:
-            return labels
-
+    make = first if callable(first) else lambda key, k, n: jnp.asarray(first)
+    with jax.ensure_compile_time_eval():  # checked here and now, even where an assigner is made while something is traced
+        _check_labels(np.asarray(make(jax.random.key(0), k, n)), k, n)
     return Assigner(
         name="fixed",
         k=k,
         n=n,
         learns_from_columns=False,
         pretraining=0,
-        init=lambda key: make(key, k, n),
+        init=lambda key: make(key, k, n).astype(jnp.int32),
         weights=lambda labels: jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32),
         descend=lambda gradient, labels: labels,
         reassign=lambda key, labels, utility, iteration: (labels, no_copies(k)),
@@ -104,19 +99,20 @@ def best_policies(utility: Array, labels: Array) -> Array:
     own, best = utility[labels, agents], utility.max(0)
     wish = jnp.where(best > own, utility.argmax(0).astype(jnp.int32), labels)
     member = labels[None] == jnp.arange(k, dtype=jnp.int32)[:, None]
-    regret = jnp.where(member, (best - own)[None], jnp.inf)
+    regret = jnp.where(member, jnp.minimum(best - own, jnp.finfo(utility.dtype).max)[None], jnp.inf)
     loyal = jax.nn.one_hot(regret.argmin(1), n, dtype=bool)  # (k, n), one member of each policy
 
     def empty(labels: Array) -> Array:
         return jnp.zeros(k, bool).at[labels].set(True) ^ True
 
-    def call_back(state: tuple[Array, Array]) -> tuple[Array, Array]:
-        kept, now = state
-        kept |= (loyal & empty(now)[:, None]).any(0)
+    def call_back(_: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+        kept, chosen = now
+        kept |= (loyal & empty(chosen)[:, None]).any(0)
         return kept, jnp.where(kept, labels, wish)
 
+    # Whom one policy calls back may have been all that another had; k rounds are enough, and most often none is needed.
     start = (jnp.zeros(n, bool), wish)
-    return jax.lax.while_loop(lambda state: empty(state[1]).any(), call_back, start)[1]
+    return jax.lax.cond(empty(wish).any(), lambda: jax.lax.fori_loop(0, k, call_back, start)[1], lambda: wish)
 
 
 def harden(weights: Array) -> Array:
@@ -135,9 +131,9 @@ def check_sizes(k: int, n: int) -> None:
         raise ConfigError(f"k = {k}: must be from 1 to n = {n}, one policy per agent at most")
 
 
-def _check_labels(given: ArrayLike, k: int, n: int) -> None:
-    labels = jnp.asarray(given)
-    if labels.shape != (n,) or not jnp.issubdtype(labels.dtype, jnp.integer):
+def _check_labels(labels: np.ndarray, k: int, n: int) -> None:
+    if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
         raise ConfigError(f"labels of shape {labels.shape}, {labels.dtype}: must be (n,) = ({n},) whole numbers")
-    if set(labels.tolist()) != set(range(k)):
-        raise ConfigError(f"labels name policies {sorted(set(labels.tolist()))}: each of 0..{k - 1} needs an agent")
+    named = np.unique(labels).tolist()
+    if named != list(range(k)):
+        raise ConfigError(f"labels name policies {named}: each of 0..{k - 1} needs an agent")

@@ -38,9 +38,10 @@ class EnvOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Learn k policies for n agents and who gets which; write config, metrics, result and checkpoints.
+    """Learn k policies for n agents and who gets which.
 
-    Defaults shown after an env's name are that env's preset: ``rmdp-jax train resource_gathering --help``.
+    Writes config, metrics, result, checkpoints and pictures. Every setting, with
+    an env's own preset: rmdp-jax train resource_gathering --help
     """
 
     env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
@@ -153,7 +154,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Render:
-    """Show a policy of a speed task at work: policy_J.html (seen online) and policy_J.mp4 in the run's folder."""
+    """Show a policy of a speed task at work: policy_J.html and policy_J.mp4."""
 
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder of a run."""
@@ -211,7 +212,16 @@ def _draw(run: "Run") -> list[Path]:
 
 
 def _parse(arguments: Sequence[str]) -> Any:
-    train = _preset_defaults(arguments)
+    from rmdp_jax.envs.presets import PRESETS
+
+    guess = next((word for word in arguments if word in PRESETS["default"]), None)
+    parsed = _parse_with(_preset_defaults(guess, arguments), arguments)
+    if isinstance(parsed, Train) and parsed.env != guess and parsed.env in PRESETS["default"]:
+        return _parse_with(_preset_defaults(parsed.env, arguments), arguments)  # another word was an env's name too
+    return parsed
+
+
+def _parse_with(train: "Train", arguments: Sequence[str]) -> Any:
     command = (
         Annotated[Train, tyro.conf.subcommand("train", default=train)]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
@@ -243,12 +253,11 @@ def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
     return None
 
 
-def _preset_defaults(arguments: Sequence[str]) -> Train:
-    """Defaults of `train`, those of the named env's preset where an env is named."""
-    from rmdp_jax.envs.presets import PRESETS, preset
+def _preset_defaults(env: str | None, arguments: Sequence[str]) -> Train:
+    """Defaults of `train`, those of the env's preset where one is named."""
+    from rmdp_jax.envs.presets import preset
 
     blank = Train(env=tyro.MISSING)
-    env = next((word for word in arguments if word in PRESETS["default"]), None)
     if env is None:
         return blank
     config = preset(env, _value_of("--preset", arguments) or blank.preset)

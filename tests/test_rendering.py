@@ -3,6 +3,7 @@ import json
 import re
 import zlib
 
+import jax
 import jax.numpy as jnp
 import mediapy
 import numpy as np
@@ -10,12 +11,14 @@ import pytest
 from PIL import Image
 from tiny import make_tiny
 
-from rmdp_jax import ConfigError, Sizes, TrainConfig, em, train
+from rmdp_jax import ConfigError, Sizes, TrainConfig, em, make_trainer, train
 from rmdp_jax.cli import main
 from rmdp_jax.envs import make, rendering
-from rmdp_jax.envs.rendering import record_poses, render_run
+from rmdp_jax.envs.rendering import record_poses, render_run, write_movie
 from rmdp_jax.envs.speed import load_body
 from rmdp_jax.reporting import load_run, record_run
+from rmdp_jax.runs import RunFolder
+from rmdp_jax.trainer import policies
 
 LENGTH, DT = 20, 0.05  # steps of an episode; seconds of a step of HalfCheetah
 LINKS = ["torso", "bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot"]
@@ -97,16 +100,13 @@ def test_an_episode_is_cut_where_it_ends(run):
     assert len(cut.position) == len(cut.rotation) == 7
 
 
-def test_frames_are_thinned_to_about_30_a_second(tmp_path, no_opengl):
-    path = tmp_path / "hopper"
+def test_frames_are_thinned_to_about_30_a_second(run, tmp_path, no_opengl):
     env, population = make("hopper_speed", n=2, backend="native", episode_length=30)
-    config = TrainConfig(k=2, n=2, transitions=SIZES.transitions, evaluation_episodes=2, sizes=SIZES)
-    train(env, population, config, em(2, 2), out=path, progress=False)
-    run = load_run(path, make)
-    steps = int(record_run(run).alive[0].sum())
-    shown = read_page(render_run(run, 0).page)
+    trainer = make_trainer(env, population, run.config, em(2, 2))
+    hopper = run._replace(env=env, policies=policies(jax.jit(trainer.init)(jax.random.key(0))), folder=RunFolder(tmp_path))
+    shown = read_page(render_run(hopper, 0).page)
     assert shown["opt"]["timestep"] == pytest.approx(4 * 0.008)  # a hopper's step is 8 ms
-    assert len(shown["states"]["x"]) == -(-steps // 4)
+    assert len(shown["states"]["x"]) == 8
 
 
 def test_movie(run):
@@ -150,14 +150,21 @@ def test_without_opengl_the_page_is_written_and_one_line_tells(run, no_opengl, c
     assert not stale.exists()
 
 
-def test_a_driver_that_crashes_and_a_failure_in_drawing(run, monkeypatch, tmp_path):
+def test_a_driver_that_crashes_and_a_failure_in_drawing(monkeypatch, tmp_path):
+    model = load_body("halfcheetah", "native").sys.mj_model
     monkeypatch.setattr(rendering, "_opengl", lambda: ["egl", "osmesa"])
     script = tmp_path / "movie.py"
     monkeypatch.setattr(rendering.movie, "__file__", str(script))
-    script.write_text("import os; os.abort()")
-    assert "tried MUJOCO_GL=egl, osmesa (" in render_run(run, 0).missing
-    script.write_text("import os, sys; sys.exit('disk full' if os.environ['MUJOCO_GL'] == 'osmesa' else 3)")
-    assert render_run(run, 0).missing == "no mp4: drawing failed (disk full)"
+
+    def missing(program):
+        script.write_text(program)
+        path, reason = write_movie(model, np.zeros((2, model.nq)), DT, tmp_path / "policy_0")
+        assert path is None
+        return reason
+
+    assert "tried MUJOCO_GL=egl, osmesa (" in missing("import os; os.abort()")
+    program = "import os, sys; sys.exit('disk full' if os.environ['MUJOCO_GL'] == 'osmesa' else 3)"
+    assert missing(program) == "no mp4: drawing failed (disk full)"
 
 
 @pytest.mark.parametrize(
@@ -176,9 +183,7 @@ def test_bad_arguments_are_named(folder, capsys, arguments, message):
     assert re.match(f"rmdp-jax: error: {message}", capsys.readouterr().err)
 
 
-def test_a_grid_has_no_body(tmp_path):
-    sizes = Sizes(environments=4, unroll=8, epochs=1, minibatches=1, hidden=(8,))
-    config = TrainConfig(k=2, n=4, transitions=sizes.transitions, evaluation_episodes=2, sizes=sizes)
-    train(*make_tiny(), config, em(2, 4), out=tmp_path / "grid", progress=False)
-    with pytest.raises(ConfigError, match=r"resource_gathering has no body to render; `rmdp-jax report .*grid` draws"):
-        render_run(load_run(tmp_path / "grid", make), 0)
+def test_a_grid_has_no_body(run):
+    grid = run._replace(env=make_tiny()[0])
+    with pytest.raises(ConfigError, match=r"resource_gathering has no body to render; `rmdp-jax report .*cheetah` draws"):
+        render_run(grid, 0)

@@ -11,14 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmdp_jax.envs.resource_gathering import MOVES, cells_of_walk, make_resource_gathering
-from rmdp_jax.envs.resource_gathering_tabular import (
-    _best_split,
-    exact_optimum,
-    group_values,
-    planning_mdp,
-    reachable,
-    shortest_walks,
-)
+from rmdp_jax.envs.resource_gathering_tabular import _best_split, exact_optimum, group_values, planning_mdp, shortest_walks
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.tabular import best_restart, deterministic, discounted, solve, solve_restarts, tabular_mdp
 
@@ -53,10 +46,8 @@ def returns_of(mdp, policies):
     """Returns (p, n) of policies (p, s) by NumPy's linear solver."""
     transition, reward, start, discount = (np.asarray(leaf) for leaf in mdp)
     rows = np.arange(len(start))
-    value = np.linalg.solve(
-        np.eye(len(start)) - discount * transition[rows, policies], reward[:, rows, policies].transpose(1, 2, 0)
-    )
-    return start @ value
+    ahead, pay = discount * transition[rows, policies], reward[:, rows, policies].transpose(1, 2, 0)
+    return start @ np.linalg.solve(np.eye(len(start)) - ahead, pay)
 
 
 def all_policies(shape):
@@ -105,7 +96,7 @@ def bandit(discount=0.5):
     return tabular_mdp(np.ones((1, 3, 1)), np.array([[[1.0, 0, 0]], [[0, 1.0, 0]], [[0.4, 0.4, 0.4]]]), np.ones(1), discount)
 
 
-@pytest.mark.parametrize(("k", "welfare"), [(1, 2 * 1.4 / 3), (2, 2 * 2.4 / 3), (3, 2 * 2.4 / 3)])
+@pytest.mark.parametrize(("k", "welfare"), [(1, 2 * 1.4 / 3), (3, 2 * 2.4 / 3)])
 def test_bandit_by_hand(k, welfare):
     found = solve_restarts(discounted, bandit(), k, jax.random.split(jax.random.key(0), 8))
     assert best_restart(found).welfare[-1] == pytest.approx(welfare, abs=1e-12)
@@ -123,9 +114,8 @@ def test_a_batch_of_mdps_equals_them_one_by_one():
 
 
 def test_a_limit_too_small_is_told():
-    found = solve_restarts(
-        discounted, random_mdp("dense", 3, SHAPES[0], 0.9), 3, jax.random.split(jax.random.key(0), 16), limit=1
-    )
+    keys = jax.random.split(jax.random.key(0), 16)
+    found = solve_restarts(discounted, random_mdp("dense", 3, SHAPES[0], 0.9), 3, keys, limit=1)
     assert not found.fixed.all()
     assert (found.half_steps == 2).all()
 
@@ -155,12 +145,8 @@ P, R, START = np.full((2, 3, 2), 0.5), np.zeros((4, 2, 3)), np.array([0.0, 1.0])
 def test_wrong_mdps_are_refused(arguments, named):
     with pytest.raises(ConfigError, match=named):
         tabular_mdp(*arguments)
-
-
-@pytest.mark.parametrize("k", [0, 4])
-def test_wrong_k_is_refused(k):
-    with pytest.raises(ConfigError, match=f"k = {k}"):
-        solve(discounted(bandit()), k, jax.random.key(0))
+    with pytest.raises(ConfigError, match="k = 4"):
+        solve(discounted(bandit()), 4, jax.random.key(0))
 
 
 @pytest.mark.parametrize(("size", "length"), [(2, 5), (3, None)])
@@ -250,12 +236,11 @@ def test_shortest_walks_of_4x4():
     assert shortest[1 << 14] == 1  # a bump at home
     assert shortest[1 << 13] == 100  # no walk avoids home
     assert ((shortest == 100) == (state == -1)).all()
-    assert len(reachable(2).code) == 10  # by cells seen: none 1, one 2, two 2 x 2, three 3
     with pytest.raises(ConfigError, match="size = 5"):
         exact_optimum(5, 2)
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 5, 8, 16])
+@pytest.mark.parametrize("k", [1, 2, 5, 16])
 def test_data_file_of_4x4(k):
     data = json.loads(resources.files("rmdp_jax.envs").joinpath("data/resource_gathering_4x4.json").read_text())
     entry = data["optimum"][str(k)]

@@ -54,27 +54,21 @@ def welfare_curve(
         axes.axhline(upper_bound, color=INK, linewidth=1.2, linestyle=(0, (5, 3)), label=bound_name, zorder=2)
         _say(axes, f"{bound_name} {upper_bound:.2f}", (0.0, upper_bound), (4, 4), "left", "bottom")
     if final:
-        _mark_final(axes, final, upper_bound, below=final["welfare"] - low > 0.3 * (high - low))
+        share = f"{final['welfare'] / upper_bound:.1%} of the {bound_name}" if upper_bound else ""
+        below = final["welfare"] - low > 0.3 * (high - low)
+        curve = welfare[-1:][np.isfinite(welfare[-1:])].tolist()  # the text keeps clear of it
+        near = (min if below else max)([float(final["welfare"]), *curve])
+        _mark_final(axes, final, near, share, below=below)
     return figure
 
 
-def _mark_final(axes: Axes, final: dict[str, Any], upper_bound: float | None, *, below: bool) -> None:
+def _mark_final(axes: Axes, final: dict[str, Any], near: float, share: str, *, below: bool) -> None:
     x, welfare, error = (float(final.get(name) or 0) for name in _FINAL)
-    axes.errorbar(
-        [x],
-        [welfare],
-        yerr=[error],
-        fmt="D",
-        color=INK,
-        markersize=6,
-        capsize=4,
-        clip_on=False,
-        zorder=5,
-        label="fresh episodes",
-    )
-    share = f", {welfare / upper_bound:.1%} of it" if upper_bound else ""
-    text = f"fresh episodes\n{welfare:.2f} ± {error:.2f}{share}"
-    _say(axes, text, (x, welfare), (0, -14 if below else 14), "right", "top" if below else "bottom")
+    bar: dict[str, Any] = {"elinewidth": 2.5, "clip_on": False, "zorder": 5, "label": "fresh episodes"}
+    axes.errorbar([x], [welfare], yerr=[error], fmt="D", color=INK, markersize=5, **bar)
+    give_or_take = "" if final.get("welfare_standard_error") is None else f" ± {error:.2f}"
+    text = f"fresh episodes\n{welfare:.2f}{give_or_take}\n{share}".strip()
+    _say(axes, text, (x, near), (0, -14 if below else 14), "right", "top" if below else "bottom")
 
 
 _FINAL = ("transitions_per_policy", "welfare", "welfare_standard_error")
@@ -88,8 +82,9 @@ def assignment_history(metrics: Lines) -> Figure:
         metrics: lines of metrics.jsonl; `transitions_per_policy`, `policy_sizes` (k,) and `flips` are read.
     """
     steps, flips = _column(metrics, "transitions_per_policy"), _column(metrics, "flips")
-    sizes = np.array([line["policy_sizes"] for line in metrics], float).reshape(len(metrics), -1)  # (L, k)
-    k, last = sizes.shape[1], sizes[-1] if len(sizes) else np.zeros(0)
+    k = len(metrics[0]["policy_sizes"]) if metrics else 0
+    sizes = np.array([line["policy_sizes"] for line in metrics], float).reshape(len(metrics), k)
+    last = sizes[-1] if len(sizes) else np.zeros(0)
     total = int(flips.sum())
     moves = f"{total:,} move" + ("" if total == 1 else "s")
     alt = f"Sizes of {k} policies over training, at the end {', '.join(f'{x:.0f}' for x in last)}; {moves} in all."
@@ -137,13 +132,16 @@ def speed_history(metrics_transitions: ArrayLike, policy_speed: ArrayLike, targe
     k = speed.shape[1]
     bands = targets if targets.ndim == 3 else targets[..., None].repeat(2, -1)  # (L, k, 2)
     final = bands[-1].mean(-1)
-    order = np.argsort(np.where(np.isfinite(final), final, np.inf), kind="stable")[:_MOST_PANELS]
+    order = np.argsort(np.where(np.isfinite(final), final, np.inf), kind="stable")
+    order = order[np.linspace(0, k - 1, min(k, _MOST_PANELS)).round().astype(int)]
     columns = min(len(order), 5 if len(order) > 4 and len(order) != 6 else 3 if len(order) in (3, 6) else 4)
     rows = -(-len(order) // columns)
     served = ", ".join(f"{speed[-1, j]:.2f}" for j in order)
     figure = new_figure(max(2.1 * columns + 0.5, 4.5), 1.9 * rows + 0.8, f"Speeds of {k} policies, at the end {served} {unit}.")
+    drawn = "band" if targets.ndim == 3 else "dashed, mean"
     more = "" if k <= _MOST_PANELS else f" ({_MOST_PANELS} of {k} policies)"
-    figure.suptitle(f"Speed of each policy and the targets it serves{more}", x=0.01, ha="left", fontsize=10, fontweight="bold")
+    title = f"Speed of each policy (line) and the targets that it serves ({drawn}){more}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     high = np.nanmax(np.concatenate([speed.ravel(), bands.ravel(), [1e-3]]))
     low = np.nanmin(np.concatenate([speed.ravel(), bands.ravel(), [0.0]]))
@@ -164,13 +162,14 @@ def speed_history(metrics_transitions: ArrayLike, policy_speed: ArrayLike, targe
 
 def _draw_speed(axes: Axes, steps: np.ndarray, speed: np.ndarray, bands: np.ndarray, j: int, *, ranged: bool) -> None:
     color = policy_colors(speed.shape[1])[j]
-    axes.plot(steps, np.delete(speed, j, 1), color=RULE, linewidth=0.7, zorder=1)
+    if speed.shape[1] <= 10:
+        axes.plot(steps, np.delete(speed, j, 1), color=RULE, linewidth=0.7, zorder=1)
     if ranged:
         axes.fill_between(steps, *bands[:, j].T, color=color, alpha=0.3, linewidth=0, label="targets of its agents", zorder=2)
     else:
         axes.plot(steps, bands[:, j, 0], color=color, linestyle="--", linewidth=1.4, label="mean target", zorder=2)
     axes.plot(steps, speed[:, j], color=shade(color, -0.25), linewidth=1.8, label="speed", zorder=3)
-    target = f"{bands[-1, j, 0]:.2f} to {bands[-1, j, 1]:.2f}" if ranged else f"{bands[-1, j, 0]:.2f}"
+    target = f"targets {bands[-1, j, 0]:.2f} to {bands[-1, j, 1]:.2f}" if ranged else f"mean target {bands[-1, j, 0]:.2f}"
     detail = f"{speed[-1, j]:.2f} for {target}" if np.isfinite(bands[-1, j]).all() else "serves nobody"
     axes.set_title(f"policy {j}", fontsize=8.5, pad=14)
     axes.annotate(detail, (0, 1), (0, 3), xycoords="axes fraction", textcoords="offset points", fontsize=7.5, color=FAINT)

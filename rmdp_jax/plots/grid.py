@@ -1,11 +1,13 @@
 """The paths that policies walk in Resource Gathering: figure 1 of the paper, drawn so that retraced steps stay readable."""
 
+from textwrap import fill
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Polygon, Rectangle
+from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
 from rmdp_jax.plots.routes import count_bumps, rounded, trace
@@ -82,8 +84,8 @@ def walks_on_grid(positions: ArrayLike, alive: ArrayLike, size: int, assignment:
     panels = len(shown) + (k > 1)
     columns = _columns(panels)
     rows = -(-panels // columns)
-    side = 3.6 if panels == 1 else min(2.3, 13.2 / columns, 13.2 / rows - 0.42)
-    figure = new_figure(side * columns + 0.4, (side + 0.42) * rows + 0.35, _alt(walks, returns))
+    side = 3.6 if panels == 1 else min(2.3, 13.2 / columns, 13.2 / rows - 0.5)
+    figure = new_figure(side * columns + 0.4, (side + 0.5) * rows + 0.75, _alt(walks, returns))
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     scale = Scale(size, side)
     if k > 1:
@@ -110,7 +112,8 @@ def _columns(panels: int) -> int:
 
 def _alt(walks: list[Walk], returns: np.ndarray) -> str:
     lengths = ", ".join(f"{walk.steps}" + ("" if walk.came_home else " (not home)") for walk in walks)
-    return f"Walks of {len(walks)} policies on the grid, steps: {lengths}; mean return of all agents {returns.mean():.1f}."
+    who = "1 policy" if len(walks) == 1 else f"{len(walks)} policies"
+    return f"Walks of {who} on the grid, steps: {lengths}; mean return of all agents {returns.mean():.1f}."
 
 
 def _draw_policy(axes: Axes, j: int, walk: Walk, scale: Scale, labels: np.ndarray, returns: np.ndarray, k: int) -> None:
@@ -122,19 +125,10 @@ def _draw_policy(axes: Axes, j: int, walk: Walk, scale: Scale, labels: np.ndarra
     everyone, own = (np.bincount(x, minlength=size**2) for x in (wanted, wanted[labels == j]))
     for cell in np.flatnonzero(own).tolist():
         row, column = divmod(cell, size)
-        fill = tint(color, 0.4 * (1 - own[cell] / everyone[cell]))
-        hatch = None if (row, column) in visited else "////"
-        axes.add_patch(
-            _square(
-                row,
-                column,
-                facecolor=fill,
-                edgecolor=FAINT if hatch else "white",
-                hatch=hatch,
-                zorder=1,
-                gid=hatch and "missed",
-            )
-        )
+        look: dict[str, Any] = {"facecolor": tint(color, 0.4 * (1 - own[cell] / everyone[cell])), "edgecolor": "white"}
+        if not walk.came_home or (row, column) not in visited:
+            look |= {"edgecolor": FAINT, "hatch": "////", "gid": "missed"}
+        axes.add_patch(_square(row, column, zorder=1, **look))
     _draw_route(axes, walk, deep(color), scale)
     _draw_home(axes, size)
     number = int(own.sum())
@@ -189,29 +183,18 @@ def _draw_route(axes: Axes, walk: Walk, color: str, scale: Scale) -> None:
     """The walk as a line with an arrow a step, a cross where a walk ended that never came home, a turn where it bumped."""
     route = trace(walk.cells)
     thick = scale.line_width
-    style = "-" if walk.came_home else (0, (3, 1.4))
     if len(route.corners) > 1:
-        line = PathPatch(rounded(route.corners), facecolor="none", edgecolor=color, linewidth=thick, linestyle=style)
-        line.set(zorder=3, capstyle="round" if walk.came_home else "butt", joinstyle="round", gid="walk")
+        line = PathPatch(rounded(route.corners), facecolor="none", edgecolor=color, linewidth=thick)
+        line.set(zorder=3, capstyle="round", joinstyle="round", gid="walk")
         axes.add_patch(line)
     for turn, direction in ((0, (0, -1)), (90, (-1, 0)), (180, (0, 1)), (270, (1, 0))):
         middles = route.middles[(route.directions == direction).all(1)]
-        axes.scatter(
-            middles[:, 0], middles[:, 1], s=(3.2 * thick) ** 2, marker=(3, 0, turn), color=color, linewidths=0, zorder=4
-        )
+        x, y = middles.T
+        axes.scatter(x, y, s=(3.6 * thick) ** 2, marker=(3, 0, turn), color=color, linewidths=0, zorder=4)
     for (row, column), times in count_bumps(walk.cells).items():
         text = "↻" + (str(times) if times > 1 else "")
-        axes.text(
-            column + 0.46,
-            row + 0.47,
-            text,
-            color=color,
-            fontsize=scale.type_size,
-            ha="right",
-            va="bottom",
-            zorder=5,
-            gid="bump",
-        )
+        mark = axes.text(column + 0.46, row + 0.47, text, color=color, fontsize=scale.type_size, ha="right", va="bottom")
+        mark.set(zorder=5, gid="bump", path_effects=[withStroke(linewidth=2, foreground="white")])
     if not walk.came_home:
         end = route.corners[-1]
         for width, ink in ((4.5, "white"), (2.2, ALARM)):
@@ -233,8 +216,9 @@ def _label_sides(axes: Axes, size: int) -> None:
 
 def _legend(figure: Figure, k: int, shown: int) -> str:
     """What the marks in the picture mean; only those that occur."""
-    marks = {"home": "House: home.", "walk": "Lines keep right.", "bump": "↻: bumps into a wall."}
-    marks |= {"missed": "Hatched: never visited.", "lost": "Cross: never came home."}
+    marks = {"home": "House: home.", "walk": "Lines keep to the right of their direction.", "bump": "↻: bumps into a wall."}
+    marks |= {"missed": "Hatched: not served on this walk.", "lost": "Cross: never came home."}
     found = {artist.get_gid() for axes in figure.axes for artist in (*axes.patches, *axes.lines, *axes.texts)}
     more = [f"Only the {shown} policies that serve most." if shown < k else ""]
-    return " ".join(["Filled: cells of the agents served.", *(text for gid, text in marks.items() if gid in found), *more])
+    text = " ".join(["Filled: cells of the agents served.", *(text for gid, text in marks.items() if gid in found), *more])
+    return fill(text, round(14 * figure.get_size_inches()[0]))

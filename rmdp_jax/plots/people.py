@@ -1,13 +1,15 @@
 """How good it is for everyone: the k x n returns as a map, and the n agents from worst to best served."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from numpy.typing import ArrayLike
 
-from rmdp_jax.plots.style import FAINT, INK, agents_word, new_figure, policy_colors, styled
+from rmdp_jax.plots.style import FAINT, INK, agents_word, ink_on, new_figure, policy_colors, styled
 
 _MOST_COLUMNS = 400  # of the map; beyond it neighbours of the same policy are averaged
 _WORTH_MOVING = 0.5  # reference units: what another policy must pay more to be marked
@@ -31,7 +33,7 @@ def utility_matrix(utility: ArrayLike, assignment: ArrayLike) -> Figure:
     values, edges, owners = _bin_columns(utility[:, order], labels[order])
     own = utility[labels, np.arange(n)].mean()
     alt = f"Returns of {agents_word(n)} under {k} policies; under their own policy the mean is {own:.1f}."
-    figure = new_figure(8.4, min(2.0 + max(0.32 if k <= _MOST_NAMED else 0.15, 0.15) * k, 10.0), alt)
+    figure = new_figure(8.4, min(2.0 + (0.32 if k <= _MOST_NAMED else 0.15) * k, 10.0), alt)
     bar, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, max(k * 2, 10)))
     mesh = axes.pcolormesh(
         edges, np.arange(k + 1) - 0.5, values, cmap="cividis", vmin=min(0.0, np.nanmin(values)), rasterized=True
@@ -65,14 +67,21 @@ def _draw_owners(axes: Axes, edges: np.ndarray, owners: np.ndarray, k: int) -> N
     colors = ListedColormap(policy_colors(k))
     axes.pcolormesh(edges, [0, 1], owners[None], cmap=colors, vmin=-0.5, vmax=k - 0.5, rasterized=True)
     axes.set_axis_off()
+    for j, color in enumerate(policy_colors(k)):
+        mine = np.flatnonzero(owners == j)
+        if k <= _MOST_NAMED and len(mine) and edges[mine[-1] + 1] - edges[mine[0]] > 0.02 * edges[-1]:
+            middle = (edges[mine[0]] + edges[mine[-1] + 1]) / 2
+            axes.text(middle, 0.45, str(j), color=ink_on(color), fontsize=7.5, ha="center", va="center")
 
 
 def _frame_groups(axes: Axes, sizes: np.ndarray) -> None:
     begins = np.cumsum(sizes) - sizes
+    thick = 2.0 if len(sizes) <= _MOST_NAMED else 1.0
     for j, (color, begin, size) in enumerate(zip(policy_colors(len(sizes)), begins, sizes, strict=True)):
         if size:
-            for edge, width in (("white", 3.4), (color, 2.0)):
-                axes.add_patch(Rectangle((begin, j - 0.5), size, 1, fill=False, edgecolor=edge, linewidth=width, zorder=3))
+            for edge, width in (("white", 1.7 * thick), (color, thick)):
+                frame = Rectangle((begin, j - 0.5), size, 1, fill=False, edgecolor=edge, linewidth=width, zorder=3)
+                axes.add_patch(frame).set_clip_on(False)
 
 
 def _mark_better(axes: Axes, values: np.ndarray, edges: np.ndarray, owners: np.ndarray) -> None:
@@ -103,12 +112,23 @@ def agent_distribution(utility: ArrayLike, assignment: ArrayLike) -> Figure:
     figure = new_figure(7.6, 4.0, alt)
     axes = figure.add_subplot(title="How good it is for everyone", ylabel="return (0 to 100)")
     axes.set(xlim=(0.5 - 0.01 * n, n + 0.5), ylim=(min(0.0, 1.1 * own[0]), 112), xlabel="agents, from worst to best served")
-    gap = 0.12 if n <= 100 else 0.0
+    gap, named = 0.12 if n <= 100 else 0.0, k <= _MOST_NAMED  # stripes of more than 20 colours would tell nothing
     for j, color in enumerate(policy_colors(k)):
         mine = np.flatnonzero(labels == j)
-        axes.bar(mine + 1, own[mine], 1 - gap, color=color, label=f"policy {j}: {agents_word(len(mine))}", zorder=2)
+        axes.bar(mine + 1, own[mine], 1 - gap, color=color if named else FAINT, zorder=2)
     axes.axvspan(0.5, tenth + 0.5, color=FAINT, alpha=0.22, linewidth=0, zorder=1)
-    for height, text, style in ((100.0, "best possible 100", (0, (5, 3))), (mean, f"mean {mean:.1f}", "-")):
-        axes.axhline(height, color=INK, linewidth=1.2, linestyle=style, zorder=3)
-        axes.annotate(text, (n + 0.5, height), (-2, 3), textcoords="offset points", ha="right", va="bottom", fontsize=8.5)
+    axes.annotate(f"worst-served tenth: mean {worst:.1f}", (0.5, 106), (3, 0), textcoords="offset points", va="center")
+    _draw_level(axes, 100.0, "best\npossible", "bottom", (0, (5, 3)))
+    _draw_level(axes, mean, f"mean {mean:.1f}", "top" if mean > 90 else "center", "-")
+    if named:
+        sizes = np.bincount(labels, minlength=k).tolist()
+        entries = enumerate(zip(policy_colors(k), sizes, strict=True))
+        handles = [Patch(color=color, label=f"policy {j}: {agents_word(size)}") for j, (color, size) in entries]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(k, 5), handlelength=1)
     return figure
+
+
+def _draw_level(axes: Axes, height: float, text: str, va: str, style: Any) -> None:
+    """A line across, named to its right."""
+    axes.axhline(height, color=INK, linewidth=1.2, linestyle=style, zorder=3)
+    axes.annotate(text, (1.01, height), xycoords=("axes fraction", "data"), va=va, annotation_clip=False)

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
 
 P = ParamSpec("P")
@@ -29,7 +30,8 @@ _HUES = (
 )
 _SHADES = (0.0, 0.45, -0.35, 0.68, -0.6)  # of the first ten policies, the next ten, ...; to white above 0, to black below
 
-_LOOK: dict[str, Any] = {
+# Reading the backend of rcParams would load pyplot, so it is the one setting left as it is.
+_LOOK: Any = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"} | {
     "font.size": 9,
     "text.color": INK,
     "axes.titlesize": 10,
@@ -98,8 +100,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
     @wraps(draw)
     def within(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        look: dict[Any, Any] = {**matplotlib.rcParamsDefault, **_LOOK, "backend": matplotlib.rcParams["backend"]}
-        with matplotlib.rc_context(look):
+        with matplotlib.rc_context(_LOOK):
             return draw(*args, **kwargs)
 
     return within
@@ -107,7 +108,8 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 def new_figure(width: float, height: float, alt: str) -> Figure:
     """An empty figure of so many inches (14 at the most), described by the sentence `alt`."""
-    figure = Figure(figsize=(min(width, MOST_INCHES), min(height, MOST_INCHES)), layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+    figure = Figure(figsize=(min(width, MOST_INCHES), min(height, MOST_INCHES)), layout=layout)
     figure.set_label(alt)
     return figure
 

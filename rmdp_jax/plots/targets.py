@@ -1,7 +1,5 @@
 """Who wants which speed and gets it from whom: figures 4 and 5 of the paper, with a line a policy underneath."""
 
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -53,13 +51,13 @@ def target_histogram(
     above.grid(axis="y")
     above.tick_params(labelbottom=True)
     speeds = None if policy_speeds is None else np.asarray(policy_speeds, float)
-    _draw_rows(below, targets, labels, order, speeds, unit, small=k > 20)
+    _draw_rows(below, targets, labels, order, speeds, small=k > 20)
     below.set_xlabel(f"target speed ({unit})" + ("" if speeds is None else "; diamonds: mean speed of the policy"))
     return figure
 
 
 def _draw_rows(
-    axes: Axes, targets: np.ndarray, labels: np.ndarray, order: list[int], speeds: np.ndarray | None, unit: str, *, small: bool
+    axes: Axes, targets: np.ndarray, labels: np.ndarray, order: list[int], speeds: np.ndarray | None, *, small: bool
 ) -> None:
     colors = policy_colors(len(order))
     names = []
@@ -70,8 +68,8 @@ def _draw_rows(
             axes.plot([own.min(), own.max()], [row, row], color=color, alpha=0.35, linewidth=3 if small else 6, zorder=1)
         axes.plot(own, np.full(len(own), row), "|", color=color, markersize=5 if small else 9, markeredgewidth=1.1, zorder=2)
         if speeds is not None and np.isfinite(speeds[j]):
-            diamond: dict[str, Any] = {"markersize": 4 if small else 6.5, "markeredgecolor": "white", "markeredgewidth": 0.7}
-            axes.plot([speeds[j]], [row], "D", color=INK, **diamond, zorder=3)
+            (diamond,) = axes.plot([speeds[j]], [row], "D", color=INK, markersize=4 if small else 6.5, zorder=3)
+            diamond.set(markeredgecolor="white", markeredgewidth=0.7)
         count = f"{agents_word(len(own))}, mean {own.mean():.2f}" if len(own) else "no agents"
         names.append(f"{j}: {len(own)}" if small else f"policy {j}: {count}")
     axes.set_yticks(range(len(order)), names, fontsize=5.5 if small else 8)

@@ -156,3 +156,13 @@ def test_e_step_by_hand(utility, labels, expected):
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_first_assignments_made_by_functions_are_checked_too():
+    with pytest.raises(ConfigError, match=r"labels name policies \[0\]"):
+        em(2, 3, first=lambda key, k, n: jnp.zeros(n, jnp.int32))
+
+
+def test_the_e_step_ends_even_where_a_policy_had_no_agent():
+    labels = best_policies(jnp.array([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]), jnp.zeros(3, jnp.int32))
+    assert labels.tolist() == [0, 0, 0]  # nobody to call back
