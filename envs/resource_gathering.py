@@ -9,7 +9,7 @@ nothing. Source: Ivanov & Ben-Porat, AAAI 2024.
 import json
 from functools import cache
 from importlib import resources
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +18,7 @@ from rmdp_jax.env import Env, EnvSpec, Population, Step
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.types import Array, Key
 
+SOLVED_SIZES = (3, 4, 5)  # grids whose optimum is known, see data/
 MOVES = "UDLR"  # the letters of actions 0, 1, 2, 3, as in the file of optimal walks
 _DELTAS = np.array([[-1, 0], [1, 0], [0, -1], [0, 1]], np.int32)
 
@@ -93,10 +94,15 @@ def make_resource_gathering(
         finite_horizon=True,  # a cut walk pays nothing, so looking past the cut would teach to wander for ever
     )
     agents = jnp.arange(n, dtype=jnp.int32) % cells
-    exact = size == 5 and length == 40
-    bound = (lambda k: optimum(k)["welfare"]) if exact else (lambda k: None)
-    groups = (lambda k: _optimal_groups(k)[np.arange(n) % cells]) if exact else None
-    return Env(spec, reset, step), Population(agents, reward, bound, groups)
+    env = Env(spec, reset, step)
+    if size not in SOLVED_SIZES or length != 40:
+        return env, Population(agents, reward)
+    return env, Population(
+        agents,
+        reward,
+        upper_bound=lambda k: optimum(k, size)["welfare"],
+        oracle_groups=lambda k: _optimal_groups(k, size)[np.arange(n) % cells],
+    )
 
 
 def _check(n: int | None, size: int, episode_length: int | None) -> tuple[int, int, int]:
@@ -117,18 +123,19 @@ def _check(n: int | None, size: int, episode_length: int | None) -> tuple[int, i
     return cells, n, length
 
 
-@cache
-def _table() -> dict:
-    text = resources.files("rmdp_jax.envs").joinpath("data/resource_gathering_5x5.json").read_text()
-    return json.loads(text)["optimum"]
+def optimum(k: int, size: int = 5) -> dict[str, Any]:
+    """The proved optimum of k policies on a grid of `SOLVED_SIZES`, cut at 40 steps.
 
-
-def optimum(k: int) -> dict:
-    """The proved optimum of k policies on the 5x5 grid: `welfare` in returns (0..1), `walks` as strings of `MOVES`.
-
-    More than 25 policies serve nobody better than 25 do.
+    Returns:
+        `welfare` in returns (0..1) and `walks`, strings of `MOVES`. More policies than cells serve nobody better.
     """
-    return _table()[str(min(k, 25))]
+    return _table(size)[str(min(k, size * size))]
+
+
+@cache
+def _table(size: int) -> dict[str, Any]:
+    text = resources.files("rmdp_jax.envs").joinpath(f"data/resource_gathering_{size}x{size}.json").read_text()
+    return json.loads(text)["optimum"]
 
 
 def cells_of_walk(walk: str, size: int = 5) -> list[tuple[int, int]]:
@@ -142,11 +149,11 @@ def cells_of_walk(walk: str, size: int = 5) -> list[tuple[int, int]]:
     return cells
 
 
-def _optimal_groups(k: int) -> np.ndarray:
-    """Walk that pays each cell most, (25,) int32: every group of the proved optimum is served by its own walk."""
-    walks = optimum(k)["walks"]
-    pays = np.zeros((len(walks), 25))
+def _optimal_groups(k: int, size: int) -> np.ndarray:
+    """Walk that pays each cell most, (cells,) int32: every group of the proved optimum is served by its own walk."""
+    walks = optimum(k, size)["walks"]
+    pays = np.zeros((len(walks), size * size))
     for j, walk in enumerate(walks):
-        for row, column in cells_of_walk(walk):
-            pays[j, row * 5 + column] = 1 - len(walk) / 100
+        for row, column in cells_of_walk(walk, size):
+            pays[j, row * size + column] = 1 - len(walk) / 100
     return pays.argmax(0).astype(np.int32)

@@ -82,11 +82,6 @@ def test_upper_bound_is_the_proved_table():
     assert population.upper_bound(40) == population.upper_bound(25)
 
 
-def test_other_grids_have_no_proved_bound():
-    assert make("resource_gathering", size=4)[1].upper_bound(2) is None
-    assert make("resource_gathering", episode_length=30)[1].upper_bound(2) is None
-
-
 @pytest.mark.parametrize("move", "UDLR")
 def test_a_bump_at_home_ends_it_at_once(replay, move):
     rewards, terminated, _, obs = replay(move)
@@ -165,3 +160,22 @@ def test_bad_options_are_named(options, message):
 def test_unknown_env_suggests_the_nearest():
     with pytest.raises(ConfigError, match="env = 'resource_gatherin' is not known; did you mean 'resource_gathering'"):
         make("resource_gatherin")
+
+
+@pytest.mark.parametrize(("size", "k", "welfare"), [(3, 2, 0.94), (4, 2, 0.91), (4, 4, 0.93), (4, 99, 0.949375)])
+def test_smaller_grids_have_a_proved_optimum_too(size, k, welfare):
+    _, population = make("resource_gathering", size=size)
+    assert population.upper_bound(k) == pytest.approx(welfare, abs=1e-9)
+    groups = population.oracle_groups(k)
+    pays = np.zeros((groups.max() + 1, size * size))
+    for j, walk in enumerate(optimum(k, size)["walks"]):
+        for row, column in cells_of_walk(walk, size):
+            pays[j, size * row + column] = 1 - len(walk) / 100
+    assert pays[groups, np.arange(size * size)].mean() == pytest.approx(welfare, abs=1e-9)
+
+
+@pytest.mark.parametrize("options", [{"size": 6}, {"size": 5, "episode_length": 30}])
+def test_a_grid_nobody_has_solved_has_no_bound(options):
+    _, population = make("resource_gathering", **options)
+    assert population.upper_bound(2) is None
+    assert population.oracle_groups is None

@@ -47,7 +47,7 @@ def welfare_curve(
     transitions_axis(axes, ends)
     axes.grid(axis="y")
     shown = np.concatenate([welfare[np.isfinite(welfare)], [x for x in (upper_bound, final and final["welfare"]) if x]])
-    low, high = min(shown.min(initial=0.0), 0.0), max(shown.max(initial=0.0), 1e-3)
+    low, high = min(shown.min(initial=0.0), 0.0), shown.max(initial=0.0) or 100.0
     axes.set_ylim(low, low + 1.14 * (high - low))
     axes.plot(steps, welfare, color=policy_colors(1)[0], linewidth=2, label="running estimate", zorder=3)
     if upper_bound is not None:
@@ -137,7 +137,7 @@ def speed_history(metrics_transitions: ArrayLike, policy_speed: ArrayLike, targe
     columns = min(len(order), 5 if len(order) > 4 and len(order) != 6 else 3 if len(order) in (3, 6) else 4)
     rows = -(-len(order) // columns)
     served = ", ".join(f"{speed[-1, j]:.2f}" for j in order)
-    figure = new_figure(max(2.1 * columns + 0.5, 4.5), 1.9 * rows + 0.8, f"Speeds of {k} policies, at the end {served} {unit}.")
+    figure = new_figure(max(2.1 * columns + 0.5, 6.2), 1.9 * rows + 0.8, f"Speeds of {k} policies, at the end {served} {unit}.")
     drawn = "band" if targets.ndim == 3 else "dashed, mean"
     more = "" if k <= _MOST_PANELS else f" ({_MOST_PANELS} of {k} policies)"
     title = f"Speed of each policy (line) and the targets that it serves ({drawn}){more}"
@@ -168,7 +168,15 @@ def _draw_speed(axes: Axes, steps: np.ndarray, speed: np.ndarray, bands: np.ndar
         axes.fill_between(steps, *bands[:, j].T, color=color, alpha=0.3, linewidth=0, label="targets of its agents", zorder=2)
     else:
         axes.plot(steps, bands[:, j, 0], color=color, linestyle="--", linewidth=1.4, label="mean target", zorder=2)
-    axes.plot(steps, speed[:, j], color=shade(color, -0.25), linewidth=1.8, label="speed", zorder=3)
+    axes.plot(
+        steps,
+        speed[:, j],
+        color=shade(color, -0.25),
+        linewidth=1.8,
+        label="speed",
+        zorder=3,
+        marker="o" if len(steps) == 1 else "",
+    )
     target = f"targets {bands[-1, j, 0]:.2f} to {bands[-1, j, 1]:.2f}" if ranged else f"mean target {bands[-1, j, 0]:.2f}"
     detail = f"{speed[-1, j]:.2f} for {target}" if np.isfinite(bands[-1, j]).all() else "serves nobody"
     axes.set_title(f"policy {j}", fontsize=8.5, pad=14)

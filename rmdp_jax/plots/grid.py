@@ -85,7 +85,7 @@ def walks_on_grid(positions: ArrayLike, alive: ArrayLike, size: int, assignment:
     columns = _columns(panels)
     rows = -(-panels // columns)
     side = 3.6 if panels == 1 else min(2.3, 13.2 / columns, 13.2 / rows - 0.5)
-    figure = new_figure(side * columns + 0.4, (side + 0.5) * rows + 0.75, _alt(walks, returns))
+    figure = new_figure(side * columns + 0.4, (side + 0.5) * rows + 0.6, _alt(walks, returns))
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     scale = Scale(size, side)
     if k > 1:
@@ -134,8 +134,8 @@ def _draw_policy(axes: Axes, j: int, walk: Walk, scale: Scale, labels: np.ndarra
     number = int(own.sum())
     steps = f"{walk.steps} step" + ("" if walk.steps == 1 else "s")
     mean = f", mean {returns[labels == j].mean():.1f}" if number else ""
-    what = steps if walk.came_home else f"not home in {steps}"
-    _title(axes, f"policy {j}", f"{what}, {agents_word(number)}{mean}", INK if walk.came_home else ALARM)
+    title = f"policy {j}" if walk.came_home else f"policy {j}: not home"
+    _title(axes, title, f"{steps}, {agents_word(number)}{mean}", INK if walk.came_home else ALARM)
 
 
 def _draw_everyone(axes: Axes, scale: Scale, labels: np.ndarray, returns: np.ndarray, k: int) -> None:
@@ -147,8 +147,9 @@ def _draw_everyone(axes: Axes, scale: Scale, labels: np.ndarray, returns: np.nda
         counts = np.bincount(labels[cell :: size**2], minlength=k)
         servers = np.flatnonzero(counts)
         widths = counts[servers] / counts.sum()
+        edge = "white" if len(servers) < 5 else "none"
         for j, left, width in zip(servers.tolist(), np.cumsum(widths) - widths, widths, strict=True):
-            axes.add_patch(_square(row, column, left, width, facecolor=colors[j], edgecolor="white", zorder=1))
+            axes.add_patch(_square(row, column, left, width, facecolor=colors[j], edgecolor=edge, zorder=1))
             if width > 0.3:
                 x = column - 0.5 + left + width / 2
                 axes.text(x, row, str(j), color=ink_on(colors[j]), fontsize=scale.type_size, ha="center", va="center")
@@ -203,7 +204,10 @@ def _draw_route(axes: Axes, walk: Walk, color: str, scale: Scale) -> None:
 
 def _title(axes: Axes, title: str, detail: str, color: str) -> None:
     axes.set_title(title, fontsize=9, pad=14, color=color)
-    axes.annotate(detail, (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", fontsize=7.5, color=color)
+    text = axes.annotate(
+        detail, (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", fontsize=7.5, color=color
+    )
+    text.set_in_layout(False)  # long words shall not make the grid small
 
 
 def _label_sides(axes: Axes, size: int) -> None:

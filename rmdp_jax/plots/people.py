@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from rmdp_jax.plots.style import FAINT, INK, agents_word, ink_on, new_figure, policy_colors, styled
@@ -35,9 +36,8 @@ def utility_matrix(utility: ArrayLike, assignment: ArrayLike) -> Figure:
     alt = f"Returns of {agents_word(n)} under {k} policies; under their own policy the mean is {own:.1f}."
     figure = new_figure(8.4, min(2.0 + (0.32 if k <= _MOST_NAMED else 0.15) * k, 10.0), alt)
     bar, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, max(k * 2, 10)))
-    mesh = axes.pcolormesh(
-        edges, np.arange(k + 1) - 0.5, values, cmap="cividis", vmin=min(0.0, np.nanmin(values)), rasterized=True
-    )
+    low, high = min(0.0, np.nanmin(values)), max(1.0, np.nanmax(values))
+    mesh = axes.pcolormesh(edges, np.arange(k + 1) - 0.5, values, cmap="cividis", vmin=low, vmax=high, rasterized=True)
     figure.colorbar(mesh, ax=[bar, axes], label="return (0 to 100)", pad=0.015, aspect=30).outline.set_visible(False)
     _draw_owners(bar, edges, owners, k)
     _frame_groups(axes, np.bincount(labels, minlength=k))
@@ -112,6 +112,7 @@ def agent_distribution(utility: ArrayLike, assignment: ArrayLike) -> Figure:
     figure = new_figure(7.6, 4.0, alt)
     axes = figure.add_subplot(title="How good it is for everyone", ylabel="return (0 to 100)")
     axes.set(xlim=(0.5 - 0.01 * n, n + 0.5), ylim=(min(0.0, 1.1 * own[0]), 112), xlabel="agents, from worst to best served")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     gap, named = 0.12 if n <= 100 else 0.0, k <= _MOST_NAMED  # stripes of more than 20 colours would tell nothing
     for j, color in enumerate(policy_colors(k)):
         mine = np.flatnonzero(labels == j)
