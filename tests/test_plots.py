@@ -1,10 +1,17 @@
+import subprocess
+import sys
+
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import same_color, to_rgb
+from PIL import Image
 
 from rmdp_jax import plots
 from rmdp_jax.envs.resource_gathering import cells_of_walk, optimum
+from rmdp_jax.plots.routes import count_bumps, trace
+from rmdp_jax.plots.style import count_transitions, deep
 
 
 def metrics(k=3, lines=5):
@@ -51,11 +58,39 @@ def test_welfare_curve_has_the_bound_dashed_and_numbered():
     assert not [line for line in without.axes[0].lines if line.get_linestyle() == "--"]
 
 
+def test_welfare_curve_shows_fresh_episodes_with_their_standard_error():
+    final = {"transitions_per_policy": 5000, "welfare": 42.0, "welfare_standard_error": 0.5}
+    figure = plots.welfare_curve(metrics(), 84.0, final, bound_name="proved optimum")
+    (axes,) = figure.axes
+    (errors,) = axes.containers[0].lines[2]
+    assert errors.get_segments()[0].tolist() == [[5000, 41.5], [5000, 42.5]]
+    assert "42.00 ± 0.50\n50.0% of the proved optimum" in texts(figure)
+    unknown = plots.welfare_curve(
+        [{"transitions_per_policy": 9, "welfare": None}], None, {**final, "welfare_standard_error": None}
+    )
+    assert "42.00" in texts(unknown)
+    assert "±" not in texts(unknown)
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0"), (100_000, "100k"), (1_500_000, "1.5M"), (2_000_000, "2M")])
+def test_transitions_are_counted_in_thousands_and_millions(number, text):
+    assert count_transitions(number) == text
+
+
 def test_assignment_history_names_the_last_sizes_and_counts_moves():
     said = texts(plots.assignment_history(metrics()))
     assert "policy 0: 6" in said
     assert "policy 2: 2" in said
     assert "10 moves" in said
+
+
+def test_assignment_history_stacks_to_n_in_the_colors_of_the_policies():
+    above, below = plots.assignment_history(metrics()).axes
+    bands = [band for band in above.collections if isinstance(band, PolyCollection)]
+    for color, band in zip(plots.policy_colors(3), bands, strict=True):
+        assert same_color(band.get_facecolor()[0][:3], color)
+    assert max(band.get_paths()[0].vertices[:, 1].max() for band in bands) == 12
+    assert below.collections[0].get_paths()[0].vertices[:, 1].max() == 4  # the most flips in one line
 
 
 @pytest.mark.parametrize("k", [1, 2, 5, 10])
@@ -96,7 +131,7 @@ def test_speed_history_tells_speed_and_targets():
     speed = np.stack([np.linspace(0, 1, 4), np.linspace(0, 2, 4)], 1)
     ranges = np.tile([[[0.5, 1.5], [np.nan, np.nan]]], (4, 1, 1))
     said = texts(plots.speed_history([1, 2, 3, 4], speed, ranges))
-    assert "1.00 for 0.50 to 1.50" in said
+    assert "1.00 for targets 0.50 to 1.50" in said
     assert "serves nobody" in said
 
 
@@ -113,6 +148,108 @@ def test_people_see_their_own_return():
     assert set(columns[2:]) == {(10, 80), (0, 0)}
 
 
+def test_the_worst_tenth_and_the_best_possible_are_marked():
+    own = np.arange(20.0) * 5
+    utility = np.stack([own, np.zeros(20)])
+    figure = plots.agent_distribution(utility, np.zeros(20, int))
+    (axes,) = figure.axes
+    assert "worst-served tenth: mean 2.5" in texts(figure)  # of 0 and 5
+    assert sorted({line.get_ydata()[0] for line in axes.lines}) == [47.5, 100.0]
+    heights = [bar.get_height() for bars in axes.containers for bar in bars]
+    assert heights == own.tolist()
+
+
+def test_utility_matrix_frames_groups_and_marks_who_should_move():
+    utility = np.array([[90.0, 10.0, 50.0], [20.0, 80.0, 60.0]])
+    _, axes, _ = plots.utility_matrix(utility, [0, 1, 0]).axes
+    frames = {(patch.get_x(), patch.get_y(), patch.get_width()) for patch in axes.patches}
+    assert frames == {(0, -0.5, 2), (2, 0.5, 1)}
+    dots = axes.collections[-1].get_offsets().tolist()
+    assert dots == [[1.5, 1]]  # the second agent of policy 0 would get 10 more from policy 1
+
+
+def test_utility_matrix_of_many_agents_averages_within_a_policy_only():
+    n = 1000
+    assignment = np.arange(n) % 3
+    utility = np.tile(assignment * 10.0, (3, 1))
+    strip, axes, _ = plots.utility_matrix(utility, assignment).axes
+    values, owners = np.asarray(axes.collections[0].get_array()), np.asarray(strip.collections[0].get_array())[0]
+    assert 300 < values.shape[1] <= 402
+    np.testing.assert_allclose(values, np.tile(owners * 10.0, (3, 1)))
+
+
+def test_out_and_back_lie_side_by_side_and_a_second_pass_further_out():
+    once = trace(np.array([[4, 2], [3, 2], [4, 2]]))
+    np.testing.assert_allclose(once.middles[:, 0] - 2, [0.075, -0.075])  # keeps right: up on the right, down on the left
+    twice = trace(np.array([[4, 2], [3, 2], [4, 2], [3, 2], [4, 2]]))
+    assert len(np.unique(twice.middles.round(6), axis=0)) == 4
+    assert np.abs(twice.corners - [2, 3.5]).max() < 1.0  # stays within the two cells
+
+
+def test_bumps_are_counted_where_they_happen():
+    cells = np.array([[4, 2], [4, 1], [4, 1], [4, 1], [3, 1]])
+    assert count_bumps(cells) == {(4, 1): 2}
+    assert len(trace(cells).middles) == 2
+    still = trace(np.array([[4, 2], [4, 2]]))
+    assert still.corners.tolist() == [[2, 4]]
+
+
+def test_unserved_cells_are_hatched_and_everyones_colored():
+    positions, alive, assignment, returns = optimal_walks(2)
+    everyone, *panels = plots.walks_on_grid(positions, alive, 5, assignment, returns).axes
+    assert not [patch for axes in panels for patch in axes.patches if patch.get_hatch()]
+    cells = everyone.patches[1:26]  # the first is the ground
+    colors = plots.policy_colors(2)
+    assert all(same_color(cell.get_facecolor(), colors[j]) for cell, j in zip(cells, assignment, strict=True))
+    swapped = plots.walks_on_grid(positions, alive, 5, 1 - assignment, returns).axes[1:]
+    assert [patch for axes in swapped for patch in axes.patches if patch.get_hatch()]
+
+
+def test_more_policies_than_panels_are_told():
+    positions, alive = np.tile(optimal_walks(1)[0], (30, 1, 1)), np.tile(optimal_walks(1)[1], (30, 1))
+    figure = plots.walks_on_grid(positions, alive, 5, np.arange(50) % 30, np.zeros(50))
+    assert "Only the 25 policies" in figure.get_supxlabel()
+    assert max(figure.get_size_inches()) <= 14
+
+
+def test_a_policy_has_its_color_in_every_picture():
+    color = plots.policy_colors(2)[1]
+    walks = plots.walks_on_grid(*optimal_walks(2)[:2], 5, *optimal_walks(2)[2:])
+    lines = [patch for axes in walks.axes for patch in axes.patches if patch.get_gid() == "walk"]
+    assert same_color(lines[1].get_edgecolor(), deep(color))
+    above, _ = plots.target_histogram([1.0, 2.0, 3.0], [1, 1, 0], 2, (0.0, 4.0)).axes
+    left = {patch.get_facecolor() for patch in above.patches if patch.get_height() > 0 and patch.get_x() < 2.5}
+    assert left == {(*to_rgb(color), 1.0)}
+        (*to_rgb(color), 1.0)
+    }
+    (people,) = plots.agent_distribution(np.ones((2, 3)), [1, 1, 1]).axes
+    assert all(same_color(bar.get_facecolor(), color) for bars in people.containers for bar in bars)
+    (_, panel) = plots.speed_history([1, 2], np.ones((2, 2)), np.array([[[0, 1], [2, 3]]] * 2)).axes
+    assert same_color(panel.collections[0].get_facecolor()[0][:3], color)
+
+
+# Machado et al. 2009, severity 1, on linear RGB; the identity for normal eyes.
+EYES = {
+    "normal": np.eye(3),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+LMS = np.array([[0.412221, 0.536333, 0.051446], [0.211903, 0.680700, 0.107397], [0.088302, 0.281719, 0.629979]])
+LAB = np.array([[0.210454, 0.793618, -0.004072], [1.977998, -2.428592, 0.450594], [0.025904, 0.782772, -0.808676]])
+
+
+@pytest.mark.parametrize("eyes", EYES)
+def test_ten_colors_can_be_told_apart_by_all_eyes(eyes):
+    rgb = np.array([to_rgb(color) for color in plots.policy_colors(10)])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.array(EYES[eyes]).T, 0, 1)
+    oklab = np.cbrt(seen @ LMS.T) @ LAB.T
+    apart = 100 * np.linalg.norm(oklab[:, None] - oklab[None], axis=-1) + 99 * np.eye(10)
+    assert apart.min() > 11
+    assert apart[:3, :3].min() > 24
+
+
 def test_a_policy_keeps_its_color_and_neighbours_differ():
     assert plots.policy_colors(10)[:3] == plots.policy_colors(3)
     colors = np.array([to_rgb(color) for color in plots.policy_colors(50)])
@@ -126,3 +263,21 @@ def test_pictures_are_saved_and_settings_left_alone(tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
     assert path.stat().st_size < 500_000
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_saved_picture_is_bounded_and_described(tmp_path):
+    figure = plots.assignment_history(metrics())
+    figure.set_size_inches(100, 4)
+    with Image.open(plots.save(figure, tmp_path / "new" / "picture.png")) as image:
+        assert image.size == (2100, 600)
+        assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
+        assert image.info["Description"] == "Sizes of 3 policies over training, at the end 6, 4, 2; 10 moves in all."
+
+
+def test_drawing_does_not_load_pyplot(tmp_path):
+    code = (
+        "import sys; from rmdp_jax import plots; "
+        f"plots.save(plots.welfare_curve([], 1.0, None), {str(tmp_path / 'x.png')!r}); "
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

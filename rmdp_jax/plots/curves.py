@@ -168,15 +168,8 @@ def _draw_speed(axes: Axes, steps: np.ndarray, speed: np.ndarray, bands: np.ndar
         axes.fill_between(steps, *bands[:, j].T, color=color, alpha=0.3, linewidth=0, label="targets of its agents", zorder=2)
     else:
         axes.plot(steps, bands[:, j, 0], color=color, linestyle="--", linewidth=1.4, label="mean target", zorder=2)
-    axes.plot(
-        steps,
-        speed[:, j],
-        color=shade(color, -0.25),
-        linewidth=1.8,
-        label="speed",
-        zorder=3,
-        marker="o" if len(steps) == 1 else "",
-    )
+    dot = "o" if len(steps) == 1 else ""
+    axes.plot(steps, speed[:, j], color=shade(color, -0.25), linewidth=1.8, label="speed", zorder=3, marker=dot)
     target = f"targets {bands[-1, j, 0]:.2f} to {bands[-1, j, 1]:.2f}" if ranged else f"mean target {bands[-1, j, 0]:.2f}"
     detail = f"{speed[-1, j]:.2f} for {target}" if np.isfinite(bands[-1, j]).all() else "serves nobody"
     axes.set_title(f"policy {j}", fontsize=8.5, pad=14)

@@ -204,10 +204,8 @@ def _draw_route(axes: Axes, walk: Walk, color: str, scale: Scale) -> None:
 
 def _title(axes: Axes, title: str, detail: str, color: str) -> None:
     axes.set_title(title, fontsize=9, pad=14, color=color)
-    text = axes.annotate(
-        detail, (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", fontsize=7.5, color=color
-    )
-    text.set_in_layout(False)  # long words shall not make the grid small
+    text = axes.annotate(detail, (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", fontsize=7.5)
+    text.set(color=color, in_layout=False)  # long words shall not make the grid small
 
 
 def _label_sides(axes: Axes, size: int) -> None:

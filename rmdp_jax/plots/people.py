@@ -19,7 +19,7 @@ _MOST_NAMED = 20  # policies in a legend or with a row name of normal size
 
 @styled
 def utility_matrix(utility: ArrayLike, assignment: ArrayLike) -> Figure:
-    """Heat map of the return of every agent (columns, grouped by policy) under every policy (rows).
+    """Heat map of the return of every agent (columns, by policy, best served first) under every policy (rows).
 
     The frames show who is assigned to whom. A white dot in a cell: that policy would pay the agent more, by at least
     0.5. With more than 400 agents neighbours of the same policy share a column that shows their mean.
@@ -30,10 +30,10 @@ def utility_matrix(utility: ArrayLike, assignment: ArrayLike) -> Figure:
     """
     utility, labels = np.asarray(utility, float), np.asarray(assignment)
     k, n = utility.shape
-    order = np.lexsort((-utility.argmax(0), labels))
+    paid = utility[labels, np.arange(n)]
+    order = np.lexsort((-paid, labels))
     values, edges, owners = _bin_columns(utility[:, order], labels[order])
-    own = utility[labels, np.arange(n)].mean()
-    alt = f"Returns of {agents_word(n)} under {k} policies; under their own policy the mean is {own:.1f}."
+    alt = f"Returns of {agents_word(n)} under {k} policies; under their own policy the mean is {paid.mean():.1f}."
     figure = new_figure(8.4, min(2.0 + (0.32 if k <= _MOST_NAMED else 0.15) * k, 10.0), alt)
     bar, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, max(k * 2, 10)))
     low, high = min(0.0, np.nanmin(values)), max(1.0, np.nanmax(values))

@@ -36,16 +36,8 @@ def target_histogram(
     figure = new_figure(7.6, 2.9 + max(pitch * k, 0.5), alt)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, max(pitch * k, 0.5)))
     bins = np.linspace(*span, _bins(len(targets)) + 1)
-    colors = policy_colors(k)
-    above.hist(
-        [targets[labels == j] for j in order],
-        bins=bins,
-        stacked=True,
-        color=[colors[j] for j in order],
-        label=[f"policy {j}" for j in order],
-        edgecolor="white",
-        linewidth=0.5,
-    )
+    groups, fills = [targets[labels == j] for j in order], [policy_colors(k)[j] for j in order]
+    above.hist(groups, bins=bins, stacked=True, color=fills, edgecolor="white", linewidth=0.5)
     above.set(title="Targets of the agents, by the policy that serves them", ylabel="agents", xlim=span)
     above.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     above.grid(axis="y")

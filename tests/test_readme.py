@@ -1,0 +1,26 @@
+import re
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len(blocks) == 2
+    namespace = {}
+    exec("\n".join(blocks).replace("300_000", "4_096"), namespace)
+    welfare, assignment = capsys.readouterr().out.splitlines()[:2]
+    assert 0 <= float(welfare) <= 91.04
+    assert assignment.startswith("[0 1 2 3 4")
+    assert namespace["result"].summary["upper_bound"] == 91.04
+    assert namespace["info"].welfare.shape == (8,)
+
+
+def test_the_files_it_points_to_exist():
+    links = re.findall(r"\]\((?!http)([^)]+)\)", README)
+    assert links
+    for link in links:
+        assert (Path(__file__).parent.parent / link).exists(), link
