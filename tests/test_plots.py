@@ -220,8 +220,6 @@ def test_a_policy_has_its_color_in_every_picture():
     above, _ = plots.target_histogram([1.0, 2.0, 3.0], [1, 1, 0], 2, (0.0, 4.0)).axes
     left = {patch.get_facecolor() for patch in above.patches if patch.get_height() > 0 and patch.get_x() < 2.5}
     assert left == {(*to_rgb(color), 1.0)}
-        (*to_rgb(color), 1.0)
-    }
     (people,) = plots.agent_distribution(np.ones((2, 3)), [1, 1, 1]).axes
     assert all(same_color(bar.get_facecolor(), color) for bars in people.containers for bar in bars)
     (_, panel) = plots.speed_history([1, 2], np.ones((2, 2)), np.array([[[0, 1], [2, 3]]] * 2)).axes
