@@ -125,7 +125,7 @@ class TrainConfig:
     """Environment steps of each policy; rounded up to whole iterations."""
     log_every: int = 10
     """Iterations between two lines of metrics, run as one compiled loop."""
-    checkpoint_every: int = 0
+    checkpoint_every: int = 100
     """Iterations between two checkpoints, rounded up to a multiple of log_every; 0 keeps the last state only."""
     evaluation_episodes: int = 64
     """Fresh episodes of each policy by which the result is judged."""

@@ -182,18 +182,23 @@ def _keep_metrics(folder: RunFolder, iteration: int) -> list[dict[str, Any]]:
 
 @contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event so that the running chunk can end; a second one interrupts at once."""
+    """Ctrl-C, a closed terminal or a scheduler's SIGTERM set the event, so that the running chunk can end; a second kills."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event  # signals belong to the main thread
         return
 
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
     def handle(number: int, frame: Any) -> None:
         event.set()
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    before = signal.signal(signal.SIGINT, handle)
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield event
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()

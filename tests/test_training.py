@@ -24,9 +24,9 @@ def run(**options):
     return train(*make_tiny(), CONFIG, em(K, N, warmup=3), **{"progress": False, **options})
 
 
-def stop_at(iteration):
+def stop_at(iteration, number=signal.SIGINT):
     """Ctrl-C, pressed when the line of this iteration is logged."""
-    return lambda line: os.kill(os.getpid(), signal.SIGINT) if line["iteration"] == iteration else None
+    return lambda line: os.kill(os.getpid(), number) if line["iteration"] == iteration else None
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +87,11 @@ def test_the_same_seed_gives_the_same_and_nothing_is_written_unasked(written, tm
     assert_same(again.state, written[0].state)
 
 
-def test_ctrl_c_ends_cleanly_and_the_run_goes_on_bit_for_bit(written, tmp_path):
-    before = signal.getsignal(signal.SIGINT)
-    stopped = run(out=tmp_path, on_metrics=stop_at(10))
-    assert signal.getsignal(signal.SIGINT) is before
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_ends_cleanly_and_goes_on_bit_for_bit(written, tmp_path, number):
+    before = signal.getsignal(number)
+    stopped = run(out=tmp_path, on_metrics=stop_at(10, number))
+    assert signal.getsignal(number) is before
     kept = RunFolder(tmp_path).read_result()
     assert kept["finished"] is False
     assert kept["iterations"] == 10
