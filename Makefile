@@ -20,8 +20,8 @@ demo: $(STAMP) ## train 5 policies on HalfCheetah and on Resource Gathering, dra
 	$(BIN)/rmdp-jax train halfcheetah_speed --k 5 --seed 0 --transitions 150000 --out $(DEMO)/halfcheetah_speed
 	$(BIN)/rmdp-jax train resource_gathering --k 5 --seed 0 --transitions 300000 --out $(DEMO)/resource_gathering
 
-test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## run the tests, a file to a core
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## ruff check, ruff format --check, mypy
 	$(BIN)/ruff check .

@@ -1,0 +1,46 @@
+"""The pipelines of brax keep the env contract on every body; native and mjx are held to it, and to each other, in test_native."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rmdp_jax.env import guard
+from rmdp_jax.envs import make
+from rmdp_jax.envs.speed import BACKENDS, BODIES
+
+OTHERS = sorted(set(BACKENDS) - {"native", "mjx"})
+
+
+def describe(tree):
+    return jax.tree.map(jax.typeof, tree)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", OTHERS)
+@pytest.mark.parametrize("body", BODIES)
+def test_contract(body, backend):
+    env, population = make(f"{body}_speed", n=3, backend=backend)
+    env = guard(env)
+    assert env.spec.backend == backend
+    kept = []
+
+    def first_step(key, action):
+        state, obs = env.reset(key)
+        after, told = env.step(state, action)
+        kept.append(describe(after) == describe(state) and describe(told.obs) == describe(obs))
+        return obs, told, population.rewards(told)
+
+    keys = jax.random.split(jax.random.key(0), (2, 2))
+    actions = jax.random.uniform(jax.random.key(1), (2, 2, env.spec.action_size), jnp.float32, -1.0, 1.0)
+    program = jax.jit(jax.vmap(jax.vmap(first_step)))
+    obs, told, rewards = program(keys, actions)
+    assert kept == [True]
+    assert obs.shape == told.obs.shape == (2, 2, env.spec.observation_size)
+    assert np.isfinite(obs).all()
+    assert np.isfinite(told.obs).all()
+    assert np.isfinite(told.outcome.speed).all()
+    assert not np.asarray(told.diverged).any()
+    assert len(np.unique(np.asarray(told.outcome.speed))) == 4  # four starts, four ways to go on
+    assert rewards.shape == (2, 2, 3)
+    np.testing.assert_array_equal(told.obs, program(keys, actions)[1].obs)
