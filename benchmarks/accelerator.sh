@@ -7,7 +7,7 @@ cd "$repository"
 if [ -z "${PYTHON:-}" ]; then
   if [ -x .venv/bin/python ]; then PYTHON="$repository/.venv/bin/python"; else PYTHON=python3; fi
 fi
-if ! (cd / && "$PYTHON" -c 'import rmdp_jax') 2>/dev/null; then
+if ! "$PYTHON" -c 'import rmdp_jax.envs' 2>/dev/null; then
   tree="$(mktemp -d)" # envs/ is rmdp_jax.envs once installed; lay it out that way
   trap 'rm -rf "$tree"' EXIT
   cp -r rmdp_jax benchmarks "$tree/"

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ class ResourceGathering:
     seeds: int = 5
     transitions: int = 1_000_000
     """Per policy."""
-    algorithm: str = "em"
+    algorithm: Literal["em", "end_to_end", "random", "oracle"] = "em"
     quick: bool = False
     """Two seeds, k = 2, 20,000 transitions."""
 
@@ -47,7 +47,7 @@ def run_seeds(config: TrainConfig, algorithm: str, seeds: int) -> dict[str, Any]
 
     def judge(deterministic: bool) -> list[float]:
         evaluate = make_evaluate(env, population, config, deterministic=deterministic)
-        judged = jax.vmap(lambda key, it: evaluate(it[0], it[1], jax.random.fold_in(key, 1)).welfare)
+        judged = jax.vmap(lambda key, it: evaluate(it[0], it[1], jax.random.fold_in(key, 0xE7A1)).welfare)
         return np.asarray(jax.jit(judged)(keys, learned)).tolist()
 
     learned = jax.block_until_ready(jax.jit(jax.vmap(learn))(keys))

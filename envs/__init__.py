@@ -9,7 +9,7 @@ from rmdp_jax.env import Env, Population
 from rmdp_jax.envs.presets import PRESETS, preset
 from rmdp_jax.envs.resource_gathering import make_resource_gathering
 from rmdp_jax.envs.speed import BACKENDS, BODIES, make_speed
-from rmdp_jax.errors import ConfigError, unknown_name
+from rmdp_jax.errors import ConfigError, check, unknown_name
 
 __all__ = ["ENVS", "describe_envs", "make", "options_of", "preset"]
 
@@ -35,6 +35,7 @@ def make(name: str, *, n: int | None = None, seed: int = 0, **options: Any) -> t
     for option in options:
         if option not in known:
             raise ConfigError(f"{option} = {options[option]!r}: {name} takes {', '.join(known) or 'no options'}")
+    check("seed", seed, 0 <= seed < 2**32, "a whole number from 0 to 2^32 - 1")
     given = {"seed": seed, **options} if n is None else {"n": n, "seed": seed, **options}
     env, population = ENVS[name](**given)
     return env._replace(spec=env.spec._replace(options={**given, "n": population.n})), population

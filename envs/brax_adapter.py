@@ -40,6 +40,7 @@ def from_brax(
     discount: float,
     backend: str,
     reference_scale: float = 1.0,
+    explodes_at: float = 1e3,
 ) -> Env:
     """`brax_env` as an `Env`: terminated where brax says done, truncated by our own clock.
 
@@ -54,6 +55,7 @@ def from_brax(
         discount: gamma of the task.
         backend: what steps it, for reports.
         reference_scale: welfare in reference units = reference_scale * mean return.
+        explodes_at: size of an observation (m, rad, m/s, rad/s) that no sound physics reaches; raise it for odd units.
 
     Raises:
         ConfigError: observations are not one vector, or a step changes the structure or shapes of the brax state.
@@ -105,6 +107,7 @@ def from_brax(
         discount=discount,
         reference_scale=reference_scale,
         backend=backend,
+        explodes_at=explodes_at,
     )
     return Env(spec, reset, step)
 

@@ -45,8 +45,13 @@ def native_env(env, threads: int | None = None):
     Raises:
         ConfigError: the model has actuator states, which are not carried.
     """
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or _usable_cpus()
     return _with_advance(env, _c_advance(_c_model(_xml_iterations(env.sys)), env._n_frames, threads))
+
+
+def _usable_cpus() -> int:
+    """CPUs that this process may run on, where the system tells (Linux), else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def mjx_env(env):

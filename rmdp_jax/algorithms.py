@@ -8,7 +8,7 @@ from rmdp_jax.assign import Assigner, em, random_even
 from rmdp_jax.baselines import cluster, oracle
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
-from rmdp_jax.errors import ConfigError, unknown_name
+from rmdp_jax.errors import unknown_name
 from rmdp_jax.soft_assign import end_to_end
 
 
@@ -29,12 +29,7 @@ def _surrogate(env: Env, population: Population, config: TrainConfig) -> Plan:
 
 def _cluster(env: Env, population: Population, config: TrainConfig) -> Plan:
     assigner = cluster(env, population, config)
-    left = config.transitions - assigner.pretraining
-    if left < 1:
-        raise ConfigError(
-            f"transitions = {config.transitions}: cluster spends {assigner.pretraining} on finding groups; give more"
-        )
-    return Plan(replace(config, transitions=left), assigner)
+    return Plan(replace(config, transitions=config.transitions - assigner.pretraining), assigner)
 
 
 def _with_k(k: Callable[[int], int]) -> Algorithm:

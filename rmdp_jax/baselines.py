@@ -9,7 +9,7 @@ import numpy as np
 from rmdp_jax.assign import Assigner, fixed
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population, first_episodes, guard
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.errors import ConfigError, check
 from rmdp_jax.experience import fresh_starts
 from rmdp_jax.model import Policies, decide, make_model, one_policy
 from rmdp_jax.rollout import rollout
@@ -17,6 +17,7 @@ from rmdp_jax.trainer import make_trainer, policies
 from rmdp_jax.types import Array, Key
 
 CLUSTER_TRANSITIONS = 10_000
+_OBSERVING = 0x0B5E  # tag of a key, far from the small numbers by which keys are split
 
 
 def oracle(population: Population, k: int) -> Assigner:
@@ -40,17 +41,18 @@ def cluster(env: Env, population: Population, config: TrainConfig) -> Assigner:
     from sklearn.cluster import KMeans
 
     single = replace(config, k=1, transitions=max(config.transitions // 2, 1))
+    spent = single.iterations * single.sizes.transitions + CLUSTER_TRANSITIONS
+    check("transitions", config.transitions, config.transitions > spent, f"above the {spent} that cluster spends on its groups")
     everybody = fixed(1, config.n, np.zeros(config.n, np.int32))
     trainer = make_trainer(env, population, single, everybody)
 
     def pretrain(key: Key) -> Array:
         state = jax.lax.fori_loop(0, single.iterations, lambda _, s: trainer.step(s)[0], trainer.init(key))
         learned = policies(state)
-        return _observe_rewards(env, population, single, learned, jax.random.fold_in(key, 1))
+        return _observe_rewards(env, population, single, learned, jax.random.fold_in(key, _OBSERVING))
 
     rewards = np.asarray(jax.jit(pretrain)(jax.random.key(config.seed)))
     labels = KMeans(config.k, n_init=10, random_state=config.seed).fit_predict(rewards.T)
-    spent = single.iterations * single.sizes.transitions + rewards.shape[0]
     return fixed(config.k, config.n, _fill_empty(labels, config.k))._replace(name="cluster", pretraining=spent)
 
 

@@ -22,6 +22,14 @@ def save_checkpoint(folder: Path, state: TrainState, keep: int = 2) -> None:
             manager.save(step, args=ocp.args.StandardSave(_flatten(state)))
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether `folder` holds a finished checkpoint."""
+    if not folder.is_dir():
+        return False
+    with ocp.CheckpointManager(folder.absolute()) as manager:
+        return manager.latest_step() is not None
+
+
 def restore_checkpoint(folder: Path, like: Tree, prefix: str = "") -> Tree:
     """The latest state under `folder`, or the part of it at `prefix`, such as ``.learner.params``.
 

@@ -202,6 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ConfigError as error:
         print(f"rmdp-jax: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:  # while compiling or judging; training itself ends by itself
+        print("rmdp-jax: interrupted; what was saved can be gone on with: --resume", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def _draw(run: "Run") -> list[Path]:

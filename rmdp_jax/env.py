@@ -27,6 +27,7 @@ class EnvSpec(NamedTuple):
     reference_scale: float  # welfare in reference units (0..100) = reference_scale * mean return
     backend: str  # what steps it: "jax", "native", "mjx", ...
     finite_horizon: bool = False  # the cut is part of the task and nothing follows it; else learners look past the cut
+    explodes_at: float = float("inf")  # an observation of this size or more means that the physics broke
     options: Mapping[str, Any] = MappingProxyType({})  # arguments that made it, set by `envs.make`
 
 
@@ -80,12 +81,16 @@ class EpisodeState(NamedTuple):
 
 
 def guard(env: Env) -> Env:
-    """`env` whose non-finite steps are marked `diverged`: terminated, and with the last finite observation."""
+    """`env` that survives broken physics and bold policies.
+
+    A step with anything non-finite, or with an observation beyond `spec.explodes_at`, is marked `diverged`: terminated, and
+    with the last sound observation. Continuous actions are clipped to [-1, 1], as `EnvSpec` promises to the env.
+    """
 
     def step(state: tuple[PyTree, Array], action: Array) -> tuple[tuple[PyTree, Array], Step]:
         inner, last_obs = state
-        inner, told = env.step(inner, action)
-        finite = jnp.isfinite(told.obs).all()
+        inner, told = env.step(inner, action if env.spec.discrete else jnp.clip(action, -1.0, 1.0))
+        finite = (jnp.abs(told.obs) < env.spec.explodes_at).all()  # false for NaN, and for inf whatever the limit
         for leaf in jax.tree.leaves(told.outcome):
             finite &= jnp.isfinite(leaf).all()
         obs = jnp.where(finite, told.obs, last_obs)

@@ -1,5 +1,7 @@
 """Running normalisation of observations, one set of statistics a policy; a value that may be nothing at all."""
 
+import contextlib
+import io
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,7 +21,8 @@ class Normalizer(NamedTuple):
 
 def running_normalizer(observation_size: int) -> Normalizer:
     """Mean and deviation of everything seen, by brax's running statistics (imported here, brax takes seconds)."""
-    from brax.training.acme import running_statistics, specs
+    with contextlib.redirect_stdout(io.StringIO()):  # brax says what it lacks, which would end up in JSON
+        from brax.training.acme import running_statistics, specs
 
     def init() -> PyTree:
         statistics = running_statistics.init_state(specs.Array((observation_size,), jnp.dtype("float32")))

@@ -49,6 +49,13 @@ class RunFolder:
                 break
         return whole
 
+    def previous_timing(self) -> dict[str, Any]:
+        """What an earlier result says of how long training took; nothing where there is none."""
+        if not (self.path / "result.json").exists():
+            return {}
+        result = self.read_result()
+        return {name: result[name] for name in ("wall_s", "compile_s", "transitions_per_s")}
+
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl."""
         with (self.path / "metrics.jsonl").open("a") as file:
@@ -87,11 +94,11 @@ class RunFolder:
 
 def check_run(path: Path, resume: bool) -> None:
     """Raise `ConfigError` where `open_run` would, as far as can be told before there is an assigner."""
-    if resume:
-        RunFolder(path).read_config()
-    elif path.is_dir() and any((path / name).exists() for name in ("result.json", "metrics.jsonl")):
-        raise ConfigError(f"out = {path}: already holds a run; choose another folder, or --resume to go on with it")
     try:
+        if resume:
+            RunFolder(path).read_config()
+        elif path.is_dir() and any((path / name).exists() for name in ("result.json", "metrics.jsonl")):
+            raise ConfigError(f"out = {path}: already holds a run; choose another folder, or --resume to go on with it")
         path.mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK):
             raise PermissionError("no permission to write")

@@ -82,6 +82,8 @@ def train(
     timing = timing._replace(compile_s=compile_s)
     summary = summarize(env, population, config, assigner, int(state.iteration), *results, timing)
     if folder:
+        if not timing.transitions:  # a finished run was resumed: judged anew, nothing trained
+            summary |= folder.previous_timing()
         folder.write_result(summary)
     return Result(state, policies(state), labels, results[0], summary, history)
 
@@ -125,15 +127,19 @@ def _prepare(
     begun = time.perf_counter()
     key = jax.random.key(config.seed)
     like = jax.eval_shape(trainer.init, key)
+    state = _restore(resumed, like) if resumed else None  # before compiling, as it may be refused
     chunk = jax.jit(make_chunk(trainer), donate_argnums=0).lower(like, jax.ShapeDtypeStruct((), jnp.int32)).compile()
-    if resumed:
-        from rmdp_jax.checkpoint import restore_checkpoint
-
-        state = restore_checkpoint(resumed.checkpoints, like)
-    else:
+    if state is None:
         state = jax.jit(trainer.init)(key)
     jax.block_until_ready(state)
     return chunk, state, time.perf_counter() - begun
+
+
+def _restore(folder: RunFolder, like: TrainState) -> TrainState | None:
+    """The latest state, or nothing where the run ended before its first checkpoint."""
+    from rmdp_jax.checkpoint import has_checkpoint, restore_checkpoint
+
+    return restore_checkpoint(folder.checkpoints, like) if has_checkpoint(folder.checkpoints) else None
 
 
 def _loop(
@@ -197,7 +203,8 @@ def _interrupts() -> Iterator[threading.Event]:
         restore()
 
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, handle) for number in numbers}
+    heeded = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]  # nohup ignores some
+    before = {number: signal.signal(number, handle) for number in heeded}
     try:
         yield event
     finally:

@@ -1,4 +1,4 @@
-"""The pipelines of brax keep the env contract on every body; native and mjx are held to it, and to each other, in test_native."""
+"""The pipelines of brax keep the env contract on every body; native and mjx are held to it in test_native.py."""
 
 import jax
 import jax.numpy as jnp
