@@ -116,10 +116,10 @@ def main() -> None:
     """Measure, print."""
     line = measure(tyro.cli(Throughput, description=__doc__))
     emit(line)
-    columns = ["k", "n", "E", "T", "with learning /s", "acting only /s", "env only /s", "update", "compile s"]
+    columns = ["k", "n", "E", "T", "learning", "acting", "env only", "update", "compile s"]
     names = ["k", "n", "environments", "unroll", "transitions_per_s", "acting_only_per_s", "physics_only_per_s"]
     row = [line[name] for name in names] + [f"{line['share_update']:.0%}", line["compile_s"]]
-    show(f"{line['env']} ({line['backend']}): transitions of all policies", columns, [row])
+    show(f"{line['env']} ({line['backend']}): transitions a second, all policies", columns, [row])
 
 
 if __name__ == "__main__":

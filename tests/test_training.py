@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -142,3 +143,29 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cannot be written .*choose another folder"):
         run(out=tmp_path / "file" / "run")
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(written, tmp_path):
+    run(out=tmp_path, on_metrics=stop_at(5))
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "result.json").unlink()
+    resumed = run(out=tmp_path, resume=True)
+    assert timeless(resumed.summary) == timeless(written[0].summary)
+    assert [line["iteration"] for line in RunFolder(tmp_path).read_metrics()] == [5, 10, 15, 20]
+
+
+def test_resuming_a_finished_run_keeps_how_long_it_took(tmp_path):
+    first = run(out=tmp_path).summary
+    again = run(out=tmp_path, resume=True).summary
+    assert [again[name] for name in ("wall_s", "compile_s", "transitions_per_s")] == [
+        first[name] for name in ("wall_s", "compile_s", "transitions_per_s")
+    ]
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        ended = run(on_metrics=stop_at(5, signal.SIGHUP))
+        assert ended.summary["finished"] is True
+    finally:
+        signal.signal(signal.SIGHUP, before)

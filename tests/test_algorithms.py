@@ -1,0 +1,62 @@
+"""Every algorithm by name, on a 3x3 grid; what they learn is a matter of benchmarks."""
+
+import jax
+import numpy as np
+import pytest
+
+from rmdp_jax import ConfigError, Population, Sizes, TrainConfig, baselines, make_trainer, oracle
+from rmdp_jax.algorithms import ALGORITHMS, make_plan
+from rmdp_jax.assign import harden
+from rmdp_jax.envs import make
+from rmdp_jax.envs.resource_gathering import optimum
+
+SIZES = Sizes(environments=4, unroll=8, epochs=1, minibatches=2, hidden=(8,))
+CONFIG = TrainConfig(k=2, n=9, transitions=4 * SIZES.transitions, sizes=SIZES)
+EXPECTED_K = {"single": 1, "individual": 9}
+
+
+@pytest.fixture
+def task(monkeypatch):
+    monkeypatch.setattr(baselines, "CLUSTER_TRANSITIONS", 32)
+    return make("resource_gathering", size=3)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_plans_are_trained_as_they_are(task, name):
+    config, assigner = make_plan(name, *task, CONFIG)
+    assert assigner.name == name
+    assert config.k == assigner.k == EXPECTED_K.get(name, 2)
+    assert config.transitions + assigner.pretraining == CONFIG.transitions
+    assert (assigner.pretraining > 0) == (name == "cluster")
+    trainer = make_trainer(*task, config, assigner)
+    state, info = jax.jit(trainer.step)(jax.jit(trainer.init)(jax.random.key(0)))
+    assert int(info.policy_sizes.sum()) == 9
+    assert np.isfinite(info.losses.loss).all()
+    assert (float(info.softness) > 0) == name.startswith("end_to_end")
+    assert harden(assigner.weights(state.assignment)).tolist() == info.assignment.tolist()
+
+
+def test_cluster_finds_agents_with_equal_rewards(task):
+    env, _ = task
+    wishes = np.array([0, 8, 0, 8, 8, 0, 0, 8, 8])  # two kinds of people
+
+    def reward(cell, outcome):  # whoever wants cell 8 is paid where it was visited, the others where it was not
+        return jax.numpy.where(outcome.visited[8] == (cell == 8), 1.0, 0.0)
+
+    labels = baselines.cluster(env, Population(jax.numpy.asarray(wishes), reward), CONFIG).init(jax.random.key(0))
+    same = np.asarray(labels)[:, None] == np.asarray(labels)[None]
+    np.testing.assert_array_equal(same, wishes[:, None] == wishes[None])
+
+
+def test_cluster_needs_a_budget_for_its_groups():
+    with pytest.raises(ConfigError, match="transitions = 128: must be above the 10064 that cluster spends"):
+        make_plan("cluster", *make("resource_gathering", size=3), CONFIG)
+
+
+def test_oracle_draws_the_groups_of_the_proved_optimum(task):
+    _, population = task
+    labels = np.asarray(oracle(population, 2).init(jax.random.key(0)))
+    assert set(labels.tolist()) == {0, 1}
+    assert optimum(2, 3)["welfare"] == pytest.approx(0.94)
+    with pytest.raises(ConfigError, match="no groups known beforehand"):
+        oracle(make("resource_gathering", size=6)[1], 2)
