@@ -38,11 +38,7 @@ class EnvOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Learn k policies for n agents and who gets which.
-
-    Writes config, metrics, result, checkpoints and pictures. Every setting, with
-    an env's own preset: rmdp-jax train resource_gathering --help
-    """
+    """Learn k policies for n agents, and who gets which. (ENV --help: its preset.)"""
 
     env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
     """Task, one of those that `rmdp-jax envs` lists."""

@@ -198,9 +198,11 @@ def test_large_batch_does_not_hang():
     assert np.isfinite(told.obs).all()
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
-@pytest.mark.parametrize("where", ["q", "qd", "action"])
-def test_divergence_is_flagged_and_pays_nothing(value, where, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("where", "value"),  # an action may be as large as it likes: the guard clips it
+    [*((where, value) for where in ("q", "qd") for value in (np.nan, np.inf, 1e30)), ("qd", 2e3), ("action", np.nan)],
+)
+def test_divergence_is_flagged_and_pays_nothing(where, value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     env, population = made("halfcheetah")
     reset, step = programs("halfcheetah")
