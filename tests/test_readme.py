@@ -19,6 +19,10 @@ def test_the_python_of_the_readme_runs(capsys):
     assert namespace["info"].welfare.shape == (8,)
 
 
+def test_nothing_is_left_to_fill_in():
+    assert not re.findall(r"@[A-Z0-9]+@", README)
+
+
 def test_the_files_it_points_to_exist():
     links = re.findall(r"\]\((?!http)([^)]+)\)", README)
     assert links
