@@ -45,7 +45,8 @@ def ppo_loss(
     log_ratio = model.distribution.log_prob(actor_out, batch.action) - batch.log_prob
     ratio = jnp.exp(log_ratio)
     advantage = batch.advantage @ model.critic.mix(weights)
-    advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    # Inside the root, as the gradient of a deviation of zero is NaN, and gradients go through here to the weights.
+    advantage = (advantage - advantage.mean()) / jnp.sqrt(advantage.var() + 1e-16)
     clipped = jnp.clip(ratio, 1.0 - rates.clip, 1.0 + rates.clip)
     policy_loss = -jnp.minimum(ratio * advantage, clipped * advantage).mean()
     value_loss = 0.5 * jnp.square(model.networks.critic(params, index, batch.obs) - batch.target).mean()

@@ -35,7 +35,7 @@ def end_to_end(
             theta[j,i] += learning_rate (U[j,i] - sum_l w[l,i] U[l,i]) / std_j U[j,i].
             "surrogate" lets the PPO losses carry the gradient, minibatch by minibatch, through the advantages
             sum_i w[j,i] A[j,i], as the authors do; it needs critic="per_agent".
-        learning_rate: default 0.05 an iteration (exact), 2e-3 of Adam a minibatch (surrogate, the authors').
+        learning_rate: default 0.2 an iteration (exact), 2e-3 of Adam a minibatch (surrogate, the authors').
 
     Raises:
         ConfigError: k, n or `gradient` break their rule.
@@ -47,7 +47,7 @@ def end_to_end(
 
 
 def _exact(k: int, n: int, learning_rate: float | None) -> Assigner:
-    rate = 0.05 if learning_rate is None else learning_rate
+    rate = 0.2 if learning_rate is None else learning_rate
 
     def reassign(key: Key, soft: SoftAssignment, utility: Array, iteration: Array) -> tuple[SoftAssignment, Array]:
         del key, iteration

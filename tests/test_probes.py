@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from probes import DISCOUNT, PROBES, make_probe, probe_config
 
-from rmdp_jax import em, make_trainer
+from rmdp_jax import em, end_to_end, make_trainer
 from rmdp_jax.model import make_model
 
 K, N, ITERATIONS, WARMUP = 2, 4, 300, 30
@@ -75,3 +75,28 @@ def test_agents_find_the_policy_that_grants_their_wish(kind, name):
     for j in range(K):
         expected = known(critic, own[j], np.repeat(own[j][None].astype(float), len(observations), 0))
         np.testing.assert_allclose(values(state, j, observations), expected, atol=0.1)
+
+
+def end_to_end_infos(gradient, seeds):
+    """The last `Info` of several seeds on the probe where agents have wishes, leaves (seeds, ...)."""
+    task, config = make_probe(PROBES["action"], N), probe_config(K, N, ITERATIONS, critic="per_agent")
+    trainer = make_trainer(*task, config, end_to_end(K, N, gradient=gradient))
+
+    def learn(key):
+        first = trainer.step(trainer.init(key))
+        return jax.lax.fori_loop(0, ITERATIONS, lambda _, now: trainer.step(now[0]), first)[1]
+
+    return jax.jit(jax.vmap(learn))(jax.random.split(jax.random.key(0), seeds))
+
+
+def test_end_to_end_finds_the_partition_in_most_seeds():
+    """A soft start hides who wants what: every policy begins with a mixture of both wishes."""
+    info = end_to_end_infos("exact", seeds=16)
+    assert (np.asarray(info.welfare) > 90.0).mean() >= 0.75  # one policy for everybody serves 50
+
+
+def test_surrogate_survives_policies_that_have_learned_all():
+    """Without any spread in the advantages there is nothing to learn, and nothing may turn into NaN."""
+    info = end_to_end_infos("surrogate", seeds=4)
+    assert np.isfinite(info.softness).all()
+    assert set(np.asarray(info.assignment).flatten().tolist()) == {0, 1}
