@@ -54,7 +54,7 @@ def emit(line: dict[str, Any]) -> None:
 
 def show(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     """A table for people, on stderr."""
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2), header_style="dim")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1), header_style="dim")
     for column in columns:
         table.add_column(column, justify="right")
     for row in rows:

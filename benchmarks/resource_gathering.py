@@ -1,21 +1,17 @@
-"""Welfare by number of policies on Resource Gathering, next to the proved optimum; seeds are vmapped."""
+"""Welfare by number of policies on Resource Gathering, next to the proved optimum; all seeds train in one program."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 
 from benchmarks.common import emit, machine, show, standard_error
-from rmdp_jax import TrainConfig, make_evaluate, make_trainer
-from rmdp_jax.algorithms import make_plan
-from rmdp_jax.assign import harden
+from rmdp_jax import Entry, TrainConfig, train_together
+from rmdp_jax.algorithms import Request, make_plans
 from rmdp_jax.envs import make
 from rmdp_jax.envs.presets import preset
-from rmdp_jax.trainer import policies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +23,7 @@ class ResourceGathering:
     seeds: int = 5
     transitions: int = 1_000_000
     """Per policy."""
-    algorithm: Literal["em", "end_to_end", "random", "oracle"] = "em"
+    algorithm: Literal["em", "end_to_end", "end_to_end_surrogate", "cluster", "random", "oracle"] = "em"
     quick: bool = False
     """Two seeds, k = 2, 20,000 transitions."""
 
@@ -35,24 +31,15 @@ class ResourceGathering:
 def run_seeds(config: TrainConfig, algorithm: str, seeds: int) -> dict[str, Any]:
     """Train `seeds` runs in one program and judge each by fresh episodes."""
     env, population = make("resource_gathering", n=config.n)
-    config, assigner = make_plan(algorithm, env, population, config)
-    trainer = make_trainer(env, population, config, assigner)
-    keys = jax.vmap(jax.random.key)(jnp.arange(config.seed, config.seed + seeds, dtype=jnp.uint32))
+    configs = [replace(config, seed=config.seed + i) for i in range(seeds)]
     begun = time.perf_counter()
-
-    def learn(key: jax.Array) -> tuple[Any, jax.Array]:
-        state = trainer.init(key)
-        state = jax.lax.fori_loop(0, config.iterations, lambda _, s: trainer.step(s)[0], state)
-        return policies(state), harden(assigner.weights(state.assignment))
-
-    def judge(deterministic: bool) -> list[float]:
-        evaluate = make_evaluate(env, population, config, deterministic=deterministic)
-        judged = jax.vmap(lambda key, it: evaluate(it[0], it[1], jax.random.fold_in(key, 0xE7A1)).welfare)
-        return np.asarray(jax.jit(judged)(keys, learned)).tolist()
-
-    learned = jax.block_until_ready(jax.jit(jax.vmap(learn))(keys))
+    plans = make_plans(algorithm, env, [Request(population, config) for config in configs])
+    results = train_together(env, [Entry(population, plan.config, plan.assigner) for plan in plans], progress=False)
     wall_s = time.perf_counter() - begun
-    sampled, modal = judge(deterministic=False), judge(deterministic=True)
+    summaries = [result.summary for result in results]
+    if not all(summary["finished"] for summary in summaries):
+        raise KeyboardInterrupt  # a figure of half the training would pass for one of all
+    sampled, modal = ([summary[name] for summary in summaries] for name in ("welfare", "welfare_deterministic"))
     bound = population.upper_bound(config.k)
     assert bound is not None
     optimum = env.spec.reference_scale * bound
@@ -62,7 +49,8 @@ def run_seeds(config: TrainConfig, algorithm: str, seeds: int) -> dict[str, Any]
         "k": config.k,
         "n": config.n,
         "seeds": seeds,
-        "transitions_per_policy": config.iterations * config.sizes.transitions,
+        "transitions_per_policy": summaries[0]["transitions_per_policy"],
+        "pretraining_transitions": summaries[0]["pretraining_transitions"],
         "welfare": [round(value, 3) for value in sampled],
         "welfare_mean": round(float(np.mean(sampled)), 3),
         "welfare_standard_error": round(standard_error(sampled), 3),

@@ -107,6 +107,7 @@ def from_brax(
         discount=discount,
         reference_scale=reference_scale,
         backend=backend,
+        stretch=1,  # brax tasks pay in every step
         explodes_at=explodes_at,
     )
     return Env(spec, reset, step)

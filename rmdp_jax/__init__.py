@@ -9,20 +9,23 @@
 Importing this package imports neither brax nor mujoco.
 """
 
-from rmdp_jax.assign import Assigner, em, fixed, random_even
+from rmdp_jax.assign import Assigner, Seen, Succession, fixed, plain_em, random_even
 from rmdp_jax.baselines import cluster, oracle
 from rmdp_jax.config import Rates, Sizes, TrainConfig
 from rmdp_jax.env import Env, EnvSpec, Population, Step
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluate import Evaluation, evaluate, make_evaluate, make_record
 from rmdp_jax.info import Info
+from rmdp_jax.placement import em
 from rmdp_jax.soft_assign import end_to_end
+from rmdp_jax.together import Entry
 from rmdp_jax.trainer import Trainer, TrainState, make_trainer
-from rmdp_jax.training import Result, train
+from rmdp_jax.training import Result, train, train_together
 
 __all__ = [
     "Assigner",
     "ConfigError",
+    "Entry",
     "Env",
     "EnvSpec",
     "Evaluation",
@@ -30,8 +33,10 @@ __all__ = [
     "Population",
     "Rates",
     "Result",
+    "Seen",
     "Sizes",
     "Step",
+    "Succession",
     "TrainConfig",
     "TrainState",
     "Trainer",
@@ -44,6 +49,8 @@ __all__ = [
     "make_record",
     "make_trainer",
     "oracle",
+    "plain_em",
     "random_even",
     "train",
+    "train_together",
 ]

@@ -1,14 +1,18 @@
 """Algorithms by name: each plans what the one trainer is given. The only place where an algorithm's name means anything."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
-from rmdp_jax.assign import Assigner, em, random_even
-from rmdp_jax.baselines import cluster, oracle
+import jax.numpy as jnp
+
+from rmdp_jax.assign import Assigner, plain_em, random_even
+from rmdp_jax.baselines import after_pretraining, clustered, clusters, oracle
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import unknown_name
+from rmdp_jax.placement import em
 from rmdp_jax.soft_assign import end_to_end
 
 
@@ -19,36 +23,73 @@ class Plan(NamedTuple):
     assigner: Assigner
 
 
-Algorithm = Callable[[Env, Population, TrainConfig], Plan]
+class Request(NamedTuple):
+    """A run that is to be planned."""
+
+    population: Population
+    config: TrainConfig
+    checkpoints: Path | None = None  # of the run that is gone on with; its assignment needs no training for
 
 
-def _surrogate(env: Env, population: Population, config: TrainConfig) -> Plan:
-    config = replace(config, sizes=replace(config.sizes, critic="per_agent"))
-    return Plan(config, end_to_end(config.k, config.n, gradient="surrogate"))
+class Algorithm(NamedTuple):
+    """How runs are planned."""
+
+    settle: Callable[[Population, TrainConfig], TrainConfig]  # the plan's config, or its `ConfigError`; trains nothing
+    plan: Callable[[Env, Sequence[Request], bool], list[Plan]]  # runs that are alike, whether to show progress
 
 
-def _cluster(env: Env, population: Population, config: TrainConfig) -> Plan:
-    assigner = cluster(env, population, config)
-    return Plan(replace(config, transitions=config.transitions - assigner.pretraining), assigner)
+def _direct(
+    make: Callable[[Population, TrainConfig], Assigner], settle: Callable[[TrainConfig], TrainConfig] = lambda config: config
+) -> Algorithm:
+    """An algorithm whose assigner takes no training: `make` makes it for a config that `settle` changed."""
+
+    def plan(population: Population, config: TrainConfig) -> Plan:
+        config = settle(config)
+        return Plan(config, make(population, config))
+
+    return Algorithm(
+        settle=lambda population, config: plan(population, config).config,
+        plan=lambda env, requests, progress: [plan(request.population, request.config) for request in requests],
+    )
 
 
-def _with_k(k: Callable[[int], int]) -> Algorithm:
-    def plan(env: Env, population: Population, config: TrainConfig) -> Plan:
-        config = replace(config, k=k(config.n))
-        return Plan(config, em(config.k, config.n))
+def _em(population: Population, config: TrainConfig) -> Assigner:
+    return em(config.k, config.n)
 
-    return plan
+
+def _per_agent_critic(config: TrainConfig) -> TrainConfig:
+    return replace(config, sizes=replace(config.sizes, critic="per_agent"))
+
+
+def _plan_clusters(env: Env, requests: Sequence[Request], progress: bool) -> list[Plan]:
+    new = [request for request in requests if request.checkpoints is None]
+    made = iter(clusters(env, [r.population for r in new], [r.config for r in new], progress=progress) if new else [])
+    return [
+        Plan(after_pretraining(request.config), next(made) if request.checkpoints is None else _saved_clusters(request))
+        for request in requests
+    ]
+
+
+def _saved_clusters(request: Request) -> Assigner:
+    from rmdp_jax.checkpoint import restore_checkpoint  # orbax takes half a second to import
+
+    assert request.checkpoints is not None
+    like = jnp.zeros(request.config.n, jnp.int32)
+    return clustered(request.config, restore_checkpoint(request.checkpoints, like, ".assignment"))
 
 
 ALGORITHMS: dict[str, Algorithm] = {
-    "em": lambda env, population, config: Plan(config, em(config.k, config.n)),
-    "end_to_end": lambda env, population, config: Plan(config, end_to_end(config.k, config.n)),
-    "end_to_end_surrogate": _surrogate,
-    "cluster": _cluster,
-    "random": lambda env, population, config: Plan(config, random_even(config.k, config.n)),
-    "oracle": lambda env, population, config: Plan(config, oracle(population, config.k)),
-    "single": _with_k(lambda n: 1),
-    "individual": _with_k(lambda n: n),
+    "em": _direct(_em),
+    "plain_em": _direct(lambda population, config: plain_em(config.k, config.n)),
+    "end_to_end": _direct(lambda population, config: end_to_end(config.k, config.n)),
+    "end_to_end_surrogate": _direct(
+        lambda population, config: end_to_end(config.k, config.n, gradient="surrogate"), _per_agent_critic
+    ),
+    "cluster": Algorithm(lambda population, config: after_pretraining(config), _plan_clusters),
+    "random": _direct(lambda population, config: random_even(config.k, config.n)),
+    "oracle": _direct(lambda population, config: oracle(population, config.k)),
+    "single": _direct(_em, lambda config: replace(config, k=1)),
+    "individual": _direct(_em, lambda config: replace(config, k=config.n)),
 }
 
 
@@ -58,12 +99,42 @@ def check_algorithm(name: str) -> None:
         raise unknown_name("algorithm", name, ALGORITHMS)
 
 
-def make_plan(name: str, env: Env, population: Population, config: TrainConfig) -> Plan:
+def settle_config(name: str, population: Population, config: TrainConfig) -> TrainConfig:
+    """The config that `make_plan` would come to, without any training.
+
+    Raises:
+        ConfigError: whatever `make_plan` would raise.
+    """
+    check_algorithm(name)
+    return ALGORITHMS[name].settle(population, config)
+
+
+def make_plan(
+    name: str,
+    env: Env,
+    population: Population,
+    config: TrainConfig,
+    *,
+    checkpoints: Path | None = None,
+    progress: bool = False,
+) -> Plan:
     """The plan of algorithm `name`; `cluster` trains a policy for it.
+
+    Args:
+        name: a key of `ALGORITHMS`.
+        env, population, config: the task, and settings with the whole budget.
+        checkpoints: folder with a checkpoint of the run that is to go on; nothing is trained for its plan then.
+        progress: show a bar on stderr where a plan takes training.
 
     Raises:
         ConfigError: the name is not in `ALGORITHMS`, or the algorithm cannot be planned for this config.
+        KeyboardInterrupt: Ctrl-C while `cluster` trains.
     """
+    return make_plans(name, env, [Request(population, config, checkpoints)], progress=progress)[0]
+
+
+def make_plans(name: str, env: Env, requests: Sequence[Request], *, progress: bool = False) -> list[Plan]:
+    """`make_plan` for several runs, which may differ in `config.seed`, `config.rates` and agents; all train in one program."""
     check_algorithm(name)
-    plan = ALGORITHMS[name](env, population, config)
-    return plan._replace(assigner=plan.assigner._replace(name=name))
+    plans = ALGORITHMS[name].plan(env, requests, progress)
+    return [plan._replace(assigner=plan.assigner._replace(name=name)) for plan in plans]

@@ -1,7 +1,7 @@
 """Assigners: who is served by whom. Every algorithm is the same trainer with another of these.
 
-`weights(assignment)` has columns that sum to 1. `reassign` sees the running utilities after each M-step and also returns
-`parents` (k,): the policy that each policy goes on from, `arange(k)` unless policies are copied.
+`weights(assignment)` has columns that sum to 1. `reassign` sees what was `Seen` after each M-step and also returns the
+`Succession`: which policy each policy goes on from, itself unless policies are copied.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,22 @@ from rmdp_jax.errors import ConfigError
 from rmdp_jax.types import Array, Key, PyTree
 
 
+class Seen(NamedTuple):
+    """What an E-step may look at."""
+
+    utility: Array  # (k, n) running estimates of returns
+    iteration: Array  # () int32
+    progress: Array | float = 0.0  # () share of the run's iterations that are done
+    glimpses: Array | None = None  # (k, B, n) returns that single stretches would bring; see `rmdp_jax.glimpse`
+
+
+class Succession(NamedTuple):
+    """Who goes on from whom: indices of the k policies, 0..k-1, and of the store of earlier ones, k..k+slots-1."""
+
+    parents: Array  # (k,) int32, of the policies
+    kept: Array | None = None  # (slots,) int32, of the store; None without one
+
+
 class Assigner(NamedTuple):
     """An assignment rule as pure functions over its own state, a pytree."""
 
@@ -27,8 +43,9 @@ class Assigner(NamedTuple):
     init: Callable[[Key], PyTree]
     weights: Callable[[PyTree], Array]  # assignment -> (k, n) float32, columns sum to 1
     descend: Callable[[Array, PyTree], PyTree]  # gradient (k, n) of the PPO losses in the weights, assignment -> assignment
-    reassign: Callable[[Key, PyTree, Array, Array], tuple[PyTree, Array]]
-    # key, assignment, utility (k, n), iteration () -> assignment, parents (k,) int32
+    reassign: Callable[[Key, PyTree, Seen], tuple[PyTree, Succession]]
+    glimpses: int = 0  # environments of each policy (B) whose stretches `reassign` wants to see
+    slots: int = 0  # earlier policies that the trainer is to store for it
 
 
 First = Callable[[Key, int, int], Array]  # key, k, n -> labels (n,) int32
@@ -45,19 +62,19 @@ def shuffled_even(key: Key, k: int, n: int) -> Array:
     return jax.random.permutation(key, round_robin(key, k, n))
 
 
-def em(k: int, n: int, *, warmup: int = 50, first: First = round_robin) -> Assigner:
+def plain_em(k: int, n: int, *, warmup: int = 50, first: First = round_robin) -> Assigner:
     """Hard EM (Ivanov & Ben-Porat, 2024): after `warmup` M-steps on `first`, each agent moves to its best policy.
 
     An agent moves only to a policy that is strictly better, and a policy never loses its last agent.
     """
     check_sizes(k, n)
 
-    def reassign(key: Key, labels: Array, utility: Array, iteration: Array) -> tuple[Array, Array]:
+    def reassign(key: Key, labels: Array, seen: Seen) -> tuple[Array, Succession]:
         del key
-        best = best_policies(utility, labels)
-        return jnp.where(iteration + 1 >= warmup, best, labels), no_copies(k)
+        best = best_policies(seen.utility, labels)
+        return jnp.where(seen.iteration + 1 >= warmup, best, labels), no_copies(k)
 
-    return fixed(k, n, first)._replace(name="em", reassign=reassign)
+    return fixed(k, n, first)._replace(name="plain_em", reassign=reassign)
 
 
 def fixed(k: int, n: int, first: First | ArrayLike) -> Assigner:
@@ -75,7 +92,7 @@ def fixed(k: int, n: int, first: First | ArrayLike) -> Assigner:
         init=lambda key: make(key, k, n).astype(jnp.int32),
         weights=lambda labels: jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32),
         descend=lambda gradient, labels: labels,
-        reassign=lambda key, labels, utility, iteration: (labels, no_copies(k)),
+        reassign=lambda key, labels, seen: (labels, no_copies(k)),
     )
 
 
@@ -120,9 +137,9 @@ def harden(weights: Array) -> Array:
     return weights.argmax(0).astype(jnp.int32)
 
 
-def no_copies(k: int) -> Array:
-    """Parents (k,) by which every policy goes on from itself."""
-    return jnp.arange(k, dtype=jnp.int32)
+def no_copies(k: int) -> Succession:
+    """Every policy goes on from itself, and none is stored."""
+    return Succession(jnp.arange(k, dtype=jnp.int32))
 
 
 def check_sizes(k: int, n: int) -> None:

@@ -1,20 +1,25 @@
 """Baselines: assignments that are fixed before the policies learn."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from rmdp_jax.assign import Assigner, fixed
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population, first_episodes, guard
 from rmdp_jax.errors import ConfigError, check
 from rmdp_jax.experience import fresh_starts
+from rmdp_jax.loop import learn
 from rmdp_jax.model import Policies, decide, make_model, one_policy
+from rmdp_jax.progress import report_progress
 from rmdp_jax.rollout import rollout
-from rmdp_jax.trainer import make_trainer, policies
-from rmdp_jax.types import Array, Key
+from rmdp_jax.together import Entry, agents_of, check_together, over_runs, stack, unstack
+from rmdp_jax.trainer import policies
+from rmdp_jax.types import Array, Key, PyTree
 
 CLUSTER_TRANSITIONS = 10_000
 _OBSERVING = 0x0B5E  # tag of a key, far from the small numbers by which keys are split
@@ -37,28 +42,65 @@ def cluster(env: Env, population: Population, config: TrainConfig) -> Assigner:
     Trains that policy for half of `config.transitions` environment steps, takes `CLUSTER_TRANSITIONS` further steps of it,
     and clusters the agents by their rewards in these. The assigner's `pretraining` says how many steps that took; train
     with what is left of the budget (`rmdp_jax.algorithms.make_plan` does).
+
+    Raises:
+        ConfigError: `config.transitions` are too few.
+        KeyboardInterrupt: Ctrl-C, as groups by a half-trained policy would pass for those of a trained one.
     """
-    from sklearn.cluster import KMeans
+    return clusters(env, [population], [config])[0]
 
-    single = replace(config, k=1, transitions=max(config.transitions // 2, 1))
-    spent = single.iterations * single.sizes.transitions + CLUSTER_TRANSITIONS
+
+def clusters(
+    env: Env, populations: Sequence[Population], configs: Sequence[TrainConfig], *, progress: bool = False
+) -> list[Assigner]:
+    """`cluster` for several runs whose policies for everybody are trained in one program; see `train_together`."""
+    entries = [_for_everybody(population, config) for population, config in zip(populations, configs, strict=True)]
+    check_together(entries)
+    single = entries[0].config
+    with report_progress(progress, single.iterations, "pre-training  ") as reporter:
+        states, _ = learn(env, entries, reporter)
+        if int(states.iteration.max()) < single.iterations:
+            raise KeyboardInterrupt("interrupted in the pre-training of cluster; nothing was saved, so start anew")
+        reporter.say("grouping the agents")
+        observe = over_runs(lambda *own: _observe_rewards(env, entries[0], *own), len(entries))
+        keys = stack([jax.random.fold_in(jax.random.key(config.seed), _OBSERVING) for config in configs])
+        rewards = unstack(jax.device_get(jax.jit(observe)(agents_of(entries), policies(states), keys)), len(entries))
+    return [clustered(config, _group(seen, config)) for seen, config in zip(rewards, configs, strict=True)]
+
+
+def after_pretraining(config: TrainConfig) -> TrainConfig:
+    """What `cluster` leaves of a budget to train with.
+
+    Raises:
+        ConfigError: nothing is left.
+    """
+    spent = _spent(config)
     check("transitions", config.transitions, config.transitions > spent, f"above the {spent} that cluster spends on its groups")
-    everybody = fixed(1, config.n, np.zeros(config.n, np.int32))
-    trainer = make_trainer(env, population, single, everybody)
-
-    def pretrain(key: Key) -> Array:
-        state = jax.lax.fori_loop(0, single.iterations, lambda _, s: trainer.step(s)[0], trainer.init(key))
-        learned = policies(state)
-        return _observe_rewards(env, population, single, learned, jax.random.fold_in(key, _OBSERVING))
-
-    rewards = np.asarray(jax.jit(pretrain)(jax.random.key(config.seed)))
-    labels = KMeans(config.k, n_init=10, random_state=config.seed).fit_predict(rewards.T)
-    return fixed(config.k, config.n, _fill_empty(labels, config.k))._replace(name="cluster", pretraining=spent)
+    return replace(config, transitions=config.transitions - spent)
 
 
-def _observe_rewards(env: Env, population: Population, config: TrainConfig, learned: Policies, key: Key) -> Array:
-    """Rewards (transitions, n) of all agents while the first of the policies `learned` acts."""
-    env, sizes = guard(env), config.sizes
+def clustered(config: TrainConfig, labels: ArrayLike) -> Assigner:
+    """The assigner of `cluster` with labels (n,) that are known already, for a run of the whole budget `config`."""
+    return fixed(config.k, config.n, labels)._replace(name="cluster", pretraining=_spent(config))
+
+
+def _for_everybody(population: Population, config: TrainConfig) -> Entry:
+    after_pretraining(config)  # complains
+    return Entry(population, _single(config), fixed(1, config.n, np.zeros(config.n, np.int32)))
+
+
+def _single(config: TrainConfig) -> TrainConfig:
+    return replace(config, k=1, transitions=max(config.transitions // 2, 1))
+
+
+def _spent(config: TrainConfig) -> int:
+    single = _single(config)
+    return single.iterations * single.sizes.transitions + CLUSTER_TRANSITIONS
+
+
+def _observe_rewards(env: Env, entry: Entry, agents: PyTree, learned: Policies, key: Key) -> Array:
+    """Rewards (transitions, n) of `agents` while the first of the policies `learned` acts."""
+    env, config, sizes = guard(env), entry.config, entry.config.sizes
     model = make_model(env.spec, sizes, config.k, config.n)
     start_key, pool_key, noise_key = jax.random.split(key, 3)
 
@@ -71,8 +113,17 @@ def _observe_rewards(env: Env, population: Population, config: TrainConfig, lear
     noise = model.distribution.noise(noise_key, (steps, sizes.environments, env.spec.action_size))
     states = first_episodes(env, fresh_starts(env, sizes, start_key))
     pool = fresh_starts(env, sizes, pool_key)
-    _, seen, _ = rollout(env, population, act, lambda rewards: rewards, states, pool, noise)
+    population = entry.population._replace(agents=agents)
+    seen = rollout(env, population, act, lambda rewards: rewards, states, pool, noise)[1]
     return seen.reward.reshape(-1, config.n)[:CLUSTER_TRANSITIONS]
+
+
+def _group(rewards: np.ndarray, config: TrainConfig) -> np.ndarray:
+    """Labels (n,) int32 of agents with similar rewards (transitions, n)."""
+    from sklearn.cluster import KMeans
+
+    labels = KMeans(config.k, n_init=10, random_state=config.seed).fit_predict(rewards.T)
+    return _fill_empty(labels, config.k)
 
 
 def _fill_empty(labels: np.ndarray, k: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from rmdp_jax.advantage import gae
 from rmdp_jax.config import Rates, Sizes
 from rmdp_jax.env import Env, EpisodeState, Population, make_starts
+from rmdp_jax.glimpse import Glimpses
 from rmdp_jax.model import Model, Policies, decide
 from rmdp_jax.ppo import Batch
 from rmdp_jax.rollout import rollout
@@ -26,9 +27,10 @@ class Experience(NamedTuple):
     outcome: PyTree  # of the env, float32 means over all steps
 
 
+# key, policy, its index, states (E,), glimpses, weights (n,), rates -> states, glimpses, what it learns from
 Collect = Callable[
-    [Key, Policies, Array, EpisodeState, Array, Rates],  # key, policy, its index, states (E,), weights (n,), rates
-    tuple[EpisodeState, Experience],
+    [Key, Policies, Array, EpisodeState, Glimpses | None, Array, Rates],
+    tuple[EpisodeState, Glimpses | None, Experience],
 ]
 
 
@@ -42,8 +44,14 @@ def make_collect(env: Env, population: Population, model: Model, sizes: Sizes) -
     shape = (sizes.unroll, sizes.environments, env.spec.action_size)
 
     def collect(
-        key: Key, policy: Policies, index: Array, states: EpisodeState, weights: Array, rates: Rates
-    ) -> tuple[EpisodeState, Experience]:
+        key: Key,
+        policy: Policies,
+        index: Array,
+        states: EpisodeState,
+        glimpses: Glimpses | None,
+        weights: Array,
+        rates: Rates,
+    ) -> tuple[EpisodeState, Glimpses | None, Experience]:
         start_key, noise_key = jax.random.split(key)
 
         def act(obs: Array, noise: Array) -> tuple[Array, Array]:
@@ -51,7 +59,7 @@ def make_collect(env: Env, population: Population, model: Model, sizes: Sizes) -
             action = model.distribution.sample(out, noise)
             return action, model.distribution.log_prob(out, action)
 
-        states, seen, reward_sum = rollout(
+        states, seen, reward_sum, glimpses = rollout(
             env,
             population,
             act,
@@ -59,6 +67,7 @@ def make_collect(env: Env, population: Population, model: Model, sizes: Sizes) -
             states,
             fresh_starts(env, sizes, start_key),
             model.distribution.noise(noise_key, shape),
+            glimpses,
         )
         obs, next_obs = (
             model.normalizer.apply(policy.statistics, x, policy.observation_clip) for x in (seen.obs, seen.next_obs)
@@ -67,7 +76,7 @@ def make_collect(env: Env, population: Population, model: Model, sizes: Sizes) -
         discount = env.spec.discount if rates.discount is None else rates.discount
         advantage, target = gae(seen.reward, value, next_value, seen.terminated, seen.done, discount, rates.gae_lambda)
         batch = Batch(obs, seen.action, seen.log_prob, advantage, target)
-        return states, Experience(
+        experience = Experience(
             batch=jax.tree.map(lambda x: x.reshape(sizes.transitions, *x.shape[2:]), batch),
             statistics=model.normalizer.update(policy.statistics, seen.obs),
             reward_sum=reward_sum,
@@ -75,5 +84,6 @@ def make_collect(env: Env, population: Population, model: Model, sizes: Sizes) -
             diverged=seen.diverged.sum(dtype=jnp.int32),
             outcome=jax.tree.map(lambda x: x.mean(0), seen.outcome),
         )
+        return states, glimpses, experience
 
     return collect

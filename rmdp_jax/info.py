@@ -19,6 +19,7 @@ class Info(NamedTuple):
     assignment: Array  # (n,) int32
     policy_sizes: Array  # (k,) int32
     flips: Array  # () int32, agents whose policy changed
+    copies: Array  # () int32, policies that went on from another or from an earlier one
     softness: Array  # () mean entropy of the agents' weights in nats, 0 of a hard assignment
     losses: LossParts  # leaves (k,), means over minibatches
     episodes: Array  # (k,) int32, ended in this iteration
@@ -26,7 +27,9 @@ class Info(NamedTuple):
     outcome: PyTree  # of the env, leaves (k, ...) float32, means over the steps of this iteration
 
 
-def inform(scale: float, served: Array, before: Array, after: Array, seen: Experience, losses: LossParts) -> Info:
+def inform(
+    scale: float, served: Array, before: Array, after: Array, copies: Array, seen: Experience, losses: LossParts
+) -> Info:
     """Put an `Info` together from utilities (k, n) in returns, and weights (k, n) before and after the reassignment."""
     k, n = served.shape
     labels = harden(after)
@@ -36,6 +39,7 @@ def inform(scale: float, served: Array, before: Array, after: Array, seen: Exper
         assignment=labels,
         policy_sizes=jnp.zeros(k, jnp.int32).at[labels].add(1),
         flips=(harden(before) != labels).sum(dtype=jnp.int32),
+        copies=copies,
         softness=entr(after).sum(0).mean(),
         losses=losses,
         episodes=seen.episodes,

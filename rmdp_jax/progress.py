@@ -1,7 +1,8 @@
-"""What a person sees while a run trains: a bar with welfare, speed and time left, or plain lines where there is no terminal."""
+"""What a person sees while runs train: a bar with welfare, speed and time left, or plain lines where there is no terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from statistics import fmean
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -9,64 +10,73 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Reporter(Protocol):
-    """Hears what a run does."""
+    """Hears what a program does that trains one run or several."""
 
     def say(self, what: str) -> None:
         """A stage begins."""
 
-    def update(self, line: dict[str, Any]) -> None:
-        """A line of metrics was logged."""
+    def update(self, lines: Sequence[dict[str, Any]]) -> None:
+        """A line of metrics was logged of every run."""
 
 
 class _Silent:
     def say(self, what: str) -> None:
         pass
 
-    def update(self, line: dict[str, Any]) -> None:
+    def update(self, lines: Sequence[dict[str, Any]]) -> None:
         pass
 
 
 class _Lines:
-    """About ten lines a run, for logs."""
+    """About ten lines a program, for logs."""
 
-    def __init__(self, console: Console, iterations: int) -> None:
-        self.console, self.iterations, self.tenths = console, iterations, 0
+    def __init__(self, console: Console, iterations: int, stage: str) -> None:
+        self.console, self.iterations, self.stage, self.tenths = console, iterations, stage, 0
 
     def say(self, what: str) -> None:
-        self.console.print(what)
+        self.console.print(self.stage + what)
 
-    def update(self, line: dict[str, Any]) -> None:
-        tenths = 10 * line["iteration"] // self.iterations
+    def update(self, lines: Sequence[dict[str, Any]]) -> None:
+        iteration = lines[0]["iteration"]
+        tenths = 10 * iteration // self.iterations
         if tenths > self.tenths:
             self.tenths = tenths
-            self.console.print(f"iteration {line['iteration']:>6}/{self.iterations}   {describe(line)}", highlight=False)
+            where = f"{self.stage}iteration {iteration:>6}/{self.iterations}"
+            self.console.print(f"{where}   {describe(lines)}", highlight=False)
 
 
 class _Bar:
-    def __init__(self, bar: Progress, iterations: int) -> None:
-        self.bar = bar
+    def __init__(self, bar: Progress, iterations: int, stage: str) -> None:
+        self.bar, self.stage = bar, stage
         self.task = bar.add_task("", total=iterations, what="starting")
 
     def say(self, what: str) -> None:
-        self.bar.update(self.task, what=what)
+        self.bar.update(self.task, what=self.stage + what)
 
-    def update(self, line: dict[str, Any]) -> None:
-        self.bar.update(self.task, completed=line["iteration"], what=describe(line))
+    def update(self, lines: Sequence[dict[str, Any]]) -> None:
+        self.bar.update(self.task, completed=lines[0]["iteration"], what=self.stage + describe(lines))
 
 
-def describe(line: dict[str, Any]) -> str:
-    """A line of metrics in a few words."""
-    return f"welfare {line['welfare']:5.1f}  {line['transitions_per_s']:>9,.0f} steps/s"
+def announce(show: bool, what: str) -> None:
+    """A line on stderr before a program that is one of several."""
+    if show:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(what)
+
+
+def describe(lines: Sequence[dict[str, Any]]) -> str:
+    """Lines of metrics, one of each run, in a few words: mean welfare, and the speed of all together."""
+    welfare = fmean(line["welfare"] for line in lines)
+    return f"welfare {welfare:5.1f}  {lines[0]['transitions_per_s']:>9,.0f} steps/s"
 
 
 @contextmanager
-def report_progress(show: bool, iterations: int) -> Iterator[Reporter]:
-    """A `Reporter` on stderr: a bar on a terminal, lines elsewhere, nothing if not `show`."""
+def report_progress(show: bool, iterations: int, stage: str = "") -> Iterator[Reporter]:
+    """A `Reporter` on stderr: a bar on a terminal, lines elsewhere, nothing if not `show`; `stage` stands before its words."""
     console = Console(stderr=True)
     if not show:
         yield _Silent()
     elif not console.is_terminal:
-        yield _Lines(console, iterations)
+        yield _Lines(console, iterations, stage)
     else:
         columns = (
             BarColumn(16),
@@ -75,4 +85,4 @@ def report_progress(show: bool, iterations: int) -> Iterator[Reporter]:
             TimeRemainingColumn(compact=True),
         )
         with Progress(*columns, console=console) as bar:
-            yield _Bar(bar, iterations)
+            yield _Bar(bar, iterations, stage)

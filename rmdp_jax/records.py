@@ -1,41 +1,54 @@
 """What a run writes down: its settings, a line of metrics now and then, and its result."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.scipy.special import entr
 
-from rmdp_jax.assign import Assigner
 from rmdp_jax.config import TrainConfig
-from rmdp_jax.env import Env, Population
+from rmdp_jax.env import Env
 from rmdp_jax.evaluate import Evaluation
 from rmdp_jax.info import Info
 from rmdp_jax.runs import describe_machine, dump_train_config
+from rmdp_jax.together import Entry
+from rmdp_jax.types import Array
 
 LARGEST_LOGGED = 1000  # agents up to which a new assignment is part of its line
 
 
 class Timing(NamedTuple):
-    """Of this process alone, when a run was resumed."""
+    """Of the program that trained a run; of this process alone, when it was resumed."""
 
     compile_s: float
     wall_s: float
-    transitions: int  # of all policies
+    transitions: int  # of all policies of all runs
+    runs: int  # trained together
 
 
-def describe_run(env: Env, assigner: Assigner, config: TrainConfig) -> dict[str, Any]:
+def describe_run(env: Env, entry: Entry) -> dict[str, Any]:
     """What config.json holds."""
+    pretraining = entry.assigner.pretraining
+    return {
+        **describe_task(env, entry.assigner.name, entry.env_options),
+        "train": dump_train_config(entry.config),
+        **({"pretraining_transitions": pretraining} if pretraining else {}),  # goes by the budget, which must stay then
+    }
+
+
+def describe_task(env: Env, algorithm: str, env_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What config.json and result.json begin with; `env_options` where they are not those that made `env`."""
     return {
         "env": env.spec.name,
-        "env_options": dict(env.spec.options),
+        "env_options": dict(env.spec.options if env_options is None else env_options),
         "backend": env.spec.backend,
-        "algorithm": assigner.name,
-        "train": dump_train_config(config),
+        "algorithm": algorithm,
     }
 
 
 def metrics_line(info: Info, iteration: int, config: TrainConfig, wall_s: float, transitions: int) -> dict[str, Any]:
-    """One line of metrics.jsonl; lists have one entry a policy."""
+    """One line of metrics.jsonl; lists have one entry a policy. The clock is the program's, which may train more runs."""
     info = jax.device_get(info)
     losses = {name: _list(value) for name, value in info.losses._asdict().items() if name != "loss"}
     return {
@@ -45,6 +58,7 @@ def metrics_line(info: Info, iteration: int, config: TrainConfig, wall_s: float,
         "transitions_per_s": round(transitions / wall_s, 1),
         "welfare": finite_number(info.welfare),
         "flips": int(info.flips),
+        "copies": int(info.copies),
         "softness": finite_number(info.softness),
         "policy_sizes": info.policy_sizes.tolist(),
         "policy_utility": _list(_mean_utility(info)),
@@ -86,24 +100,29 @@ def _list(values: Any) -> list[float | None]:
 
 def summarize(
     env: Env,
-    population: Population,
-    config: TrainConfig,
-    assigner: Assigner,
+    entry: Entry,
     iterations: int,
+    weights: Array,
     sampled: Evaluation,
     modal: Evaluation,
     timing: Timing,
 ) -> dict[str, Any]:
-    """What result.json holds; welfare, bound and utility in reference units (0..100)."""
-    bound = population.upper_bound(config.k)
+    """What result.json holds; welfare, bound and utility in reference units (0..100).
+
+    Args:
+        env, entry: what was trained.
+        iterations: how far it came.
+        weights: (k, n) of the assigner at the end.
+        sampled, modal: fresh episodes acting as trained, and by the modes of the distributions.
+        timing: of the program.
+    """
+    config, assigner = entry.config, entry.assigner
+    bound = entry.population.upper_bound(config.k)
     bound = None if bound is None else round(env.spec.reference_scale * bound, 4)
     welfare = float(sampled.welfare)
     labels = np.asarray(sampled.assignment)
     return {
-        "env": env.spec.name,
-        "env_options": dict(env.spec.options),
-        "backend": env.spec.backend,
-        "algorithm": assigner.name,
+        **describe_task(env, assigner.name, entry.env_options),
         "k": config.k,
         "n": config.n,
         "seed": config.seed,
@@ -117,8 +136,10 @@ def summarize(
         "welfare_deterministic": finite_number(modal.welfare),
         "upper_bound": bound,
         "share_of_bound": None if not bound else round(welfare / bound, 4),
+        "softness": finite_number(entr(weights).sum(0).mean()),  # in nats
         "policy_sizes": np.bincount(labels, minlength=config.k).tolist(),
         "episode_length": np.round(np.asarray(sampled.episode_length), 2).tolist(),
+        "runs_together": timing.runs,
         "wall_s": round(timing.wall_s, 2),
         "compile_s": round(timing.compile_s, 2),
         "transitions_per_s": round(timing.transitions / max(timing.wall_s, 1e-9), 1),

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rmdp_jax.env import Env, EpisodeState, Population, auto_reset
+from rmdp_jax.glimpse import Glimpses, glimpse
 from rmdp_jax.types import Array, PyTree
 
 
@@ -24,6 +25,9 @@ class Trajectory(NamedTuple):
     outcome: PyTree  # leaves (T, ...) float32, means over the environments
 
 
+_Carry = tuple[EpisodeState, Array, Glimpses | None]
+
+
 def rollout(
     env: Env,
     population: Population,
@@ -32,7 +36,8 @@ def rollout(
     episodes: EpisodeState,
     starts: PyTree,
     noise: Array,
-) -> tuple[EpisodeState, Trajectory, Array]:
+    glimpses: Glimpses | None = None,
+) -> tuple[EpisodeState, Trajectory, Array, Glimpses | None]:
     """T steps of E parallel environments under one policy.
 
     Args:
@@ -43,16 +48,17 @@ def rollout(
         episodes: states (E,) to go on from.
         starts: pool of first states (P,) for episodes that begin.
         noise: (T, E, ...) of the policy's distribution.
+        glimpses: of this policy so far, where somebody wants to see some.
 
     Returns:
-        States after the last step, the `Trajectory`, and the rewards summed over steps and environments (n,). Nothing of
-        size n is kept per transition (unless c is n).
+        States after the last step, the `Trajectory`, the rewards summed over steps and environments (n,), and the glimpses
+        brought up to date. Nothing of size n is kept per transition (unless c is n).
     """
     step_all = jax.vmap(auto_reset(env, starts).step)
     rewards_of = jax.vmap(population.rewards)
 
-    def advance(carry: tuple[EpisodeState, Array], noise: Array) -> tuple[tuple[EpisodeState, Array], Trajectory]:
-        episodes, reward_sum = carry
+    def advance(carry: _Carry, noise: Array) -> tuple[_Carry, Trajectory]:
+        episodes, reward_sum, glimpses = carry
         action, log_prob = act(episodes.obs, noise)
         after, told = step_all(episodes, action)
         rewards = rewards_of(told)
@@ -67,11 +73,13 @@ def rollout(
             diverged=jnp.asarray(told.diverged),
             outcome=jax.tree.map(lambda x: _mean_where(~jnp.asarray(told.diverged), x.astype(jnp.float32)), told.outcome),
         )
-        return (after, reward_sum + rewards.sum(0)), seen
+        if glimpses is not None:
+            glimpses = glimpse(glimpses, rewards, seen.done, env.spec.stretch, env.spec.episode_length)
+        return (after, reward_sum + rewards.sum(0), glimpses), seen
 
-    nothing = jnp.zeros(population.n, jnp.float32)
-    (episodes, reward_sum), trajectory = jax.lax.scan(advance, (episodes, nothing), noise)
-    return episodes, trajectory, reward_sum
+    start = (episodes, jnp.zeros(population.n, jnp.float32), glimpses)
+    (episodes, reward_sum, glimpses), trajectory = jax.lax.scan(advance, start, noise)
+    return episodes, trajectory, reward_sum, glimpses
 
 
 def _mean_where(kept: Array, x: Array) -> Array:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -39,27 +40,19 @@ class RunFolder:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl; a last line that was cut off in writing is left out."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        whole = []
-        for line in lines:
-            try:
-                whole.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return whole
+        return read_lines(self.path / "metrics.jsonl")
 
     def previous_timing(self) -> dict[str, Any]:
         """What an earlier result says of how long training took; nothing where there is none."""
         if not (self.path / "result.json").exists():
             return {}
         result = self.read_result()
-        return {name: result[name] for name in ("wall_s", "compile_s", "transitions_per_s")}
+        names = ("wall_s", "compile_s", "transitions_per_s", "runs_together")
+        return {name: result[name] for name in names if name in result}
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.path / "metrics.jsonl", line)
 
     def write_config(self, content: dict[str, Any]) -> None:
         """Write config.json."""
@@ -67,7 +60,7 @@ class RunFolder:
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         """Write metrics.jsonl anew."""
-        (self.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_lines(self.path / "metrics.jsonl", lines)
 
     def write_result(self, content: dict[str, Any]) -> None:
         """Write result.json."""
@@ -90,6 +83,28 @@ class RunFolder:
         temporary = self.path / (name + ".part")
         temporary.write_text(json.dumps({"format": FORMAT, **content}, indent=1) + "\n")
         temporary.replace(self.path / name)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Lines of a JSON lines file, none where there is no file; a last line that was cut off in writing is left out."""
+    whole = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            whole.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return whole
+
+
+def append_line(path: Path, line: dict[str, Any]) -> None:
+    """Add one line to a JSON lines file."""
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Write a JSON lines file anew."""
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def check_run(path: Path, resume: bool) -> None:
@@ -165,15 +180,19 @@ def _version(package: str) -> str | None:
         return None
 
 
+def changed_settings(folder: RunFolder, config: dict[str, Any], may_change: Sequence[str]) -> list[str]:
+    """Names of the settings in `config`, as config.json holds them, that differ from those of the run in `folder`.
+
+    Raises:
+        ConfigError: there is no run.
+    """
+    old = folder.read_config()
+    changed = [name for name in config if name != "train" and old.get(name) != config[name]]
+    train = {name: value for name, value in config["train"].items() if name not in may_change}
+    return changed + [name for name, value in train.items() if old["train"].get(name) != value]
+
+
 def _check_same_run(folder: RunFolder, config: dict[str, Any]) -> None:
-    before = folder.read_config()
-
-    def fixed(content: dict[str, Any]) -> dict[str, Any]:
-        train = {name: value for name, value in content["train"].items() if name not in _MAY_CHANGE_ON_RESUME}
-        return {**content, "train": train, "format": FORMAT}
-
-    old, new = fixed(before), fixed(config)
-    changed = [name for name in new if name != "train" and old.get(name) != new[name]]
-    changed += [name for name in new["train"] if old["train"].get(name) != new["train"][name]]
+    changed = changed_settings(folder, config, _MAY_CHANGE_ON_RESUME)
     if changed:
         raise ConfigError(f"resume: {', '.join(changed)} differ from the run in {folder.path}; give what it was made with")

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rmdp_jax.assign import Assigner, check_sizes, no_copies
+from rmdp_jax.assign import Assigner, Seen, Succession, check_sizes, no_copies
 from rmdp_jax.errors import unknown_name
 from rmdp_jax.types import Array, Key, PyTree
 
@@ -49,8 +49,9 @@ def end_to_end(
 def _exact(k: int, n: int, learning_rate: float | None) -> Assigner:
     rate = 0.2 if learning_rate is None else learning_rate
 
-    def reassign(key: Key, soft: SoftAssignment, utility: Array, iteration: Array) -> tuple[SoftAssignment, Array]:
-        del key, iteration
+    def reassign(key: Key, soft: SoftAssignment, seen: Seen) -> tuple[SoftAssignment, Succession]:
+        del key
+        utility = seen.utility
         better = utility - (_weights(soft) * utility).sum(0, keepdims=True)
         scale = utility.std(0, keepdims=True) + 1e-2 * jnp.abs(utility).max(0, keepdims=True) + 1e-8
         return soft._replace(logits=soft.logits + rate * better / scale), no_copies(k)
@@ -81,7 +82,7 @@ def _soft(k: int, n: int, opt_state: PyTree) -> Assigner:
         init=lambda key: SoftAssignment(jax.random.normal(key, (k, n)), opt_state),
         weights=_weights,
         descend=lambda by_weight, soft: soft,
-        reassign=lambda key, soft, utility, iteration: (soft, no_copies(k)),
+        reassign=lambda key, soft, seen: (soft, no_copies(k)),
     )
 
 

@@ -1,10 +1,19 @@
 """Tables on the terminal, at most 80 columns wide."""
 
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from rmdp_jax.comparison import Found, Row
+
+
+_READING = """welfare: mean ± standard error over seeds; 95%: bootstrap interval of the mean
+*: the highest mean, or not told from it by a paired t-test at 0.01 (p)
+steps: of all policies, with those that cluster spends on its groups"""
 
 
 def print_summary(result: dict[str, Any]) -> None:
@@ -65,6 +74,19 @@ def print_envs(rows: list[tuple[str, str, str, str]]) -> None:
     Console(highlight=False).print(table)
 
 
+def print_comparison(rows: list["Row"], found: "Found") -> None:
+    """A table for each task, backend, number of agents and budget; algorithms below each other for every k."""
+    console = Console(highlight=False)
+    for (env, options, backend, n, budget), group in groupby(rows, key=_task_of):
+        told = ", ".join(filter(None, [options, f"n = {n} agents", f"{budget:,} transitions per policy", backend]))
+        console.print(f"\n[bold]{env}[/bold]  {told}")
+        console.print(_comparison_table(list(group)))
+    console.print(_READING, style="dim")
+    for number, what in ((found.unfinished, "unfinished, left out"), (found.repeated, "found twice, counted once")):
+        if number:
+            console.print(f"{number} run{'' if number == 1 else 's'} {what}")
+
+
 def _plus_minus(standard_error: float | None) -> str:
     return "" if standard_error is None else f" ± {standard_error:.2f}"
 
@@ -81,4 +103,30 @@ def _policy_table(sizes: list[int], utility: list[list[float]], assignment: list
         own = [utility[j][i] for i, label in enumerate(assignment) if label == j]
         spread = [f"{value:.1f}" for value in (sum(own) / len(own), min(own), max(own))] if own else ["-"] * 3
         table.add_row(str(j), str(size), *spread, f"{lengths[j]:.1f}")
+    return table
+
+
+def _task_of(row: "Row") -> tuple[str, str, str, int, int]:
+    return row.env, row.options, row.backend, row.n, row.transitions
+
+
+def _comparison_table(rows: list["Row"]) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False)
+    for name in ("k", "proved", "algorithm", "seeds", "welfare", "95%", "p", "share", "steps"):
+        left = name == "algorithm"
+        table.add_column(name, justify="left" if left else "right", overflow="fold" if left else "ellipsis", no_wrap=not left)
+    for before, row in zip([None, *rows], rows, strict=False):
+        new_k = before is None or before.k != row.k
+        table.add_row(
+            str(row.k) if new_k else "",
+            f"{row.bound:.2f}" if new_k and row.bound is not None else "",
+            row.algorithm,
+            str(row.seeds),
+            ("*" if row.best else "") + f"{row.welfare:.2f}" + _plus_minus(row.standard_error),
+            "-" if row.low is None else f"{row.low:.2f} {row.high:.2f}",
+            "-" if row.p is None else f"{row.p:.0e}" if row.p < 0.001 else f"{row.p:.3f}",
+            "-" if row.share is None else f"{row.share:.1%}",
+            f"{row.total_transitions / 1e6:.3g}M",
+            style="bold" if row.best else None,
+        )
     return table

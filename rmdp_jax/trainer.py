@@ -7,17 +7,27 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.assign import Assigner
+from rmdp_jax.assign import Assigner, Seen, Succession
 from rmdp_jax.config import Rates, TrainConfig
 from rmdp_jax.env import Env, EpisodeState, Population, first_episodes, guard
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.experience import Experience, fresh_starts, make_collect
+from rmdp_jax.glimpse import Glimpses, no_glimpses
 from rmdp_jax.info import Info, inform
 from rmdp_jax.learner import Learner, Schedule, init_learner, make_improve
 from rmdp_jax.model import POLICY_AXES, Policies, make_model, repeat
 from rmdp_jax.ppo import ppo_loss
 from rmdp_jax.types import Array, Key, PyTree, Scalar
 from rmdp_jax.utility import Utilities, accumulate, no_utilities, utility
+
+
+class Heritage(NamedTuple):
+    """What a policy hands on to whoever goes on from it; leaves (k, ...), or (slots, ...) of stored policies."""
+
+    params: PyTree
+    opt_state: PyTree
+    statistics: PyTree
+    utilities: Utilities
 
 
 class TrainState(NamedTuple):
@@ -27,6 +37,8 @@ class TrainState(NamedTuple):
     statistics: PyTree  # of observations, leaves (k, ...)
     episodes: EpisodeState  # leaves (k, E, ...)
     utilities: Utilities  # leaves (k, ...)
+    glimpses: Glimpses | None  # leaves (k, B, ...); None where the assigner wants none
+    store: Heritage | None  # earlier policies, leaves (slots, ...); None where the assigner wants none
     assignment: PyTree  # the assigner's own state
     keys: Key  # (k,) one a policy
     key: Key  # () of the assigner and the shuffles
@@ -37,7 +49,7 @@ class TrainState(NamedTuple):
 class Trainer(NamedTuple):
     """Pure functions to jit, scan and vmap (over seeds, over rates)."""
 
-    init: Callable[..., TrainState]  # key, rates=config.rates -> state
+    init: Callable[..., TrainState]  # key, rates=config.rates, assignment=assigner.init(assigner_key(key)) -> state
     collect: Callable[[TrainState], tuple[TrainState, Experience]]  # the first half of `step`: act, learn nothing
     step: Callable[[TrainState], tuple[TrainState, Info]]
 
@@ -51,30 +63,37 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
     _check_agreement(population, config, assigner)
     env, sizes, k, n = guard(env), config.sizes, config.k, config.n
     model = make_model(env.spec, sizes, k, n)
-    collect_all = jax.vmap(make_collect(env, population, model, sizes), (0, POLICY_AXES, 0, 0, 0, None))
+    collect_all = jax.vmap(make_collect(env, population, model, sizes), (0, POLICY_AXES, 0, 0, 0, 0, None))
     improve = make_improve(partial(ppo_loss, model), sizes, assigner)
 
-    def init(key: Key, rates: Rates = config.rates) -> TrainState:
-        key, assign_key, shared_key, policies_key = jax.random.split(key, 4)
+    def init(key: Key, rates: Rates = config.rates, assignment: PyTree = None) -> TrainState:
+        if assignment is None:
+            assignment = assigner.init(assigner_key(key))
+        key, _, shared_key, policies_key = _first_keys(key)
         own_keys, start_keys, keys = (jax.random.split(key, k) for key in jax.random.split(policies_key, 3))
-        return TrainState(
+        state = TrainState(
             learner=init_learner(model.networks, rates, shared_key, own_keys),
             statistics=repeat(model.normalizer.init(), k),
             episodes=jax.vmap(lambda key: first_episodes(env, fresh_starts(env, sizes, key)))(start_keys),
             utilities=no_utilities(k, n),
-            assignment=assigner.init(assign_key),
+            glimpses=repeat(no_glimpses(assigner.glimpses, n), k) if assigner.glimpses else None,
+            store=None,
+            assignment=assignment,
             keys=keys,
             key=key,
             iteration=jnp.int32(0),
             rates=jax.tree.map(jnp.float32, rates),
         )
+        return state._replace(store=_empty_store(assigner.slots, state))
 
     def collect(state: TrainState) -> tuple[TrainState, Experience]:
         keys = jax.vmap(jax.random.fold_in, (0, None))(state.keys, state.iteration)
         weights = assigner.weights(state.assignment)
         index = jnp.arange(k, dtype=jnp.int32)
-        episodes, seen = collect_all(keys, policies(state), index, state.episodes, weights, state.rates)
-        return state._replace(episodes=episodes, statistics=seen.statistics), seen
+        episodes, glimpses, seen = collect_all(
+            keys, policies(state), index, state.episodes, state.glimpses, weights, state.rates
+        )
+        return state._replace(episodes=episodes, glimpses=glimpses, statistics=seen.statistics), seen
 
     def step(state: TrainState) -> tuple[TrainState, Info]:
         before = assigner.weights(state.assignment)
@@ -84,13 +103,28 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
         learner, assignment, losses = improve(state.rates, schedule, shuffle_key, state.learner, state.assignment, seen.batch)
         utilities = accumulate(state.utilities, state.rates.utility_decay, seen.reward_sum, seen.episodes, sizes.transitions)
         served = utility(utilities, env.spec.episode_length)
-        assignment, parents = assigner.reassign(assign_key, assignment, served, state.iteration)
         iteration = state.iteration + 1
+        shown = None if state.glimpses is None else state.glimpses.shown
+        told = Seen(served, state.iteration, iteration.astype(jnp.float32) / config.iterations, shown)
+        assignment, succession = assigner.reassign(assign_key, assignment, told)
         new = state._replace(learner=learner, utilities=utilities, assignment=assignment, iteration=iteration)
         after = assigner.weights(assignment)
-        return follow(parents, new), inform(env.spec.reference_scale, served[parents], before, after, seen, losses)
+        new = follow(succession, new)
+        served = utility(new.utilities, env.spec.episode_length)
+        copies = (succession.parents != jnp.arange(k, dtype=jnp.int32)).sum(dtype=jnp.int32)
+        return new, inform(env.spec.reference_scale, served, before, after, copies, seen, losses)
 
     return Trainer(init, collect, step)
+
+
+def assigner_key(key: Key) -> Key:
+    """The key that `Trainer.init(key)` begins the assignment with, for first assignments that are made elsewhere."""
+    return _first_keys(key)[1]
+
+
+def _first_keys(key: Key) -> Key:
+    """Keys (4,): of the state, of the first assignment, of shared parameters, of the policies."""
+    return jax.random.split(key, 4)
 
 
 def policies(state: TrainState) -> Policies:
@@ -98,18 +132,30 @@ def policies(state: TrainState) -> Policies:
     return Policies(state.learner.params, state.statistics, state.rates.observation_clip)
 
 
-def follow(parents: Array, state: TrainState) -> TrainState:
-    """Policies go on from their `parents` (k,): parameters, optimiser, statistics and utilities are copied."""
-    learner = state.learner
+def follow(succession: Succession, state: TrainState) -> TrainState:
+    """Policies, and those in the store, go on from whom the `succession` names: all of their `Heritage` is copied."""
+    known = _heritage(state)
+    if state.store is not None:
+        known = jax.tree.map(lambda now, stored: jnp.concatenate([now, stored]), known, state.store)
 
-    def copy(tree: PyTree) -> PyTree:
-        return jax.tree.map(lambda x: x[parents], tree)
+    def of(rows: Array) -> Heritage:
+        return jax.tree.map(lambda x: x[rows], known)
 
-    params = learner.params._replace(own=copy(learner.params.own))
-    opt_state = learner.opt_state._replace(own=copy(learner.opt_state.own))
+    own, params, opt_state = of(succession.parents), state.learner.params, state.learner.opt_state
     return state._replace(
-        learner=Learner(params, opt_state), statistics=copy(state.statistics), utilities=copy(state.utilities)
+        learner=Learner(params._replace(own=own.params), opt_state._replace(own=own.opt_state)),
+        statistics=own.statistics,
+        utilities=own.utilities,
+        store=None if succession.kept is None else of(succession.kept),
     )
+
+
+def _heritage(state: TrainState) -> Heritage:
+    return Heritage(state.learner.params.own, state.learner.opt_state.own, state.statistics, state.utilities)
+
+
+def _empty_store(slots: int, state: TrainState) -> Heritage | None:
+    return jax.tree.map(lambda x: jnp.zeros((slots, *x.shape[1:]), x.dtype), _heritage(state)) if slots else None
 
 
 def _schedule(rates: Rates, iteration: Array, iterations: int) -> Schedule:

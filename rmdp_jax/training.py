@@ -1,29 +1,24 @@
-"""`train`: the host loop over compiled chunks of iterations, with progress, metrics, checkpoints and a clean Ctrl-C."""
+"""`train`: learn, judge, write down; with progress, metrics, checkpoints and a clean Ctrl-C, for one run or several at once."""
 
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
-import jax
-import jax.numpy as jnp
-
-from rmdp_jax.assign import Assigner, em, harden
+from rmdp_jax.assign import Assigner, harden
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
-from rmdp_jax.evaluate import Evaluation, evaluate
-from rmdp_jax.info import Info
+from rmdp_jax.evaluate import Evaluation
+from rmdp_jax.journal import Journal, Sink
+from rmdp_jax.loop import learn
 from rmdp_jax.model import Policies
-from rmdp_jax.progress import Reporter, report_progress
-from rmdp_jax.records import Timing, describe_run, metrics_line, summarize
-from rmdp_jax.runs import RunFolder, open_run
-from rmdp_jax.trainer import Trainer, TrainState, make_trainer, policies
+from rmdp_jax.placement import em
+from rmdp_jax.progress import report_progress
+from rmdp_jax.records import Timing, describe_run, summarize
+from rmdp_jax.runs import check_run, open_run
+from rmdp_jax.together import Entry, check_together, judge, over_runs, trainer_for, unstack
+from rmdp_jax.trainer import TrainState, policies
 from rmdp_jax.types import Array
-
-Sink = Callable[[dict[str, Any]], None]
 
 
 class Result(NamedTuple):
@@ -37,175 +32,133 @@ class Result(NamedTuple):
     history: list[dict[str, Any]]  # what metrics.jsonl holds
 
 
+@overload
 def train(
     env: Env,
     population: Population,
     config: TrainConfig,
     assigner: Assigner | None = None,
     *,
+    seeds: None = None,
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
     on_metrics: Sink | None = None,
-) -> Result:
+) -> Result: ...
+
+
+@overload
+def train(
+    env: Env,
+    population: Population,
+    config: TrainConfig,
+    assigner: Assigner | None = None,
+    *,
+    seeds: int,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    on_metrics: Sink | None = None,
+) -> list[Result]: ...
+
+
+def train(
+    env: Env,
+    population: Population,
+    config: TrainConfig,
+    assigner: Assigner | None = None,
+    *,
+    seeds: int | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    on_metrics: Sink | None = None,
+) -> Result | list[Result]:
     """Train k policies and their assignment to n agents, then judge them by fresh episodes.
 
     Args:
         env, population: from `rmdp_jax.envs.make`, or your own.
         config: sizes, rates and length of the run; `config.n` must be the population's.
         assigner: the algorithm, `em(config.k, config.n)` when not given.
+        seeds: train this many runs in one program, with seeds config.seed, config.seed + 1, ...
         out: folder for config.json, metrics.jsonl, result.json and checkpoints/; nothing is written when not given.
+            With `seeds`, each run has a folder seed-S in it.
         resume: go on from the latest checkpoint in `out`.
         progress: show a bar on stderr (lines where it is no terminal).
-        on_metrics: called with every logged line; the place for other sinks.
+        on_metrics: called with every logged line; the place for other sinks. With `seeds`, the lines name their `seed`.
 
     Returns:
-        A `Result`. Ctrl-C ends training after the running chunk; what was learned so far is judged and returned.
+        A `Result`, or a list of one for each of `seeds`. Ctrl-C ends training after the running chunk; what was learned so
+        far is judged and returned.
 
     Raises:
         ConfigError: before anything is compiled.
     """
     assigner = em(config.k, config.n) if assigner is None else assigner
-    trainer = make_trainer(env, population, config, assigner)
-    folder = None if out is None else open_run(Path(out), describe_run(env, assigner, config), resume)
-    history: list[dict[str, Any]] = []
-    sinks = [history.append, *([folder.append_metrics] if folder else []), *([on_metrics] if on_metrics else [])]
-    with report_progress(progress, config.iterations) as reporter:
-        reporter.say("compiling")
-        chunk, state, compile_s = _prepare(trainer, config, folder if resume else None)
-        if folder and resume:
-            history += _keep_metrics(folder, int(state.iteration))
-        state, timing = _loop(chunk, state, config, folder, sinks, reporter)
+    if seeds is None:
+        entry = Entry(population, config, assigner, out, on_metrics)
+        return train_together(env, [entry], resume=resume, progress=progress)[0]
+
+    def entry_of(seed: int) -> Entry:
+        folder = None if out is None else Path(out) / f"seed-{seed}"
+        sink = None if on_metrics is None else lambda line: on_metrics({"seed": seed, **line})
+        return Entry(population, replace(config, seed=seed), assigner, folder, sink)
+
+    entries = [entry_of(config.seed + i) for i in range(seeds)]
+    return train_together(env, entries, resume=resume, progress=progress)
+
+
+def train_together(env: Env, entries: Sequence[Entry], *, resume: bool = False, progress: bool = True) -> list[Result]:
+    """Train several runs of one env in one compiled program; what each learns is what it would learn alone.
+
+    Args:
+        env: what all runs act in.
+        entries: the runs. They may differ in `config.seed`, `config.rates`, `population.agents` and in how their assigners
+            begin. Everything else must be alike; `population.reward` and the assigner's rules are taken from the first.
+        resume: go on from the latest checkpoints in the runs' folders, which must be of the same iteration.
+        progress: show a bar on stderr (lines where it is no terminal), with the mean over the runs.
+
+    Returns:
+        One `Result` an entry. Their `wall_s` and `transitions_per_s` are those of the whole program.
+
+    Raises:
+        ConfigError: before anything is compiled.
+    """
+    check_together(entries)
+    trainer_for(env, entries[0], entries[0].population.agents)  # complains before there is any folder
+    journals = _open_journals(env, entries, resume)
+    with report_progress(progress, entries[0].config.iterations) as reporter:
+        states, timing = learn(env, entries, reporter, journals, resume=resume)
         reporter.say("judging by fresh episodes")
-        labels = harden(assigner.weights(state.assignment))
-        results = judge(env, population, config, state, labels)
-    timing = timing._replace(compile_s=compile_s)
-    summary = summarize(env, population, config, assigner, int(state.iteration), *results, timing)
-    if folder:
-        if not timing.transitions:  # a finished run was resumed: judged anew, nothing trained
-            summary |= folder.previous_timing()
-        folder.write_result(summary)
-    return Result(state, policies(state), labels, results[0], summary, history)
+        weights = over_runs(entries[0].assigner.weights, len(entries))(states.assignment)
+        labels = over_runs(harden, len(entries))(weights)
+        sampled, modal = (
+            judge(env, entries, policies(states), labels, deterministic=deterministic) for deterministic in (False, True)
+        )
+    own = (unstack(states, len(entries)), unstack(weights, len(entries)), sampled, modal)
+    return [
+        _finish(env, entry, journal, timing, *found) for entry, journal, *found in zip(entries, journals, *own, strict=True)
+    ]
 
 
-def make_chunk(trainer: Trainer) -> Callable[[TrainState, Array], tuple[TrainState, Info]]:
-    """`chunk(state, iterations)`: that many iterations in one program; counts of `Info` add up, the rest is the last one's."""
-
-    def chunk(state: TrainState, iterations: Array) -> tuple[TrainState, Info]:
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(trainer.step, state)[1])
-
-        def body(_: Array, carry: tuple[TrainState, Info]) -> tuple[TrainState, Info]:
-            state, before = carry
-            state, info = trainer.step(state)
-            return state, info._replace(
-                flips=before.flips + info.flips,
-                episodes=before.episodes + info.episodes,
-                diverged=before.diverged + info.diverged,
-            )
-
-        return jax.lax.fori_loop(0, iterations, body, (state, nothing))
-
-    return chunk
+def _open_journals(env: Env, entries: Sequence[Entry], resume: bool) -> list[Journal]:
+    for entry in entries:
+        if entry.out is not None:
+            check_run(Path(entry.out), resume)  # all of them before the first is written to
+    folders = [None if entry.out is None else open_run(Path(entry.out), describe_run(env, entry), resume) for entry in entries]
+    return [Journal(folder, entry.on_metrics) for folder, entry in zip(folders, entries, strict=True)]
 
 
-def judge(
-    env: Env, population: Population, config: TrainConfig, state: TrainState, labels: Array
-) -> tuple[Evaluation, Evaluation]:
-    """Fresh episodes, first acting as trained (by samples), then by the modes of the distributions."""
-    seed = config.seed + 1  # not the stream that it was trained on
-    sampled, modal = (
-        evaluate(env, population, config, policies(state), labels, seed=seed, deterministic=deterministic)
-        for deterministic in (False, True)
-    )
-    return sampled, modal
-
-
-def _prepare(
-    trainer: Trainer, config: TrainConfig, resumed: RunFolder | None
-) -> tuple[Callable[..., tuple[TrainState, Info]], TrainState, float]:
-    """Compiled chunk, first state, and seconds spent."""
-    begun = time.perf_counter()
-    key = jax.random.key(config.seed)
-    like = jax.eval_shape(trainer.init, key)
-    state = _restore(resumed, like) if resumed else None  # before compiling, as it may be refused
-    chunk = jax.jit(make_chunk(trainer), donate_argnums=0).lower(like, jax.ShapeDtypeStruct((), jnp.int32)).compile()
-    if state is None:
-        state = jax.jit(trainer.init)(key)
-    jax.block_until_ready(state)
-    return chunk, state, time.perf_counter() - begun
-
-
-def _restore(folder: RunFolder, like: TrainState) -> TrainState | None:
-    """The latest state, or nothing where the run ended before its first checkpoint."""
-    from rmdp_jax.checkpoint import has_checkpoint, restore_checkpoint
-
-    return restore_checkpoint(folder.checkpoints, like) if has_checkpoint(folder.checkpoints) else None
-
-
-def _loop(
-    chunk: Callable[..., tuple[TrainState, Info]],
+def _finish(
+    env: Env,
+    entry: Entry,
+    journal: Journal,
+    timing: Timing,
     state: TrainState,
-    config: TrainConfig,
-    folder: RunFolder | None,
-    sinks: list[Sink],
-    reporter: Reporter,
-) -> tuple[TrainState, Timing]:
-    begun = time.perf_counter()
-    first = done = saved = int(state.iteration)
-
-    def transitions() -> int:
-        return (done - first) * config.k * config.sizes.transitions
-
-    with _interrupts() as interrupted:
-        while done < config.iterations and not interrupted.is_set():
-            state, info = chunk(state, jnp.int32(min(config.log_every, config.iterations - done)))
-            done = int(state.iteration)  # waits for the device
-            line = metrics_line(info, done, config, time.perf_counter() - begun, transitions())
-            for sink in sinks:
-                sink(line)
-            reporter.update(line)
-            if folder and config.checkpoint_every and done - saved >= config.checkpoint_every:
-                _save(folder, state)
-                saved = done
-    wall_s = time.perf_counter() - begun
-    if folder and saved != done:
-        _save(folder, state)
-    return state, Timing(0.0, wall_s, transitions())
-
-
-def _save(folder: RunFolder, state: TrainState) -> None:
-    from rmdp_jax.checkpoint import save_checkpoint  # orbax takes half a second to import
-
-    save_checkpoint(folder.checkpoints, state)
-
-
-def _keep_metrics(folder: RunFolder, iteration: int) -> list[dict[str, Any]]:
-    """Lines up to the checkpoint; later ones will be made again."""
-    lines = [line for line in folder.read_metrics() if line["iteration"] <= iteration]
-    folder.write_metrics(lines)
-    return lines
-
-
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Ctrl-C, a closed terminal or a scheduler's SIGTERM set the event, so that the running chunk can end; a second kills."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event  # signals belong to the main thread
-        return
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def handle(number: int, frame: Any) -> None:
-        event.set()
-        restore()
-
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    heeded = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]  # nohup ignores some
-    before = {number: signal.signal(number, handle) for number in heeded}
-    try:
-        yield event
-    finally:
-        restore()
+    weights: Array,
+    sampled: Evaluation,
+    modal: Evaluation,
+) -> Result:
+    summary = summarize(env, entry, int(state.iteration), weights, sampled, modal, timing)
+    summary = journal.close(summary, trained=timing.transitions > 0)
+    return Result(state, policies(state), sampled.assignment, sampled, summary, journal.history)

@@ -12,6 +12,7 @@ from rmdp_jax import Rates, Sizes
 from rmdp_jax.cli import COMMANDS, EnvOptions, main
 
 GRID = ["train", "resource_gathering"]
+SWEEP = ["sweep", "resource_gathering", "--out", "grid"]
 TRAIN = [*GRID, "--size", "2", "--k", "2", "--transitions", "640", "--quiet", *FLAGS]
 
 
@@ -99,6 +100,18 @@ def test_bad_input_is_told_in_one_line(arguments, message, capsys):
         (["evaluate", "nowhere"], "out = nowhere: holds no config.json, so it is not the folder of a finished run"),
         (["report", "nowhere"], "out = nowhere: holds no config.json, so it is not the folder of a finished run"),
         (["evaluate", "nowhere", "--episodes", "0"], "episodes = 0: must be a whole number of at least 1"),
+        ([*SWEEP, "--algorithms", "em", "emm"], "algorithm = 'emm' is not known; did you mean 'em'? (known: cluster, em, "),
+        (["sweep", "ant_sped", "--out", "grid"], "env = 'ant_sped' is not known; did you mean 'ant_speed'? (known: "),
+        (["sweep", "--out", "grid"], "envs = (): must be one or more"),
+        ([*SWEEP, "--seeds", "0"], "seeds = 0: must be a whole number of at least 1"),
+        ([*SWEEP, "--ks", "2", "26"], "k = 26: must be at most n = 25"),
+        ([*SWEEP, "--preset", "quick"], "preset = 'quick' is not known (known: default, reference)"),
+        ([*SWEEP, "--algorithms", "em", "cluster", "--transitions", "9000"], "transitions = 9000: must be above the 16144 "),
+        ([*SWEEP, "--size", "7", "--algorithms", "em", "oracle"], "algorithm = 'oracle': this population comes with no groups"),
+        (
+            ["sweep", "resource_gathering", "--out", "/dev/null/grid"],
+            "out = /dev/null/grid/resource_gathering-em-k5-s0: ",
+        ),
     ],
 )
 def test_bad_names_are_told_in_one_line(arguments, message, capsys):
@@ -183,8 +196,8 @@ def flags_of(*kinds):
     return {f"--{field.name.replace('_', '-')}" for kind in kinds for field in fields(kind)}
 
 
-NO_FLAGS = {"--env", "--env-options", "--sizes", "--rates", "--run-dir"}  # positions, and groups of flags
-GROUPS = {"train": (EnvOptions, Sizes, Rates)}
+NO_FLAGS = {"--env", "--envs", "--runs", "--env-options", "--sizes", "--rates", "--run-dir"}  # positions, and groups of flags
+GROUPS = {"train": (EnvOptions, Sizes, Rates), "sweep": (EnvOptions,)}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from probes import DISCOUNT, PROBES, make_probe, probe_config
 
-from rmdp_jax import em, end_to_end, make_trainer
+from rmdp_jax import end_to_end, make_trainer, plain_em
 from rmdp_jax.model import make_model
 
 K, N, ITERATIONS, WARMUP = 2, 4, 300, 30
@@ -22,7 +22,7 @@ def kind(request):
     def learn(probe, key):
         env, population = make_probe(probe, N)
         warmup = jnp.where(jnp.asarray(probe.acts), WARMUP, 10 * ITERATIONS)  # where nothing is better, noise moves agents
-        trainer = make_trainer(env, population, config, em(K, N, warmup=warmup))
+        trainer = make_trainer(env, population, config, plain_em(K, N, warmup=warmup))
         infos = jax.eval_shape(trainer.step, jax.eval_shape(trainer.init, key))[1]
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), infos)
         return jax.lax.fori_loop(0, ITERATIONS, lambda _, now: trainer.step(now[0]), (trainer.init(key), nothing))

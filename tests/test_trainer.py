@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmdp_jax import ConfigError, Rates, Sizes, TrainConfig, em, fixed, make_evaluate, make_trainer
+from rmdp_jax import ConfigError, Rates, Sizes, Succession, TrainConfig, em, fixed, make_evaluate, make_trainer
 from rmdp_jax.envs import make
 from rmdp_jax.trainer import follow, policies
 
@@ -182,8 +182,8 @@ def test_running_utilities_agree_with_fresh_episodes(task, trainer):
 
 def test_policies_follow_their_parents(trainer):
     state, _ = run(trainer, trainer.init(jax.random.key(0)), 2)
-    assert same(follow(jnp.arange(K, dtype=jnp.int32), state), state)
-    led = follow(jnp.array([1, 1], jnp.int32), state)
+    assert same(follow(Succession(jnp.arange(K, dtype=jnp.int32)), state), state)
+    led = follow(Succession(jnp.array([1, 1], jnp.int32)), state)
     for before, after in [
         (state.learner.params.own, led.learner.params.own),
         (state.learner.opt_state.own, led.learner.opt_state.own),
@@ -194,6 +194,28 @@ def test_policies_follow_their_parents(trainer):
         for j in range(K):
             assert same(jax.tree.map(lambda x, j=j: x[j], after), jax.tree.map(lambda x: x[1], before))
     assert same((led.episodes, led.keys, led.assignment), (state.episodes, state.keys, state.assignment))
+
+
+def test_stored_policies_come_back(task):
+    """A succession that stores both policies, and one that goes on from the store after they have learned on."""
+    store, restore = jnp.array([0, 1], jnp.int32), jnp.array([3, 2], jnp.int32)
+
+    def reassign(key, labels, seen):
+        back = seen.iteration == 2
+        parents = jnp.where(back, restore, jnp.arange(K, dtype=jnp.int32))
+        return labels, Succession(parents, jnp.where(seen.iteration == 0, store, jnp.array([2, 3], jnp.int32)))
+
+    assigner = fixed(K, N, LABELS)._replace(reassign=reassign, slots=2)
+    trainer = make_trainer(*task, CONFIG, assigner)
+    trainer = trainer._replace(init=jax.jit(trainer.init), step=jax.jit(trainer.step))
+    first, _ = trainer.step(trainer.init(jax.random.key(0)))
+    third, info = run(trainer, first, 2)
+    assert int(info.copies) == K
+    for stored in (first.store, third.store):
+        assert same(stored.params, first.learner.params.own)
+    assert same(jax.tree.map(lambda x: x[::-1], third.learner.params.own), first.learner.params.own)
+    assert same(jax.tree.map(lambda x: x[::-1], third.learner.opt_state.own), first.learner.opt_state.own)
+    assert same(jax.tree.map(lambda x: x[::-1], third.utilities), first.utilities)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ import shutil
 import signal
 from dataclasses import replace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import CONFIG, ITERATIONS, SIZES, K, N, assert_same, make_tiny, timeless
+from tiny import CONFIG, ITERATIONS, SIZES, K, N, assert_same, leaves, make_tiny, timeless
 
-from rmdp_jax import ConfigError, em, random_even, train
+from rmdp_jax import ConfigError, Entry, Rates, em, end_to_end, fixed, make_trainer, random_even, train, train_together
 from rmdp_jax.runs import RunFolder
 
 RESULT = {
@@ -54,6 +56,8 @@ def test_result(written):
     assert 0 < kept["welfare"] <= 99
     assert kept["policy_sizes"] == np.bincount(labels, minlength=K).tolist()
     assert min(kept["policy_sizes"]) >= 1
+    assert kept["softness"] == 0
+    assert kept["runs_together"] == 1
     assert kept["transitions_per_s"] == pytest.approx(K * ITERATIONS * SIZES.transitions / kept["wall_s"], rel=0.2)
     assert kept["device"].startswith("cpu")
     assert {"jax", "python", "rmdp-jax"} <= set(kept["versions"])
@@ -169,3 +173,99 @@ def test_a_signal_that_is_ignored_stays_ignored():
         assert ended.summary["finished"] is True
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_softness_is_the_entropy_of_the_last_weights():
+    result = train(*make_tiny(), replace(CONFIG, transitions=2 * SIZES.transitions), end_to_end(K, N), progress=False)
+    weights = np.asarray(jax.nn.softmax(result.state.assignment.logits, axis=0), float)
+    assert weights.shape == (K, N)
+    assert result.summary["softness"] == pytest.approx(-(weights * np.log(weights)).sum(0).mean(), abs=1e-4)
+
+
+def assert_close(result, alone):
+    """Actions, episodes and labels are the same; what is summed in another order differs in the last digits."""
+    for a, b in zip(leaves(result.state), leaves(alone.state), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(result.assignment, alone.assignment)
+    assert result.summary["welfare"] == pytest.approx(alone.summary["welfare"], abs=1e-2)
+    assert [line["flips"] for line in result.history] == [line["flips"] for line in alone.history]
+
+
+def test_runs_in_one_program_learn_what_they_learn_alone(written):
+    env, population = make_tiny()
+    alike = population._replace(agents=jnp.zeros(N, jnp.int32))  # all want the first cell
+    assigner = em(K, N, warmup=3)
+    entries = [
+        Entry(population, CONFIG, assigner),
+        Entry(alike, replace(CONFIG, seed=4), assigner),
+        Entry(population, replace(CONFIG, rates=Rates(learning_rate=(1e-12, 1e-12))), assigner),
+    ]
+    first, same_wishes, still = train_together(env, entries, progress=False)
+    assert_close(first, written[0])
+
+    utility = np.asarray(same_wishes.evaluation.utility)
+    np.testing.assert_array_equal(utility, np.broadcast_to(utility[:, :1], (K, N)))
+    assert np.ptp(np.asarray(first.evaluation.utility), axis=1).min() > 1
+    assert same_wishes.summary["seed"] == 4
+
+    begun = make_trainer(env, population, CONFIG, assigner).init(jax.random.key(3)).learner.params
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-8), still.policies.params, begun)
+
+    assert {result.summary["runs_together"] for result in (first, same_wishes, still)} == {3}
+    speed = 3 * K * ITERATIONS * SIZES.transitions / first.summary["wall_s"]
+    assert first.summary["transitions_per_s"] == pytest.approx(speed, rel=0.2)
+
+
+def test_every_run_begins_with_the_labels_of_its_own_assigner():
+    env, population = make_tiny()
+    groups = ([1, 1, 1, 0], [0, 1, 0, 1])
+    config = replace(CONFIG, transitions=SIZES.transitions)
+    entries = [Entry(population, config, fixed(K, N, np.array(labels))) for labels in groups]
+    results = train_together(env, entries, progress=False)
+    assert [result.summary["assignment"] for result in results] == list(groups)
+
+
+def test_seeds_stop_and_go_on_together(written, tmp_path):
+    heard = []
+
+    def listen(line):
+        heard.append((line["seed"], line["iteration"]))
+        if heard[-1] == (3, 10):
+            stop_at(10)(line)
+
+    options = {"assigner": em(K, N, warmup=3), "seeds": 2, "out": tmp_path, "progress": False}
+    stopped = train(*make_tiny(), CONFIG, on_metrics=listen, **options)
+    assert heard == [(3, 5), (4, 5), (3, 10), (4, 10)]
+    assert [result.summary["finished"] for result in stopped] == [False, False]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["seed-3", "seed-4"]
+
+    resumed = train(*make_tiny(), CONFIG, resume=True, **options)
+    assert_close(resumed[0], written[0])
+    for seed, result in zip((3, 4), resumed, strict=True):
+        folder = RunFolder(tmp_path / f"seed-{seed}")
+        assert folder.read_result() == {"format": 1, **result.summary}
+        assert folder.read_config()["train"]["seed"] == seed
+        assert [line["iteration"] for line in folder.read_metrics()] == [5, 10, 15, 20]
+
+    shutil.rmtree(tmp_path / "seed-4" / "checkpoints")
+    with pytest.raises(ConfigError, match=r"resume: the checkpoints are of iterations \[20, 0\]"):
+        train(*make_tiny(), CONFIG, resume=True, **options)
+
+
+@pytest.mark.usefixtures("no_compilation")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"config": replace(CONFIG, transitions=64)}, "config = .*transitions=64.*train them apart"),
+        ({"config": replace(CONFIG, rates=Rates(discount=0.9))}, "rates = "),
+        ({"assigner": random_even(K, N)}, r"algorithm = \('random', 2, 4, 0\): .* has \('em', 2, 4, 0\)"),
+        ({"out": "here"}, "out: two of the runs would write to the same folder"),
+    ],
+)
+def test_runs_that_differ_are_not_trained_together(tmp_path, monkeypatch, change, message):
+    monkeypatch.chdir(tmp_path)
+    env, population = make_tiny()
+    entry = Entry(population, CONFIG, em(K, N), "here")
+    with pytest.raises(ConfigError, match=message):
+        train_together(env, [entry, entry._replace(**{"out": "there", **change})], progress=False)
+    assert list(tmp_path.iterdir()) == []

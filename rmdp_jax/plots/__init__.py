@@ -4,6 +4,7 @@ Nothing here touches pyplot or leaves a changed rcParams behind. A policy has th
 (`policy_colors`). Every figure carries a sentence for readers who cannot see it as its label (`Figure.get_label`).
 """
 
+from rmdp_jax.plots.bars import Bar, welfare_by_k
 from rmdp_jax.plots.curves import assignment_history, speed_history, welfare_curve
 from rmdp_jax.plots.grid import walks_on_grid
 from rmdp_jax.plots.people import agent_distribution, utility_matrix
@@ -11,6 +12,7 @@ from rmdp_jax.plots.style import policy_colors, save
 from rmdp_jax.plots.targets import target_histogram
 
 __all__ = [
+    "Bar",
     "agent_distribution",
     "assignment_history",
     "policy_colors",
@@ -19,5 +21,6 @@ __all__ = [
     "target_histogram",
     "utility_matrix",
     "walks_on_grid",
+    "welfare_by_k",
     "welfare_curve",
 ]

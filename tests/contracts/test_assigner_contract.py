@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmdp_jax import ConfigError, em, fixed, random_even
+from rmdp_jax import ConfigError, Seen, em, fixed, plain_em, random_even
 from rmdp_jax.assign import best_policies
 
 SIZES = [(1, 1), (1, 4), (2, 5), (3, 7), (5, 5)]
 ASSIGNERS = {
-    "em": lambda k, n: em(k, n, warmup=1),
+    "em": lambda k, n: em(k, n, warmup=1, every=2, glimpses=3, slots=4),
+    "plain_em": lambda k, n: plain_em(k, n, warmup=1),
     "random": random_even,
     "fixed": lambda k, n: fixed(k, n, jnp.arange(n) % k),
 }
@@ -28,6 +29,12 @@ def adversarial(k, n):
     cases = [rng.normal(size=(k, n)) for _ in range(10)] + [np.zeros((k, n)), chain, -chain]
     cases += [np.eye(k)[j][:, None] + np.zeros(n) for j in range(k)]
     return [case.astype(np.float32) for case in cases]
+
+
+def seen_by(assigner, utility, iteration):
+    """What an assigner sees; stretches vary about the utility."""
+    noise = jax.random.normal(jax.random.key(iteration), (assigner.glimpses, assigner.n))
+    return Seen(utility, jnp.int32(iteration), jnp.float32(0.0), jnp.asarray(utility)[:, None] + noise[None])
 
 
 def labels_of(weights):
@@ -47,16 +54,20 @@ def test_contract(make, k, n):
     described = jax.tree.map(jax.typeof, state)
     for i, utility in enumerate(adversarial(k, n) + adversarial(k, n)[::-1]):
         before = np.asarray(assigner.weights(state))
-        state, parents = reassign(jax.random.key(i), state, utility, jnp.int32(i))
+        state, succession = reassign(jax.random.key(i), state, seen_by(assigner, utility, i))
         weights = np.asarray(assigner.weights(state))
         assert (weights.shape, weights.dtype) == ((k, n), np.float32)
         assert (weights >= 0).all()
         np.testing.assert_allclose(weights.sum(0), 1.0, atol=1e-6)
         assert set(labels_of(weights)) == set(range(k)), "a policy was left empty"
         assert jax.tree.map(jax.typeof, state) == described
-        assert (parents.shape, parents.dtype) == ((k,), jnp.int32)
-        assert set(parents.tolist()) <= set(range(k))
-        assert welfare(utility, labels_of(weights)) >= welfare(utility, labels_of(before)) or assigner.name != "em"
+        assert (succession.parents.shape, succession.parents.dtype) == ((k,), jnp.int32)
+        assert set(succession.parents.tolist()) <= set(range(k + assigner.slots))
+        assert (succession.kept is None) == (assigner.slots == 0)
+        if assigner.slots:
+            assert (succession.kept.shape, succession.kept.dtype) == ((assigner.slots,), jnp.int32)
+            assert set(succession.kept.tolist()) <= set(range(k + assigner.slots))
+        assert welfare(utility, labels_of(weights)) >= welfare(utility, labels_of(before)) or assigner.name != "plain_em"
 
 
 @pytest.mark.parametrize(("make", "k", "n"), CASES)
@@ -66,8 +77,8 @@ def test_vmap_over_seeds_equals_single_seeds(make, k, n):
     utility = jax.random.normal(jax.random.key(1), (4, k, n))
 
     def run(key, utility):
-        state, parents = assigner.reassign(key, assigner.init(key), utility, jnp.int32(9))
-        return assigner.weights(assigner.descend(jnp.zeros((k, n)), state)), parents
+        state, succession = assigner.reassign(key, assigner.init(key), seen_by(assigner, utility, 9))
+        return assigner.weights(assigner.descend(jnp.zeros((k, n)), state)), succession
 
     together = jax.jit(jax.vmap(run))(keys, utility)
     for seed in range(4):
@@ -76,7 +87,7 @@ def test_vmap_over_seeds_equals_single_seeds(make, k, n):
 
 
 def test_first_assignments():
-    assert em(2, 5).init(jax.random.key(0)).tolist() == [0, 1, 0, 1, 0]  # round robin
+    assert plain_em(2, 5).init(jax.random.key(0)).tolist() == [0, 1, 0, 1, 0]  # round robin
     assert fixed(2, 4, jnp.array([1, 1, 0, 1])).init(jax.random.key(0)).tolist() == [1, 1, 0, 1]
     drawn = [tuple(random_even(3, 11).init(jax.random.key(seed)).tolist()) for seed in range(5)]
     assert len(set(drawn)) == 5
@@ -88,16 +99,20 @@ def test_fixed_assignments_stay():
     for assigner in (random_even(2, 6), fixed(2, 6, jnp.array([0, 0, 0, 0, 0, 1]))):
         state = assigner.init(jax.random.key(0))
         utility = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6)), jnp.float32)
-        after, parents = assigner.reassign(jax.random.key(1), state, utility, jnp.int32(500))
+        after, succession = assigner.reassign(jax.random.key(1), state, seen_by(assigner, utility, 500))
         np.testing.assert_array_equal(after, state)
-        assert parents.tolist() == [0, 1]
+        assert succession.parents.tolist() == [0, 1]
 
 
 def test_em_waits_for_its_warm_up():
-    assigner = em(2, 3, warmup=50)
+    assigner = plain_em(2, 3, warmup=50)
     state = assigner.init(jax.random.key(0))
     utility = jnp.array([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]])
-    moved = {i: assigner.reassign(jax.random.key(0), state, utility, jnp.int32(i))[0].tolist() for i in (0, 48, 49, 50)}
+
+    def reassign(iteration):
+        return assigner.reassign(jax.random.key(0), state, seen_by(assigner, utility, iteration))[0].tolist()
+
+    moved = {i: reassign(i) for i in (0, 48, 49, 50)}
     assert moved == {0: [0, 1, 0], 48: [0, 1, 0], 49: [1, 0, 1], 50: [1, 0, 1]}  # the 50th M-step has iteration 49
 
 
@@ -160,7 +175,7 @@ def test_bad_arguments_are_named(make, message):
 
 def test_first_assignments_made_by_functions_are_checked_too():
     with pytest.raises(ConfigError, match=r"labels name policies \[0\]"):
-        em(2, 3, first=lambda key, k, n: jnp.zeros(n, jnp.int32))
+        plain_em(2, 3, first=lambda key, k, n: jnp.zeros(n, jnp.int32))
 
 
 def test_the_e_step_ends_even_where_a_policy_had_no_agent():

@@ -1,0 +1,238 @@
+"""The figures of the paper (Ivanov & Ben-Porat, AAAI 2024), each with its runs, its table and its pictures.
+
+Runs that are there are not made again: finished ones are known by their line in the results, others by their folder. Parts of
+a figure can so be run one by one, and a figure that is half done can be drawn.
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tyro
+
+from benchmarks.common import emit, machine, show
+from benchmarks.paper_results import (
+    Draw,
+    against_em,
+    compare,
+    complete_line,
+    draw_bars,
+    draw_targets,
+    draw_walks,
+    read_results,
+    same_cell,
+    write_results,
+)
+from rmdp_jax.comparison import Line
+from rmdp_jax.envs import make
+from rmdp_jax.envs.presets import preset
+from rmdp_jax.errors import ConfigError, check
+from rmdp_jax.plots.style import count_transitions
+from rmdp_jax.sweep import Cell, sweep
+
+ALGORITHMS = ("em", "end_to_end", "cluster", "random")
+
+
+class Scale(NamedTuple):
+    """How much is run."""
+
+    envs: tuple[str, ...]
+    ks: tuple[int, ...]
+    transitions: int  # per policy
+    seeds: int
+
+
+class FigureSpec(NamedTuple):
+    """What a figure shows."""
+
+    full: Scale
+    quick: Scale
+    draw: Draw
+    algorithms: tuple[str, ...] = ("em",)
+    more: tuple[tuple[str, int], ...] = ()  # algorithms and k beside the product of all
+
+
+_GRID = ("resource_gathering",)
+_BODIES = ("halfcheetah_speed", "walker2d_speed", "hopper_speed", "ant_speed")
+FIGURES = {
+    1: FigureSpec(Scale(_GRID, (5,), 1_000_000, 10), Scale(_GRID, (5,), 60_000, 2), draw_walks),
+    2: FigureSpec(
+        Scale(_GRID, (1, 2, 3, 5, 10), 1_000_000, 10), Scale(_GRID, (2, 5), 200_000, 2), draw_bars, ALGORITHMS, (("em", 25),)
+    ),
+    3: FigureSpec(Scale(_BODIES, (1, 2, 5, 10), 1_000_000, 10), Scale(_BODIES[:1], (2,), 40_000, 2), draw_bars, ALGORITHMS),
+    4: FigureSpec(
+        Scale(("halfcheetah_speed", "hopper_speed"), (5,), 1_000_000, 10),
+        Scale(("halfcheetah_speed", "hopper_speed"), (2,), 30_000, 2),
+        draw_targets,
+    ),
+    5: FigureSpec(
+        Scale(("walker2d_speed", "ant_speed"), (5,), 1_000_000, 10),
+        Scale(("walker2d_speed", "ant_speed"), (2,), 30_000, 2),
+        draw_targets,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    """Run what is missing of a figure, and write its lines, table and pictures anew after every cell."""
+
+    figure: int
+    """Number of the figure: 1 (walks), 2 (Resource Gathering), 3 (target speed), 4 and 5 (who gets which speed)."""
+    quick: bool = False
+    """A small version: 2 seeds, few k, short training. Results go to --out."""
+    seeds: int | None = None
+    """Seeds from 0 up. Default: 10, with --quick 2."""
+    ks: tuple[int, ...] | None = None
+    """Run these numbers of policies only."""
+    envs: tuple[str, ...] | None = None
+    """Run these tasks only."""
+    algorithms: tuple[str, ...] | None = None
+    """Run these algorithms only."""
+    transitions: int | None = None
+    """Per policy. Default: 1,000,000; with --quick 30,000 to 200,000."""
+    size: int | None = None
+    """Side of the grid of Resource Gathering. Default: 5."""
+    draw_only: bool = False
+    """Run nothing; draw what is in the results."""
+    out: Path | None = None
+    """Folder of the runs. Default: runs/paper/figure_N, with --quick runs/paper/figure_N_quick."""
+    results: Path | None = None
+    """Folder of lines, tables and pictures. Default: benchmarks/results, with --quick that of the runs."""
+
+    @property
+    def spec(self) -> FigureSpec:
+        """What the figure shows."""
+        return FIGURES[self.figure]
+
+    @property
+    def scale(self) -> Scale:
+        """How much is run, narrowed by the flags."""
+        scale = self.spec.quick if self.quick else self.spec.full
+        given = {name: getattr(self, name) for name in Scale._fields if getattr(self, name) is not None}
+        return scale._replace(**given)
+
+
+def make_cells(arguments: Paper, *, narrowed: bool = True) -> list[Cell]:
+    """Cells of the figure; all of them, whatever --ks, --envs and --algorithms say, unless `narrowed`."""
+    spec, scale = arguments.spec, arguments.scale
+    algorithms = arguments.algorithms or spec.algorithms
+    whole = spec.quick if arguments.quick else spec.full
+    pairs = list(product(algorithms if narrowed else spec.algorithms, scale.ks if narrowed else whole.ks))
+    if not arguments.quick:
+        pairs += [pair for pair in spec.more if not narrowed or _asked(arguments, *pair)]
+    cells = []
+    for env, (algorithm, k) in product(scale.envs if narrowed else whole.envs, dict.fromkeys(pairs)):
+        sized = {"size": arguments.size} if arguments.size and env in _GRID else {}
+        n = preset(env).n if not sized else sized["size"] ** 2
+        options = sized | ({} if env in _GRID else {"n": n})
+        if k <= n:
+            config = preset(env, k=k, n=n, transitions=scale.transitions)
+            cells.append(Cell(env=env, env_options=options, algorithm=algorithm, config=config))
+    return cells
+
+
+def _asked(arguments: Paper, algorithm: str, k: int) -> bool:
+    """Whether a cell that the figure has beside its grid is among those to run."""
+    return (arguments.ks is None or k in arguments.ks) and (arguments.algorithms is None or algorithm in arguments.algorithms)
+
+
+def run_figure(arguments: Paper) -> list[Line]:
+    """Train what is missing, write the figure's files after every cell, and return the lines that it shows."""
+    _check(arguments)
+    name = f"figure_{arguments.figure}"
+    out = arguments.out or Path("runs/paper") / (name + "_quick" * arguments.quick)
+    results = arguments.results or (out if arguments.quick else Path("benchmarks/results"))
+    asked = make_cells(arguments)
+    check("cells", "none", bool(asked), "one or more; k is at most the number of agents")
+    cells = asked + [cell for cell in make_cells(arguments, narrowed=False) if cell not in asked]
+    known = read_results(results)
+    lines = [line for line in known if any(same_cell(line, cell) for cell in cells)]
+    lines = list({_key(line): line for line in lines}.values())
+    stem = results / (name + _suffix(arguments))
+    for cell in [] if arguments.draw_only else asked:
+        have = {line["seed"] for line in lines if same_cell(line, cell)}
+        missing = [seed for seed in range(arguments.scale.seeds) if seed not in have]
+        if missing:
+            made = sweep([cell], missing, out, make=make)
+            lines += [complete_line(line, cell, out) for line in made]
+            _write(arguments, stem, lines, cells)
+    if not lines:
+        raise ConfigError(f"results = {results}: hold no run of {name} with these settings; run it without --draw-only")
+    for path in _write(arguments, stem, lines, cells):
+        print(f"picture  {path}", file=sys.stderr)
+    return lines
+
+
+def _check(arguments: Paper) -> None:
+    check("figure", arguments.figure, arguments.figure in FIGURES, f"one of {', '.join(map(str, FIGURES))}")
+    check("seeds", arguments.scale.seeds, arguments.scale.seeds >= 1, "a whole number of at least 1")
+    for name in ("ks", "envs", "algorithms"):
+        check(name, getattr(arguments, name), getattr(arguments, name) != (), "one or more")
+    known = arguments.spec.full.envs
+    check("envs", arguments.envs, set(arguments.envs or ()) <= set(known), f"of figure {arguments.figure}: {', '.join(known)}")
+    if arguments.spec.draw is not draw_bars:
+        check("algorithms", arguments.algorithms, arguments.algorithms in (None, ("em",)), "em, which this figure shows")
+
+
+def _suffix(arguments: Paper) -> str:
+    """Other grids and budgets do not overwrite the figure."""
+    whole = arguments.spec.quick if arguments.quick else arguments.spec.full
+    sized = f"_size{arguments.size}" if arguments.size else ""
+    return sized + (
+        "" if arguments.scale.transitions == whole.transitions else f"_{count_transitions(arguments.scale.transitions)}"
+    )
+
+
+def _key(line: Line) -> tuple[Any, ...]:
+    return line["env"], line["k"], line["algorithm"], line["seed"]
+
+
+def _write(arguments: Paper, stem: Path, lines: Sequence[Line], cells: Sequence[Cell]) -> list[Path]:
+    absent = [cell for cell in cells if not any(same_cell(line, cell) for line in lines)]
+    told = ", ".join(f"{cell.env} {cell.algorithm} k = {cell.config.k}" for cell in absent)
+    notes = [f"Not run yet: {told}.\n"] * bool(absent)
+    notes.append(f"Made by `{_command(arguments)}`, or in parts with `--ks`, `--envs` and `--algorithms`.")
+    return write_results(stem, sorted(lines, key=_key), sorted(lines, key=_key), arguments.spec.draw, notes)
+
+
+def _command(arguments: Paper) -> str:
+    """The command that makes all that is shown."""
+    flags = ["--quick"] * arguments.quick + ["--seeds", str(arguments.scale.seeds)]
+    for name in ("transitions", "size"):
+        if getattr(arguments, name) is not None:
+            flags += [f"--{name}", str(getattr(arguments, name))]
+    return shlex.join(["python", "-m", "benchmarks.paper", "--figure", str(arguments.figure), *flags])
+
+
+def main() -> None:
+    """Lines of the table on stdout, the table on stderr."""
+    arguments = tyro.cli(Paper, description=__doc__)
+    try:
+        lines = run_figure(arguments)
+    except ConfigError as error:
+        print(f"paper: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("paper: interrupted; the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None
+    rows = compare(lines)
+    told = against_em(rows, lines)
+    for row, p in told.items():
+        emit({"benchmark": "paper", "figure": arguments.figure, **row._asdict(), "p_against_em": p, **machine()})
+    columns = ["env", "k", "algorithm", "seeds", "welfare", "error", "share", "*", "p (em)"]
+    table: list[list[Any]] = []
+    for row, p in told.items():
+        deviation, share = row.standard_error, row.share
+        cells = ["-" if deviation is None else deviation, "-" if share is None else f"{share:.1%}", "*" * row.best]
+        name = row.env.removesuffix("_speed").replace("resource_gathering", "grid")
+        table.append([name, row.k, row.algorithm, row.seeds, row.welfare, *cells, "" if p is None else f"{p:.0e}"])
+    show(f"Figure {arguments.figure}", columns, table)
+
+
+if __name__ == "__main__":
+    main()

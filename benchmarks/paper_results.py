@@ -1,0 +1,192 @@
+"""What a figure of the paper leaves behind: a line a run, a table, pictures. Nothing here trains."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks.common import machine
+from rmdp_jax.comparison import Line, Row, compare_runs, draw_comparison, flat_settings, read_lines
+from rmdp_jax.envs import make
+from rmdp_jax.envs.speed import BODIES
+from rmdp_jax.plots import save, target_histogram, walks_on_grid
+from rmdp_jax.reporting import load_run, record_run
+from rmdp_jax.runs import RunFolder, dump_train_config
+from rmdp_jax.statistics import LEVEL, paired_p
+from rmdp_jax.sweep import Cell
+
+Draw = Callable[[Sequence[Line]], dict[str, Figure]]  # finished runs -> pictures by what follows the figure's name
+
+
+def same_cell(line: Line, cell: Cell) -> bool:
+    """Whether `line` is a run of `cell`, as the cell is now: budget and settings too."""
+    options = {name: value for name, value in line["env_options"].items() if name not in ("seed", "n")}
+    asked = {name: value for name, value in cell.env_options.items() if name != "n"}
+    return (line["env"], options, line["n"], line["algorithm"], line["k"]) == (
+        *(cell.env, asked, cell.config.n, cell.algorithm, cell.config.k),
+    ) and (line.get("budget"), line.get("settings")) == (cell.config.transitions, _settings(cell))
+
+
+def complete_line(line: Line, cell: Cell, out: Path) -> Line:
+    """The line of a run with what it was asked for, and with what figures 1, 4 and 5 draw from (`em` only)."""
+    line = {**line, "budget": cell.config.transitions, "settings": _settings(cell)}
+    if line["algorithm"] != "em":
+        return line
+    folder = next(
+        path.parent
+        for path in sorted(out.glob(f"{cell.env}*-{cell.algorithm}-k{line['k']}-s{line['seed']}/result.json"))
+        if RunFolder(path.parent).read_result()["env_options"] == line["env_options"]
+    )
+    return {**line, **_DETAILS.get(line["env"], _speed_details)(folder, line)}
+
+
+def _settings(cell: Cell) -> dict[str, Any]:
+    return flat_settings(dump_train_config(cell.config))
+
+
+def _walk_details(folder: Path, line: Line) -> dict[str, Any]:
+    """Cells stood on after each step of one episode by the most likely actions, in row-major order, and who got what."""
+    run = load_run(folder, make)
+    played = record_run(run)
+    size = _size(run.population.n if "size" not in line["env_options"] else line["env_options"]["size"] ** 2)
+    cells = np.asarray(played.state.position) @ np.array([size, 1])
+    paid = np.asarray(run.result["utility"])[run.assignment, np.arange(run.population.n)]
+    walks = [walk[alive].tolist() for walk, alive in zip(cells, np.asarray(played.alive), strict=True)]
+    return {"size": size, "walks": walks, "own_return": np.round(paid, 2).tolist()}
+
+
+def _speed_details(folder: Path, line: Line) -> dict[str, Any]:
+    """Target of each agent, and mean speed of each policy in its last logged iteration of training."""
+    _, population = make(line["env"], **line["env_options"])
+    last = RunFolder(folder).read_metrics()[-1]
+    return {"targets": np.round(np.asarray(population.agents, float), 3).tolist(), "policy_speeds": last["mean_speed"]}
+
+
+_DETAILS = {"resource_gathering": _walk_details}
+
+
+def _size(cells: int) -> int:
+    return round(cells**0.5)
+
+
+def draw_walks(lines: Sequence[Line]) -> dict[str, Figure]:
+    """Figure 1: the walks of the best seed at every k."""
+    best = {k: max((line for line in lines if line["k"] == k), key=lambda x: x["welfare"]) for k in {x["k"] for x in lines}}
+    single = len(best) == 1
+    return {("" if single else f"_k{k}"): _draw_walks(line) for k, line in sorted(best.items())}
+
+
+def _draw_walks(line: Line) -> Figure:
+    size, walks = line["size"], line["walks"]
+    longest = max(map(len, walks))
+    padded = np.array([walk + [0] * (longest - len(walk)) for walk in walks])
+    alive = np.arange(longest) < np.array([len(walk) for walk in walks])[:, None]
+    positions = np.stack(np.divmod(padded, size), -1)
+    return walks_on_grid(positions, alive, size, line["assignment"], line["own_return"])
+
+
+def draw_targets(lines: Sequence[Line]) -> dict[str, Figure]:
+    """Figures 4 and 5: a picture for each body and k, of the seed with the median share of its bound."""
+    groups: dict[tuple[str, int], list[Line]] = defaultdict(list)
+    for line in lines:
+        groups[line["env"], line["k"]].append(line)
+    several = len({k for _, k in groups}) > 1
+    pictures = {}
+    for (env, k), group in groups.items():
+        line = sorted(group, key=lambda line: line["share_of_bound"] or 0.0)[len(group) // 2]
+        body = BODIES[env.removesuffix("_speed")]
+        span, speeds = (body.low, body.high), np.array(line["policy_speeds"], float)
+        figure = target_histogram(line["targets"], line["assignment"], k, span, policy_speeds=speeds)
+        title = f"{body.cls}: targets of the agents, by the policy that serves them (seed {line['seed']})"
+        figure.axes[0].set_title(title, loc="left", fontsize=10, fontweight="bold")
+        pictures["_" + env.removesuffix("_speed") + (f"_k{k}" if several else "")] = figure
+    return pictures
+
+
+def draw_bars(lines: Sequence[Line]) -> dict[str, Figure]:
+    """Figures 2 and 3: welfare by k."""
+    rows = compare(lines)
+    fewest, most = min(row.seeds for row in rows), max(row.seeds for row in rows)
+    seeds = f"{fewest} to {most} seeds" if fewest < most else "1 seed" if most == 1 else f"{most} seeds"
+    return {"": draw_comparison(rows, f"Welfare by number of policies, mean and standard error of {seeds}")}
+
+
+def compare(lines: Sequence[Line]) -> list[Row]:
+    """Rows of `compare_runs`; all runs of a cell have the same settings."""
+    return compare_runs([{name: value for name, value in line.items() if name != "settings"} for line in lines])
+
+
+def write_results(stem: Path, lines: Sequence[Line], shown: Sequence[Line], draw: Draw, notes: Sequence[str]) -> list[Path]:
+    """Write STEM.jsonl with all `lines`, STEM.md and pictures of the runs `shown`; returns the pictures' paths."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    temporary = stem.with_name(stem.name + ".jsonl.part")
+    temporary.write_text(text)
+    temporary.replace(stem.with_name(stem.name + ".jsonl"))
+    paths = [save(figure, stem.with_name(f"{stem.name}{name}.png")) for name, figure in draw(shown).items()]
+    stem.with_name(stem.name + ".md").write_text(_markdown(stem.name, shown, paths, notes))
+    return paths
+
+
+def read_results(folder: Path) -> list[Line]:
+    """Lines of all figures in `folder`, as a run that one figure made serves the others."""
+    return [line for path in sorted(folder.glob("figure_*.jsonl")) for line in read_lines(path)]
+
+
+def against_em(rows: Sequence[Row], lines: Sequence[Line]) -> dict[Row, float | None]:
+    """p of the paired t-test of each row against `em` at the same env and k."""
+    welfare: dict[tuple[str, int, str], dict[int, float]] = defaultdict(dict)
+    for line in lines:
+        welfare[line["env"], line["k"], line["algorithm"]][line["seed"]] = line["welfare"]
+    return {
+        row: None if row.algorithm == "em" else paired_p(welfare[row.env, row.k, "em"], welfare[row.env, row.k, row.algorithm])
+        for row in rows
+    }
+
+
+_COLUMNS = (
+    *("env", "k", "algorithm", "seeds", "welfare", "95% interval", "proved best", "share", "best", "p against em"),
+    *("transitions per policy", "of all policies"),
+)
+
+
+def _markdown(name: str, lines: Sequence[Line], pictures: Sequence[Path], notes: Sequence[str]) -> str:
+    rows = compare(lines)
+    table = [_cells(row, p) for row, p in against_em(rows, lines).items()]
+    device = sorted({f"{line['device']}, backend {line['backend']}" for line in lines})
+    versions = {package: version for package, version in machine()["versions"].items() if version}
+    return "\n".join(
+        [
+            f"# {name.replace('_', ' ').capitalize()}\n",
+            *(f"![{picture.stem}]({picture.name})" for picture in pictures),
+            "\n| " + " | ".join(_COLUMNS) + " |",
+            "|" + "---|" * len(_COLUMNS),
+            *("| " + " | ".join(cells) + " |" for cells in table),
+            "\nWelfare: mean ± standard error over seeds, fresh episodes acting as trained; the interval is a bootstrap (BCa) "
+            f"of the mean. Best: the highest mean, and what a paired t-test at {LEVEL} does not tell from it. Transitions per "
+            "policy count those that `cluster` spends on its groups; those of all policies are all environment steps.\n",
+            *notes,
+            f"\nDevice: {'; '.join(device)}. Versions when the table was made: "
+            + ", ".join(f"{package} {version}" for package, version in versions.items())
+            + ".\n",
+        ]
+    )
+
+
+def _cells(row: Row, p: float | None) -> list[str]:
+    error = "" if row.standard_error is None else f" ± {row.standard_error:.2f}"
+    told = "" if p is None else f"{p:.1e}" + (" (told apart)" if p < LEVEL else "")
+    return [
+        *(row.env, str(row.k), row.algorithm, str(row.seeds), f"{row.welfare:.2f}{error}"),
+        "" if row.low is None else f"{row.low:.2f} to {row.high:.2f}",
+        "" if row.bound is None else f"{row.bound:.2f}",
+        "" if row.share is None else f"{row.share:.1%}",
+        "**best**" if row.best else "",
+        told,
+        f"{row.transitions:,}",
+        f"{row.total_transitions:,}",
+    ]

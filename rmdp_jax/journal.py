@@ -1,0 +1,56 @@
+"""Where one run is written down while it trains: lines of metrics, checkpoints, the result."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rmdp_jax.runs import RunFolder
+from rmdp_jax.trainer import TrainState
+
+Sink = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Journal:
+    """Keeps the lines of a run in memory, and writes to its folder where it has one."""
+
+    folder: RunFolder | None = None
+    on_metrics: Sink | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, line: dict[str, Any]) -> None:
+        """A line of metrics."""
+        self.history.append(line)
+        if self.folder:
+            self.folder.append_metrics(line)
+        if self.on_metrics:
+            self.on_metrics(line)
+
+    def go_on_from(self, iteration: int) -> None:
+        """Keep the lines up to a checkpoint; later ones will be made again."""
+        if self.folder:
+            self.history[:] = [line for line in self.folder.read_metrics() if line["iteration"] <= iteration]
+            self.folder.write_metrics(self.history)
+
+    def save(self, state: TrainState) -> None:
+        """Write a checkpoint."""
+        from rmdp_jax.checkpoint import save_checkpoint  # orbax takes half a second to import
+
+        if self.folder:
+            save_checkpoint(self.folder.checkpoints, state)
+
+    def restore(self, like: TrainState) -> TrainState | None:
+        """The latest state, or nothing where the run ended before its first checkpoint."""
+        from rmdp_jax.checkpoint import has_checkpoint, restore_checkpoint
+
+        if self.folder is None or not has_checkpoint(self.folder.checkpoints):
+            return None
+        return restore_checkpoint(self.folder.checkpoints, like)
+
+    def close(self, summary: dict[str, Any], trained: bool) -> dict[str, Any]:
+        """Write the result and return it; a finished run that was resumed, and only judged, keeps how long it took."""
+        if self.folder is None:
+            return summary
+        summary = summary if trained else summary | self.folder.previous_timing()
+        self.folder.write_result(summary)
+        return summary

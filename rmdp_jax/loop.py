@@ -1,0 +1,138 @@
+"""The host loop over compiled chunks of iterations, of one run or of several in one program."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from rmdp_jax.env import Env
+from rmdp_jax.errors import ConfigError
+from rmdp_jax.info import Info
+from rmdp_jax.interrupts import interrupts
+from rmdp_jax.journal import Journal
+from rmdp_jax.progress import Reporter
+from rmdp_jax.records import Timing, metrics_line
+from rmdp_jax.together import Entry, agents_of, first_states, over_runs, stack, trainer_for, unstack
+from rmdp_jax.trainer import Trainer, TrainState
+from rmdp_jax.types import Array, PyTree
+
+Chunk = Callable[[TrainState, Array], tuple[TrainState, Info]]  # states, iterations -> states, what was seen; runs stacked
+
+
+def learn(
+    env: Env, entries: Sequence[Entry], reporter: Reporter, journals: Sequence[Journal] = (), *, resume: bool = False
+) -> tuple[TrainState, Timing]:
+    """Train all entries, which `check_together` approved, in one program.
+
+    Args:
+        env, entries: as of `train_together`.
+        reporter: hears of it.
+        journals: where each run is written down; nowhere when not given.
+        resume: go on from the latest checkpoints of the journals.
+
+    Returns:
+        The last states, stacked, and how long it took. Ctrl-C, and its like, leaves the states unfinished.
+
+    Raises:
+        ConfigError: the checkpoints do not fit, or are of different iterations.
+    """
+    journals = journals or [Journal() for _ in entries]
+    reporter.say("compiling")
+    begun = time.perf_counter()
+    chunk, states, first = _prepare(env, entries, journals if resume else None)
+    compile_s = time.perf_counter() - begun
+    states, timing = _loop(chunk, states, first, entries, journals, reporter)
+    return states, timing._replace(compile_s=compile_s)
+
+
+def make_chunk(trainer: Trainer) -> Chunk:
+    """`chunk(state, iterations)`: that many iterations in one program; counts of `Info` add up, the rest is the last one's."""
+
+    def chunk(state: TrainState, iterations: Array) -> tuple[TrainState, Info]:
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(trainer.step, state)[1])
+
+        def body(_: Array, carry: tuple[TrainState, Info]) -> tuple[TrainState, Info]:
+            state, before = carry
+            state, info = trainer.step(state)
+            return state, info._replace(
+                flips=before.flips + info.flips,
+                copies=before.copies + info.copies,
+                episodes=before.episodes + info.episodes,
+                diverged=before.diverged + info.diverged,
+            )
+
+        return jax.lax.fori_loop(0, iterations, body, (state, nothing))
+
+    return chunk
+
+
+def _prepare(env: Env, entries: Sequence[Entry], resumed: Sequence[Journal] | None) -> tuple[Chunk, TrainState, int]:
+    """Compiled chunk, states to go on from, and their iteration."""
+    number, agents = len(entries), agents_of(entries)
+    trainer = trainer_for(env, entries[0], entries[0].population.agents)
+    like = jax.eval_shape(trainer.init, jax.random.key(0))
+    states = _restore(resumed, like) if resumed else None  # before compiling, as it may be refused
+
+    def chunk(agents: PyTree, state: TrainState, iterations: Array) -> tuple[TrainState, Info]:
+        return make_chunk(trainer_for(env, entries[0], agents))(state, iterations)
+
+    all_states = jax.eval_shape(lambda state: stack([state] * number), like)
+    chunks = jax.jit(over_runs(chunk, number, (0, 0, None)), donate_argnums=1)
+    compiled = chunks.lower(agents, all_states, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+    if states is None:
+        states = first_states(trainer, entries)
+    jax.block_until_ready(states)
+    return partial(compiled, agents), states, int(states.iteration.max())
+
+
+def _restore(journals: Sequence[Journal], like: TrainState) -> TrainState | None:
+    """The latest states, stacked, or nothing where no run came as far as its first checkpoint."""
+    states = [journal.restore(like) for journal in journals]
+    iterations = [0 if state is None else int(state.iteration) for state in states]
+    if len(set(iterations)) > 1:
+        raise ConfigError(f"resume: the checkpoints are of iterations {iterations}; go on with runs of one iteration together")
+    for journal in journals:
+        journal.go_on_from(iterations[0])
+    return None if states[0] is None else stack(states)
+
+
+def _loop(
+    chunk: Chunk,
+    states: TrainState,
+    first: int,
+    entries: Sequence[Entry],
+    journals: Sequence[Journal],
+    reporter: Reporter,
+) -> tuple[TrainState, Timing]:
+    config, number = entries[0].config, len(entries)
+    begun = time.perf_counter()
+    done = saved = first
+
+    def transitions() -> int:
+        return (done - first) * config.k * config.sizes.transitions * number
+
+    with interrupts() as interrupted:
+        while done < config.iterations and not interrupted.is_set():
+            steps = min(config.log_every, config.iterations - done)
+            states, infos = chunk(states, jnp.int32(steps))
+            told = unstack(jax.device_get(infos), number)  # waits for the device
+            done += steps
+            wall_s = time.perf_counter() - begun
+            lines = [metrics_line(info, done, config, wall_s, transitions()) for info in told]
+            for journal, line in zip(journals, lines, strict=True):
+                journal.add(line)
+            reporter.update(lines)
+            if config.checkpoint_every and done - saved >= config.checkpoint_every:
+                saved = _save(journals, states, done)
+    wall_s = time.perf_counter() - begun
+    if saved != done:
+        _save(journals, states, done)
+    return states, Timing(0.0, wall_s, transitions(), number)
+
+
+def _save(journals: Sequence[Journal], states: TrainState, done: int) -> int:
+    for journal, state in zip(journals, unstack(states, len(journals)), strict=True):
+        journal.save(state)
+    return done

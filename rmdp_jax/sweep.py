@@ -1,0 +1,189 @@
+"""`sweep`: a grid of envs, algorithms, numbers of policies and seeds; all seeds of a cell train in one program."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from rmdp_jax.algorithms import Request, make_plans, settle_config
+from rmdp_jax.config import TrainConfig
+from rmdp_jax.env import Env, Population
+from rmdp_jax.errors import ConfigError
+from rmdp_jax.progress import announce
+from rmdp_jax.records import describe_task
+from rmdp_jax.runs import RunFolder, append_line, changed_settings, check_run, dump_train_config, read_lines, write_lines
+from rmdp_jax.together import Entry
+from rmdp_jax.training import train_together
+
+Line = dict[str, Any]
+Make = Callable[..., tuple[Env, Population]]  # `rmdp_jax.envs.make`, or a user's own with the same arguments
+
+_MAY_DIFFER = ("log_every", "checkpoint_every")  # what leaves the result of a run as it is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What the runs of one cell have in common."""
+
+    env: str
+    """Name of the task."""
+    env_options: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of `make`, n too where it is not the task's own, but no seed: the agents' is the run's."""
+    algorithm: str = "em"
+    """A key of `rmdp_jax.algorithms.ALGORITHMS`."""
+    config: TrainConfig
+    """Settings with the whole budget; its seed is not read."""
+
+
+class _Run(NamedTuple):
+    """One run as it was found."""
+
+    cell: Cell
+    env: Env
+    population: Population
+    config: TrainConfig  # as asked for, with the run's seed
+    folder: RunFolder
+    description: dict[str, Any]  # of the settings, as config.json holds them
+    iteration: int | None  # of its latest checkpoint, 0 where it has none yet; None: it has to begin
+    result: dict[str, Any] | None  # where it is finished
+
+
+def sweep(
+    cells: Sequence[Cell],
+    seeds: Sequence[int],
+    out: str | Path,
+    *,
+    make: Make,
+    progress: bool = True,
+    on_done: Callable[[Line], None] | None = None,
+) -> list[Line]:
+    """Train whatever of the grid is not there yet.
+
+    Args:
+        cells: what to train.
+        seeds: of every cell.
+        out: folder of the runs, each in one of its own, ENV[-OPTIONS]-ALGORITHM-kK-sSEED, and of runs.jsonl, which gets a
+            line for each finished run: its result.json without the k x n utilities.
+        make: `rmdp_jax.envs.make`.
+        progress: show on stderr what is going on.
+        on_done: called with the line of every run that was trained.
+
+    Returns:
+        The lines of all runs. Runs that were finished before are not trained again; unfinished ones go on.
+
+    Raises:
+        ConfigError: before anything is trained: a cell cannot be, or `out` holds a run of other settings.
+        KeyboardInterrupt: Ctrl-C. The same call goes on where it was.
+    """
+    out = Path(out)
+    names: dict[Path, dict[str, Any]] = {}
+    found = [_new_only([_find(cell, seed, out, make) for seed in seeds], names) for cell in cells]
+    found = [runs for runs in found if runs]
+    for runs in found:
+        for run in runs:
+            _check_writable(run)
+    kept = _Lines(out / "runs.jsonl")
+    lines: list[Line] = []
+    for number, runs in enumerate(found, 1):
+        missing = [run for run in runs if run.result is None]
+        announce(progress, f"cell {number}/{len(found)}  {_describe_cell(runs, missing)}")
+        lines += [kept.hold(run.result) for run in runs if run.result is not None]
+        for group in _groups(missing):
+            lines += _train(group, kept, progress, on_done)
+    return lines
+
+
+def _find(cell: Cell, seed: int, out: Path, make: Make) -> _Run:
+    """The run of `cell` with `seed`, as far as it has come."""
+    env, population = make(cell.env, seed=seed, **cell.env_options)
+    config = replace(cell.config, n=population.n, seed=seed)
+    settled = settle_config(cell.algorithm, population, config)
+    options = [f"{name}{value}" for name, value in cell.env_options.items()]
+    folder = RunFolder(out / "-".join([cell.env, *options, cell.algorithm, f"k{settled.k}", f"s{seed}"]))
+    task = json.loads(json.dumps(describe_task(env, cell.algorithm)))  # as config.json gives it back
+    description = {**task, "train": dump_train_config(settled)}
+    run = _Run(cell, env, population, config, folder, description, None, None)
+    if not (folder.path / "config.json").exists():
+        return run
+    changed = changed_settings(folder, description, _MAY_DIFFER)
+    if changed:
+        raise ConfigError(f"out = {out}: {folder.path.name} was made with other {', '.join(changed)}; choose another --out")
+    result = folder.read_result() if (folder.path / "result.json").exists() else {"finished": False}
+    return run._replace(result=result) if result["finished"] else run._replace(iteration=_saved_iteration(folder))
+
+
+def _saved_iteration(folder: RunFolder) -> int:
+    from rmdp_jax.checkpoint import has_checkpoint, restore_checkpoint  # orbax takes half a second to import
+
+    if not has_checkpoint(folder.checkpoints):
+        return 0
+    return int(restore_checkpoint(folder.checkpoints, jnp.int32(0), ".iteration"))
+
+
+def _new_only(runs: list[_Run], seen: dict[Path, dict[str, Any]]) -> list[_Run]:
+    """Runs in no folder of those `seen`, which are added: `single` is the same whatever k was asked for."""
+    for run in runs:
+        if seen.get(run.folder.path, run.description) != run.description:
+            raise ConfigError(f"cells: two of them would write {run.folder.path.name}; give each a sweep of its own")
+    new = [run for run in runs if run.folder.path not in seen]
+    seen |= {run.folder.path: run.description for run in new}
+    return new
+
+
+def _check_writable(run: _Run) -> None:
+    if run.result is None:
+        check_run(run.folder.path, resume=run.iteration is not None)
+
+
+def _groups(runs: list[_Run]) -> list[list[_Run]]:
+    """Runs that one program can train: those that begin, and those that go on from the same iteration."""
+
+    def place(run: _Run) -> int:
+        return -1 if run.iteration is None else run.iteration
+
+    return [list(group) for _, group in groupby(sorted(runs, key=place), key=place)]
+
+
+def _train(runs: list[_Run], kept: "_Lines", progress: bool, on_done: Callable[[Line], None] | None) -> list[Line]:
+    first = runs[0]
+    requests = [Request(run.population, run.config, run.folder.checkpoints if first.iteration else None) for run in runs]
+    plans = make_plans(first.cell.algorithm, first.env, requests, progress=progress)
+    entries = [
+        Entry(run.population, plan.config, plan.assigner, run.folder.path, env_options=run.env.spec.options)
+        for run, plan in zip(runs, plans, strict=True)
+    ]
+    results = train_together(first.env, entries, resume=first.iteration is not None, progress=progress)
+    if not all(result.summary["finished"] for result in results):
+        raise KeyboardInterrupt("interrupted; the same command goes on with what was saved")
+    lines = [kept.hold(result.summary) for result in results]
+    for line in lines if on_done else []:
+        on_done(line)  # type: ignore[misc]
+    return lines
+
+
+def _describe_cell(runs: list[_Run], missing: list[_Run]) -> str:
+    first = runs[0]
+    name = first.folder.path.name.removesuffix(f"-s{first.config.seed}")
+    trained = ", ".join(str(run.config.seed) for run in missing)
+    return f"{name}: " + (f"seeds {trained}" if missing else "finished before")
+
+
+class _Lines:
+    """runs.jsonl, each run once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.lines = path, read_lines(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_lines(path, self.lines)  # without a last line that was cut off in writing
+
+    def hold(self, result: dict[str, Any]) -> Line:
+        """Make sure of the line of a finished run, and return it."""
+        line = {name: value for name, value in result.items() if name not in ("format", "utility")}
+        if line not in self.lines:
+            self.lines.append(line)
+            append_line(self.path, line)
+        return line

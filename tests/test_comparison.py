@@ -1,0 +1,161 @@
+import json
+
+import pytest
+
+from rmdp_jax.cli import main
+from rmdp_jax.comparison import compare_runs, draw_comparison, find_runs
+from rmdp_jax.errors import ConfigError
+
+
+def run(algorithm="em", seed=0, k=2, welfare=80.0, **changes):
+    """A line as result.json holds it, cut to what is read."""
+    own, before = (
+        (2048, 0) if algorithm != "cluster" else (974, 1000)
+    )  # a little less than em's, as its iterations end elsewhere
+    return {
+        "format": 1,
+        "env": "resource_gathering",
+        "env_options": {"seed": seed, "n": 4},
+        "backend": "jax",
+        "algorithm": algorithm,
+        "k": k,
+        "n": 4,
+        "seed": seed,
+        "iterations": 20,
+        "finished": True,
+        "transitions_per_policy": own,
+        "pretraining_transitions": before,
+        "total_transitions": k * own + before,
+        "welfare": welfare,
+        "upper_bound": 90.0,
+        "share_of_bound": round(welfare / 90, 4),
+        **changes,
+    }
+
+
+RUNS = [
+    *(run("em", seed, welfare=w) for seed, w in enumerate([84.0, 85.0, 87.0, 88.0])),
+    *(run("cluster", seed, welfare=w) for seed, w in enumerate([74.0, 75.1, 76.9, 78.0])),
+]
+
+
+def write_folder(path, line, epochs=4):
+    path.mkdir(parents=True)
+    train = {"k": line["k"], "n": line["n"], "seed": line["seed"], "sizes": {"epochs": epochs}, "rates": {"clip": 0.2}}
+    (path / "config.json").write_text(json.dumps({**line, "train": train}))
+    if line["finished"]:
+        (path / "result.json").write_text(json.dumps(line))
+
+
+def write_lines(path, lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_a_row_by_hand():
+    em, cluster = compare_runs(RUNS)
+    assert (em.algorithm, em.seeds, em.welfare, em.best, em.p) == ("em", 4, 86.0, True, None)
+    assert em.standard_error == pytest.approx((10 / 3 / 4) ** 0.5)  # deviations -2, -1, 1, 2
+    assert em.share == pytest.approx(86 / 90, abs=1e-4)
+    assert (cluster.algorithm, cluster.welfare, cluster.best) == ("cluster", 76.0, False)
+    assert cluster.p < 1e-6
+
+
+def test_cluster_is_compared_by_its_whole_budget_and_both_ways_of_counting_are_told():
+    em, cluster = compare_runs(RUNS)
+    assert em.transitions == cluster.transitions == 2048
+    assert (em.total_transitions, cluster.total_transitions) == (4096, 2 * 974 + 1000)
+
+
+def test_other_tasks_budgets_and_k_are_other_groups():
+    others = [
+        {"k": 3},
+        {"n": 8},
+        {"backend": "mjx"},
+        {"env_options": {"seed": 0, "n": 4, "size": 3}},
+        {"transitions_per_policy": 4096, "iterations": 40},
+    ]
+    rows = compare_runs([*RUNS, *(run(welfare=1.0, **change) for change in others)])
+    assert len(rows) == 2 + len(others)
+    assert all(row.best for row in rows if row.welfare == 1.0)  # nothing to be compared with
+
+
+def test_settings_that_vary_are_part_of_the_name():
+    lines = [run(seed=0, settings={"epochs": e, "clip": 0.2}) for e in (4, 10)]
+    assert [row.algorithm for row in compare_runs(lines)] == ["em epochs=10", "em epochs=4"]
+
+
+def test_runs_are_found_in_folders_and_files_and_counted_once(tmp_path):
+    for line in RUNS[:3]:
+        write_folder(tmp_path / "sweep" / f"em-s{line['seed']}", line)
+    write_folder(tmp_path / "sweep" / "going-on", run("em", 9, finished=False))
+    write_lines(tmp_path / "sweep" / "runs.jsonl", RUNS[:3])
+    file = write_lines(tmp_path / "more.jsonl", RUNS[3:])
+    found = find_runs([tmp_path / "sweep", file])
+    assert sorted((line["algorithm"], line["seed"]) for line in found.lines) == sorted(
+        (line["algorithm"], line["seed"]) for line in RUNS
+    )
+    assert (found.unfinished, found.repeated) == (1, 0)
+    twice = find_runs([tmp_path / "sweep", tmp_path / "sweep" / "em-s0"])
+    assert (len(twice.lines), twice.repeated) == (3, 1)
+
+
+def test_a_line_that_was_cut_off_is_left_out(tmp_path):
+    file = write_lines(tmp_path / "runs.jsonl", RUNS)
+    file.write_text(file.read_text() + '{"env": "resou')
+    assert len(find_runs([file]).lines) == len(RUNS)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        ("", "no finished run found"),
+        ('{"env": "x"}\n', "line 1 has no env_options"),
+        ("half\n{}\n", "line 1 is not JSON"),
+        (json.dumps(run(finished=False)) + "\n", "1 unfinished"),
+    ],
+)
+def test_what_is_no_run_is_refused(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "runs.jsonl").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        find_runs([tmp_path / "runs.jsonl"])
+
+
+def test_the_picture_has_a_panel_a_task():
+    figure = draw_comparison(compare_runs([*RUNS, run(n=8)]))
+    assert [axes.get_title("left") for axes in figure.axes] == [
+        "resource_gathering, n = 4, 2k per policy",
+        "resource_gathering, n = 8, 2k per policy",
+    ]
+
+
+def test_compare_prints_a_table_that_fits(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    long = [run("end_to_end_surrogate", seed, k=10, welfare=80 + seed) for seed in range(3)]
+    file = write_lines(tmp_path / "runs.jsonl", [*RUNS, *long])
+    picture = tmp_path / "new" / "picture.png"
+    main(["compare", str(file), "--picture", str(picture)])
+    out = capsys.readouterr().out
+    assert max(len(line) for line in out.splitlines() if not line.startswith("picture")) <= 80
+    assert "…" not in out
+    assert "or not told from it by a paired t-test at 0.01 (p)\n" in out
+    assert "*86.00 ± 0.91" in out
+    assert "76.00 ± 0.90" in out
+    assert "2,048 transitions per policy" in out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_compare_prints_json_lines(tmp_path, capsys):
+    file = write_lines(tmp_path / "runs.jsonl", RUNS)
+    main(["compare", str(file), "--json"])
+    em, cluster = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (em["algorithm"], em["welfare"], cluster["best"]) == ("em", 86.0, False)
+
+
+def test_nothing_to_compare_is_told_in_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", str(tmp_path)])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(f"rmdp-jax: error: runs = {tmp_path}: no finished run found")

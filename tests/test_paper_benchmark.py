@@ -1,0 +1,143 @@
+import json
+from dataclasses import replace
+
+import pytest
+from matplotlib.image import imread
+
+from benchmarks import paper, paper_results
+from benchmarks.paper import Paper, make_cells, run_figure
+from rmdp_jax.config import Sizes
+from rmdp_jax.errors import ConfigError
+from rmdp_jax.sweep import sweep
+
+
+def made_up(cell, seed, welfare):
+    """The line of a run of `cell` that never was."""
+    k, n = cell.config.k, cell.config.n
+    line = {
+        "env": cell.env,
+        "env_options": {"seed": seed, **cell.env_options, "n": n},
+        "backend": "jax",
+        "algorithm": cell.algorithm,
+        "k": k,
+        "n": n,
+        "seed": seed,
+        "iterations": 10,
+        "finished": True,
+        "transitions_per_policy": 20480,
+        "pretraining_transitions": 0,
+        "total_transitions": k * 20480,
+        "welfare": welfare,
+        "upper_bound": 90.0,
+        "share_of_bound": welfare / 90,
+        "assignment": [i % k for i in range(n)],
+        "device": "a device",
+    }
+    return line | {"budget": cell.config.transitions, "settings": paper_results._settings(cell)}
+
+
+def write(path, lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("something was trained")
+
+    monkeypatch.setattr(paper, "sweep", refuse)
+
+
+def small(tmp_path, **changes):
+    return Paper(**{"figure": 2, "quick": True, "seeds": 2, "out": tmp_path / "runs", "results": tmp_path, **changes})
+
+
+def test_figures_are_those_of_the_paper():
+    cells = {number: make_cells(Paper(figure=number)) for number in paper.FIGURES}
+    assert {number: len(found) for number, found in cells.items()} == {1: 1, 2: 21, 3: 64, 4: 2, 5: 2}
+    assert {cell.config.transitions for found in cells.values() for cell in found} == {1_000_000}
+    assert {cell.config.n for cell in cells[3]} == {100}
+    assert [cell.algorithm for cell in cells[2] if cell.config.k == 25] == ["em"]
+    narrowed = make_cells(Paper(figure=2, ks=(2, 25), algorithms=("random", "em"), size=3))
+    assert {(cell.algorithm, cell.config.k, cell.config.n) for cell in narrowed} == {("random", 2, 9), ("em", 2, 9)}
+
+
+@pytest.mark.usefixtures("no_training")
+def test_runs_with_a_line_are_not_made_again_even_without_their_folder(tmp_path):
+    arguments = small(tmp_path)
+    lines = [made_up(cell, seed, 80.0 + seed) for cell in make_cells(arguments) for seed in (0, 1)]
+    write(tmp_path / "figure_2.jsonl", lines)
+    assert len(run_figure(arguments)) == len(lines)
+    with pytest.raises(AssertionError, match="trained"):  # a third seed has no line
+        run_figure(replace(arguments, seeds=3))
+    lines[0]["settings"]["epochs"] += 1
+    write(tmp_path / "figure_2.jsonl", lines)
+    with pytest.raises(AssertionError, match="trained"):  # of another version of the preset
+        run_figure(arguments)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_figure_takes_the_runs_of_another(tmp_path):
+    cells = make_cells(Paper(figure=3, ks=(5,), envs=("hopper_speed",), algorithms=("em",)))
+    details = {"targets": [0.025 * i for i in range(100)], "policy_speeds": [0.1, 0.5, 1.0, 1.5, None]}
+    write(tmp_path / "figure_3.jsonl", [made_up(cells[0], 0, 7.0) | details])
+    arguments = Paper(figure=4, seeds=1, envs=("hopper_speed",), results=tmp_path, out=tmp_path / "runs")
+    assert [line["welfare"] for line in run_figure(arguments)] == [7.0]
+    assert (tmp_path / "figure_4_hopper.png").exists()
+    assert len((tmp_path / "figure_4.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.usefixtures("no_training")
+def test_what_is_missing_is_said_and_the_rest_drawn(tmp_path):
+    arguments = small(tmp_path, draw_only=True)
+    with pytest.raises(ConfigError, match="without --draw-only"):
+        run_figure(arguments)
+    em = next(cell for cell in make_cells(arguments) if cell.algorithm == "em" and cell.config.k == 5)
+    other = next(cell for cell in make_cells(arguments) if cell.algorithm == "random" and cell.config.k == 5)
+    runs = [made_up(em, seed, 89.0 + seed / 4) for seed in range(4)]
+    runs += [made_up(other, seed, 84.0 + seed**2 / 8) for seed in range(4)]
+    write(tmp_path / "figure_2.jsonl", runs)
+    run_figure(arguments)
+    table = (tmp_path / "figure_2.md").read_text()
+    assert "Not run yet: resource_gathering em k = 2" in table
+    assert "| em | 4 | 89.38 ± 0.16 |" in table
+    assert "**best**" in table
+    assert "(told apart)" in table
+    assert "benchmarks.paper --figure 2 --quick --seeds 2" in table
+    assert imread(tmp_path / "figure_2.png").shape[1] > 500
+
+
+def test_bad_flags_are_refused_before_anything_is_trained(tmp_path):
+    for changes, message in [
+        ({"figure": 6}, "figure = 6: must be one of 1, 2, 3, 4, 5"),
+        ({"seeds": 0}, "seeds = 0"),
+        ({"envs": ("ant_speed",)}, "of figure 2: resource_gathering"),
+        ({"figure": 1, "algorithms": ("random",)}, "em, which this figure shows"),
+    ]:
+        with pytest.raises((ConfigError), match=message):
+            run_figure(small(tmp_path, **changes))
+
+
+@pytest.mark.slow
+def test_a_tiny_figure_is_trained_drawn_and_gone_on_with(tmp_path, monkeypatch):
+    sizes = Sizes(environments=4, unroll=16, epochs=1, minibatches=2, hidden=(8,))
+    whole = paper.preset
+    changes = {"sizes": sizes, "evaluation_episodes": 4}
+    monkeypatch.setattr(paper, "preset", lambda env, **given: whole(env, **given, **(changes if given else {})))
+    arguments = small(tmp_path, figure=1, size=2, ks=(2,), transitions=640)
+    (first, second) = run_figure(arguments)
+    assert (first["seed"], second["seed"], first["budget"]) == (0, 1, 640)
+    assert len(first["walks"]) == 2
+    assert all(0 <= cell < 4 for walk in first["walks"] for cell in walk)
+    assert sum(first["own_return"]) / 4 == pytest.approx(first["welfare"], abs=0.02)
+    assert "utility" not in first
+    stem = tmp_path / "figure_1_size2_640"
+    assert {path.suffix for path in tmp_path.glob("figure_1*")} == {".jsonl", ".md", ".png"}
+    assert max(map(len, stem.with_suffix(".jsonl").read_text().splitlines())) < 5000
+    asked = []
+    monkeypatch.setattr(
+        paper, "sweep", lambda cells, seeds, *rest, **more: asked.append(seeds) or sweep(cells, seeds, *rest, **more)
+    )
+    assert len(run_figure(replace(arguments, seeds=3))) == 3
+    assert asked == [[2]]

@@ -1,0 +1,137 @@
+"""Facility location against brute force, glimpses by hand, and moves of `em` that plain EM cannot make."""
+
+from itertools import combinations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rmdp_jax import ConfigError, Seen, em
+from rmdp_jax.facility import choose_places, greedy, keep_different, swap_until_best, total
+from rmdp_jax.glimpse import glimpse, no_glimpses
+
+SHAPES = st.sampled_from([(6, 4, 1), (6, 4, 2), (9, 7, 3)])  # behaviours, agents, places
+
+
+@st.composite
+def problems(draw):
+    rows, n, k = draw(SHAPES)
+    rng = np.random.default_rng(draw(st.integers(0, 10_000)))
+    valid = rng.random(rows) < 0.8
+    valid[:k] = True
+    returns = rng.normal(size=(rows, n)).round(draw(st.sampled_from([0, 3])))  # rounded: full of ties
+    return returns.astype(np.float32), valid, k
+
+
+choose = jax.jit(choose_places)
+swap = jax.jit(swap_until_best)
+
+
+@settings(max_examples=60)
+@given(problems())
+def test_no_swap_improves_what_is_chosen(problem):
+    returns, valid, k = problem
+    start = np.arange(k, dtype=np.int32)
+    chosen = np.asarray(choose(returns, valid, start, 100))
+    value = returns[chosen].max(0).sum()
+    assert valid[chosen].all()
+    assert value >= returns[start].max(0).sum() - 1e-5
+    for out in range(k):
+        for into in np.flatnonzero(valid):
+            swapped = chosen.copy()
+            swapped[out] = into
+            assert returns[swapped].max(0).sum() <= value + 1e-4
+    best = max(returns[list(some)].max(0).sum() for some in combinations(np.flatnonzero(valid).tolist(), k))
+    assert value <= best + 1e-4
+
+
+def test_greedy_takes_the_best_addition_each_time():
+    returns = jnp.array([[3.0, 3.0, 0.0], [4.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 1.0], [9.0, 9.0, 9.0]])
+    valid = jnp.array([True, True, True, True, False])
+    chosen = greedy(returns, valid, 2, 2)
+    assert chosen.tolist() == [0, 1]  # 6, then 7; the first addition of 1 (agent 2) is no better, and ties go to the first
+    assert swap(returns, valid, chosen, 10).tolist() == [2, 1]  # 8
+    assert float(total(returns, jnp.array([2, 1]))) == 8.0
+
+
+def test_a_traced_zero_of_rounds_changes_nothing():
+    start = jnp.array([1, 0], jnp.int32)
+    returns = jnp.array([[0.0, 0.0], [1.0, 0.0], [5.0, 5.0]])
+    assert swap(returns, jnp.ones(3, bool), start, 0).tolist() == [1, 0]
+
+
+def test_the_store_keeps_what_differs():
+    returns = jnp.array([[0.0, 0.0], [9.0, 0.0], [0.1, 0.0], [0.0, 9.0], [5.0, 5.0]])
+    age = jnp.array([7.0, 3.0, 2.0, 1.0, -jnp.inf])
+    assert keep_different(returns, age, 4, 1).tolist() == [0, 1, 2, 3]  # the empty row
+    assert keep_different(returns, age, 3, 2).tolist() == [0, 1, 3]  # then the older of the two that are alike
+
+
+def test_glimpses_by_hand():
+    seen = no_glimpses(2, 1)
+    told = [([1.0, 5.0], [False, False]), ([2.0, 6.0], [False, True]), ([3.0, 7.0], [False, False])]
+    shown = []
+    for rewards, done in told:
+        seen = glimpse(seen, jnp.array(rewards)[:, None], jnp.array(done), stretch=3, episode_length=12)
+        shown.append(seen.shown[:, 0].tolist())
+    assert shown == [[0.0, 0.0], [0.0, 11.0], [24.0, 11.0]]  # a whole episode as it is; (1 + 2 + 3) * 12 / 3
+    assert (seen.reward_sum[:, 0].tolist(), seen.steps.tolist()) == ([0.0, 7.0], [0.0, 1.0])
+    whole = glimpse(no_glimpses(3, 1), jnp.array([[4.0], [5.0]]), jnp.array([True, False]), None, 12)
+    assert whole.shown[:, 0].tolist() == [4.0, 0.0, 4.0]  # the third looks at the first environment again
+
+
+AGENTS = np.array([0.0, 1.0, 2.0, 5.0, 9.0])  # wishes
+
+
+def at(*places):
+    """Returns (k, 1, n) of policies that stay at these places, for agents within 1."""
+    return jnp.asarray(np.clip(1.5 - np.abs(np.array(places)[:, None] - AGENTS), 0, 1)[:, None], jnp.float32)
+
+
+def test_a_policy_goes_back_to_where_it_was_needed():
+    """Policy 1 was at 5 and is at 2 now, where policy 0 is enough: it goes on from what it was."""
+    assigner = em(2, 5, warmup=1, every=4, glimpses=1, slots=2, store_every=2)
+    state = assigner.init(jax.random.key(0))
+    history = [at(1, 5), at(1, 5), at(1, 2), at(1, 2)]
+    for iteration, shown in enumerate(history):
+        state, succession = assigner.reassign(
+            jax.random.key(0), state, Seen(shown[:, 0], jnp.int32(iteration), jnp.float32(0.0), shown)
+        )
+        copies = int((succession.parents != jnp.arange(2)).sum())
+        assert copies == 0
+    shown = at(1, 2)
+    state, succession = assigner.reassign(jax.random.key(0), state, Seen(shown[:, 0], jnp.int32(4), jnp.float32(0.0), shown))
+    stays, goes = succession.parents.tolist()
+    assert stays == 0
+    assert goes >= 2
+    assert state.labels.tolist()[:4] == [0, 0, 0, 1]
+    held, _ = assigner.reassign(jax.random.key(0), state, Seen(at(9, 9)[:, 0], jnp.int32(5), jnp.float32(0.0), at(9, 9)))
+    assert held.labels.tolist() == state.labels.tolist(), "nobody moves while copies learn"
+
+
+@pytest.mark.parametrize(("until", "moved"), [(0.5, False), (1.0, True)])
+def test_places_stay_at_the_end_of_the_run(until, moved):
+    assigner = em(2, 5, warmup=1, every=1, glimpses=1, slots=2, store_every=1, until=until)
+    state, parents = assigner.init(jax.random.key(0)), [0, 1]
+    for iteration, (progress, shown) in enumerate([(0.1, at(1, 5)), (0.9, at(1, 2))]):
+        seen = Seen(shown[:, 0], jnp.int32(iteration), jnp.float32(progress), shown)
+        state, succession = assigner.reassign(jax.random.key(0), state, seen)
+        parents = succession.parents.tolist()
+    assert (parents != [0, 1]) == moved
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every": 0}, "every = 0"),
+        ({"slots": 0}, "slots = 0"),
+        ({"until": 1.5}, "until = 1.5"),
+        ({"glimpses": 0}, "glimpses = 0"),
+    ],
+)
+def test_bad_arguments_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        em(2, 5, **options)

@@ -1,0 +1,170 @@
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+from tiny import CONFIG, SIZES, N
+
+from rmdp_jax import ConfigError, baselines, loop
+from rmdp_jax.cli import main
+from rmdp_jax.envs import make
+from rmdp_jax.runs import RunFolder, read_lines
+from rmdp_jax.sweep import Cell, sweep
+
+LENGTH = 10
+TINY = replace(CONFIG, transitions=LENGTH * SIZES.transitions, log_every=5, checkpoint_every=5)
+CELL = Cell(env="resource_gathering", env_options={"size": 2}, config=TINY)
+NAME = "resource_gathering-size2-em-k2-s"
+
+
+def run(cells, seeds, out, **options):
+    return sweep(cells, seeds, out, **{"make": make, "progress": False, **options})
+
+
+def press_ctrl_c(monkeypatch, iteration):
+    """Ctrl-C, pressed once when the first line of this iteration is logged."""
+    original, pressed = loop.metrics_line, []
+
+    def press(info, done, *arguments):
+        if done == iteration and not pressed:
+            pressed.append(done)
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(info, done, *arguments)
+
+    monkeypatch.setattr(loop, "metrics_line", press)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """(iterations, seeds) of every program that trains."""
+    calls, original = [], loop.learn
+
+    def learn(env, entries, *arguments, **options):
+        calls.append((entries[0].config.iterations, [entry.config.seed for entry in entries]))
+        return original(env, entries, *arguments, **options)
+
+    for module in ("rmdp_jax.training", "rmdp_jax.baselines"):
+        monkeypatch.setattr(f"{module}.learn", learn)
+    return calls
+
+
+def test_a_sweep_trains_what_is_missing(tmp_path, trained):
+    done = []
+    lines = run([CELL], [0, 1], tmp_path, on_done=done.append)
+    assert trained == [(LENGTH, [0, 1])]
+    assert done == lines == read_lines(tmp_path / "runs.jsonl")
+    for seed, line in enumerate(lines):
+        folder = RunFolder(tmp_path / f"{NAME}{seed}")
+        result = folder.read_result()
+        assert line == {name: value for name, value in result.items() if name not in ("format", "utility")}
+        assert (line["seed"], line["k"], line["finished"], line["runs_together"]) == (seed, 2, True, 2)
+        assert folder.read_config()["env_options"] == line["env_options"] == {"seed": seed, "size": 2, "n": N}
+
+    (tmp_path / "runs.jsonl").write_text(json.dumps(lines[0]) + "\n" + '{"env": "cut o')
+    assert run([CELL], [0, 1], tmp_path) == lines
+    assert read_lines(tmp_path / "runs.jsonl") == lines
+    assert len(trained) == 1
+    assert [line["seed"] for line in run([CELL], [1, 2], tmp_path)] == [1, 2]
+    assert trained[1:] == [(LENGTH, [2])]
+
+
+def test_a_stopped_sweep_goes_on(tmp_path, trained, monkeypatch):
+    with monkeypatch.context() as patch:
+        press_ctrl_c(patch, 5)
+        with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+            run([CELL, replace(CELL, algorithm="random")], [0, 1], tmp_path)
+    assert trained == [(LENGTH, [0, 1])]
+    assert read_lines(tmp_path / "runs.jsonl") == []
+    lines = run([CELL], [0, 1, 2], tmp_path)  # two go on, one begins
+    assert trained[1:] == [(LENGTH, [2]), (LENGTH, [0, 1])]
+    assert sorted(line["seed"] for line in lines) == [0, 1, 2]
+    assert all(line["finished"] for line in lines)
+    for seed in range(3):
+        assert [line["iteration"] for line in RunFolder(tmp_path / f"{NAME}{seed}").read_metrics()] == [5, 10]
+
+
+@pytest.fixture
+def few_observations(monkeypatch):
+    monkeypatch.setattr(baselines, "CLUSTER_TRANSITIONS", 32)
+
+
+@pytest.mark.usefixtures("few_observations")
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")  # who has learned little pays everyone nothing
+def test_cluster_goes_on_without_pretraining_anew(tmp_path, trained, monkeypatch):
+    cell = replace(CELL, algorithm="cluster", config=replace(TINY, transitions=21 * SIZES.transitions, log_every=3))
+    assert SIZES.transitions == 32  # so that 11 iterations go into pre-training, 1 into observing, and 9 are left
+    with monkeypatch.context() as patch:
+        press_ctrl_c(patch, 6)
+        with pytest.raises(KeyboardInterrupt, match="in the pre-training of cluster; nothing was saved"):
+            run([cell], [0, 1], tmp_path)
+    assert not list(tmp_path.rglob("config.json"))
+    assert trained == [(11, [0, 1])]
+
+    trained.clear()
+    original = baselines.clusters
+    with monkeypatch.context() as patch:
+        patch.setattr("rmdp_jax.algorithms.clusters", lambda *a, **o: [original(*a, **o), press_ctrl_c(patch, 6)][0])
+        with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+            run([cell], [0, 1], tmp_path)
+    assert trained == [(11, [0, 1]), (9, [0, 1])]
+    folders = [RunFolder(tmp_path / f"resource_gathering-size2-cluster-k2-s{seed}") for seed in (0, 1)]
+    before = [folder.read_result()["assignment"] for folder in folders]
+
+    trained.clear()
+    lines = run([cell], [0, 1], tmp_path)
+    assert trained == [(9, [0, 1])]
+    assert [line["assignment"] for line in lines] == before
+    assert [line["pretraining_transitions"] for line in lines] == [12 * 32] * 2
+    assert [line["total_transitions"] for line in lines] == [(12 + 2 * 9) * 32] * 2
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    monkeypatch.setattr("jax.jit", None)
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([CELL, replace(CELL, algorithm="cluster")], "transitions = 320: must be above the 10160 that cluster spends"),
+        ([CELL, replace(CELL, algorithm="oracle")], "no groups known beforehand"),
+        ([CELL, replace(CELL, env_options={"sizes": 2})], r"sizes = 2: resource_gathering takes size"),
+        (
+            [CELL, replace(CELL, config=replace(TINY, transitions=64))],
+            "two of them would write resource_gathering-size2-em",
+        ),
+    ],
+)
+def test_bad_cells_are_refused_before_anything_is_trained(tmp_path, cells, message):
+    with pytest.raises(ConfigError, match=message):
+        run(cells, [0], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_settings_are_refused_and_equal_cells_are_trained_once(tmp_path, trained):
+    singles = [replace(CELL, algorithm="single", config=replace(TINY, k=k)) for k in (2, 3)]
+    lines = run(singles, [0], tmp_path)
+    assert trained == [(LENGTH, [0])]
+    assert [line["k"] for line in lines] == [1]
+    assert (tmp_path / "resource_gathering-size2-single-k1-s0" / "result.json").exists()
+    for change in ({"transitions": 64}, {"evaluation_episodes": 9}, {"sizes": replace(SIZES, epochs=3)}):
+        other = replace(singles[0], config=replace(singles[0].config, **change))
+        message = f"single-k1-s0 was made with other {next(iter(change))}; choose another --out"
+        with pytest.raises(ConfigError, match=message):
+            run([other], [0, 1], tmp_path)
+    assert run([replace(singles[0], config=replace(TINY, log_every=2))], [0], tmp_path) == lines
+    assert trained == [(LENGTH, [0])]
+
+
+def test_the_command_trains_a_grid_whose_runs_can_be_reported(tmp_path, capsys):
+    grid = ["sweep", "resource_gathering", "--size", "2", "--algorithms", "random", "--ks", "2", "--seeds", "1"]
+    few = ["--first-seed", "5", "--transitions", "2048", "--evaluation-episodes", "4", "--log-every", "1"]
+    main([*grid, *few, "--out", str(tmp_path)])
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [f"lines    {tmp_path / 'runs.jsonl'}", f"compare  rmdp-jax compare {tmp_path}"]
+    assert "cell 1/1  resource_gathering-size2-random-k2: seeds 5" in err
+    main(["evaluate", str(tmp_path / "resource_gathering-size2-random-k2-s5"), "--episodes", "4", "--json"])
+    (line,) = read_lines(tmp_path / "runs.jsonl")
+    assert json.loads(capsys.readouterr().out)["assignment"] == line["assignment"]
