@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.common import machine
+from rmdp_jax.algorithms import settle
 from rmdp_jax.comparison import Line, Row, compare_runs, draw_comparison, flat_settings, read_lines
 from rmdp_jax.envs import make
 from rmdp_jax.envs.speed import BODIES
@@ -28,7 +29,9 @@ def same_cell(line: Line, cell: Cell) -> bool:
     asked = {name: value for name, value in cell.env_options.items() if name != "n"}
     return (line["env"], options, line["n"], line["algorithm"], line["k"]) == (
         *(cell.env, asked, cell.config.n, cell.algorithm, cell.config.k),
-    ) and (line.get("budget"), line.get("settings")) == (cell.config.transitions, _settings(cell))
+    ) and (line.get("budget"), line.get("settings"), line["algorithm_options"]) == (
+        *(cell.config.transitions, _settings(cell), _algorithm_options(cell)),
+    )
 
 
 def complete_line(line: Line, cell: Cell, out: Path) -> Line:
@@ -42,6 +45,11 @@ def complete_line(line: Line, cell: Cell, out: Path) -> Line:
         if RunFolder(path.parent).read_result()["env_options"] == line["env_options"]
     )
     return {**line, **_DETAILS.get(line["env"], _speed_details)(folder, line)}
+
+
+def _algorithm_options(cell: Cell) -> dict[str, Any]:
+    population = make(cell.env, **cell.env_options)[1]
+    return dict(settle(cell.algorithm, population, cell.config).options)
 
 
 def _settings(cell: Cell) -> dict[str, Any]:

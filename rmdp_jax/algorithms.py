@@ -1,9 +1,9 @@
 """Algorithms by name: each plans what the one trainer is given. The only place where an algorithm's name means anything."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -31,24 +31,35 @@ class Request(NamedTuple):
     checkpoints: Path | None = None  # of the run that is gone on with; its assignment needs no training for
 
 
+class Settled(NamedTuple):
+    """What is known of a plan without any training."""
+
+    config: TrainConfig
+    options: Mapping[str, Any]  # of the assigner
+
+
 class Algorithm(NamedTuple):
     """How runs are planned."""
 
-    settle: Callable[[Population, TrainConfig], TrainConfig]  # the plan's config, or its `ConfigError`; trains nothing
+    settle: Callable[[Population, TrainConfig], Settled]  # or the plan's `ConfigError`; trains nothing
     plan: Callable[[Env, Sequence[Request], bool], list[Plan]]  # runs that are alike, whether to show progress
 
 
 def _direct(
-    make: Callable[[Population, TrainConfig], Assigner], settle: Callable[[TrainConfig], TrainConfig] = lambda config: config
+    make: Callable[[Population, TrainConfig], Assigner], change: Callable[[TrainConfig], TrainConfig] = lambda config: config
 ) -> Algorithm:
-    """An algorithm whose assigner takes no training: `make` makes it for a config that `settle` changed."""
+    """An algorithm whose assigner takes no training: `make` makes it for a config after `change`."""
 
     def plan(population: Population, config: TrainConfig) -> Plan:
-        config = settle(config)
+        config = change(config)
         return Plan(config, make(population, config))
 
+    def settle_plan(population: Population, config: TrainConfig) -> Settled:
+        config, assigner = plan(population, config)
+        return Settled(config, assigner.options)
+
     return Algorithm(
-        settle=lambda population, config: plan(population, config).config,
+        settle=settle_plan,
         plan=lambda env, requests, progress: [plan(request.population, request.config) for request in requests],
     )
 
@@ -85,7 +96,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "end_to_end_surrogate": _direct(
         lambda population, config: end_to_end(config.k, config.n, gradient="surrogate"), _per_agent_critic
     ),
-    "cluster": Algorithm(lambda population, config: after_pretraining(config), _plan_clusters),
+    "cluster": Algorithm(lambda population, config: Settled(after_pretraining(config), {}), _plan_clusters),
     "random": _direct(lambda population, config: random_even(config.k, config.n)),
     "oracle": _direct(lambda population, config: oracle(population, config.k)),
     "single": _direct(_em, lambda config: replace(config, k=1)),
@@ -99,8 +110,8 @@ def check_algorithm(name: str) -> None:
         raise unknown_name("algorithm", name, ALGORITHMS)
 
 
-def settle_config(name: str, population: Population, config: TrainConfig) -> TrainConfig:
-    """The config that `make_plan` would come to, without any training.
+def settle(name: str, population: Population, config: TrainConfig) -> Settled:
+    """The config and the assigner's options that `make_plan` would come to, without any training.
 
     Raises:
         ConfigError: whatever `make_plan` would raise.

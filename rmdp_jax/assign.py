@@ -4,8 +4,9 @@
 `Succession`: which policy each policy goes on from, itself unless policies are copied.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +46,8 @@ class Assigner(NamedTuple):
     descend: Callable[[Array, PyTree], PyTree]  # gradient (k, n) of the PPO losses in the weights, assignment -> assignment
     reassign: Callable[[Key, PyTree, Seen], tuple[PyTree, Succession]]
     glimpses: int = 0  # environments of each policy (B) whose stretches `reassign` wants to see
-    slots: int = 0  # earlier policies that the trainer is to store for it
+    slots: int = 0  # earlier policies that the trainer is to store for it; `reassign` says which, in `Succession.kept`
+    options: Mapping[str, Any] = MappingProxyType({})  # what its rules were made with, for config.json and result.json
 
 
 First = Callable[[Key, int, int], Array]  # key, k, n -> labels (n,) int32
@@ -74,7 +76,8 @@ def plain_em(k: int, n: int, *, warmup: int = 50, first: First = round_robin) ->
         best = best_policies(seen.utility, labels)
         return jnp.where(seen.iteration + 1 >= warmup, best, labels), no_copies(k)
 
-    return fixed(k, n, first)._replace(name="plain_em", reassign=reassign)
+    options = {"warmup": warmup, "first": first.__name__}
+    return fixed(k, n, first)._replace(name="plain_em", reassign=reassign, options=options)
 
 
 def fixed(k: int, n: int, first: First | ArrayLike) -> Assigner:

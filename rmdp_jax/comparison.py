@@ -184,8 +184,13 @@ def _task(line: Line) -> tuple[str, str, str, int]:
 
 def _identity(line: Line) -> tuple[tuple[Any, ...], str]:
     """What two copies of the same run have in common: what was run, and its settings where they are known."""
-    settings = json.dumps(line.get("settings"), sort_keys=True)
+    settings = json.dumps(_settings(line), sort_keys=True)
     return (*_task(line), line["algorithm"], line["k"], line["seed"], budget_of(line)), settings
+
+
+def _settings(line: Line) -> dict[str, Any]:
+    """Settings of a run and of its algorithm, as far as they are known."""
+    return {**line.get("settings", {}), **line.get("algorithm_options", {})}
 
 
 def _common_budgets(lines: Sequence[Line]) -> list[int]:
@@ -204,14 +209,14 @@ def _common_budgets(lines: Sequence[Line]) -> list[int]:
 
 def _labels(lines: Sequence[Line]) -> list[str]:
     """Name of each run's algorithm, with the settings that differ between runs of the same env, k and algorithm."""
-    values: dict[tuple[str, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    values: dict[tuple[Any, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for line in lines:
-        for name, value in line.get("settings", {}).items():
-            values[line["env"], line["algorithm"]][name].add(str(value))
+        for name, value in _settings(line).items():
+            values[line["env"], line["algorithm"], line["k"]][name].add(str(value))
     labels = []
     for line in lines:
-        varied = values[line["env"], line["algorithm"]]
-        told = [f"{name}={value}" for name, value in line.get("settings", {}).items() if len(varied[name]) > 1]
+        varied = values[line["env"], line["algorithm"], line["k"]]
+        told = [f"{name}={value}" for name, value in _settings(line).items() if len(varied[name]) > 1]
         labels.append(" ".join([line["algorithm"], *told]))
     return labels
 

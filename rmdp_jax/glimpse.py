@@ -7,8 +7,11 @@ with its end, or a few steps where it comes with every step. Steadily held, a st
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from rmdp_jax.types import Array
+
+UNSEEN = float(np.finfo(np.float32).min)  # worse than anything, and no infinity, which turns into NaN beside a zero
 
 
 class Glimpses(NamedTuple):
@@ -16,12 +19,12 @@ class Glimpses(NamedTuple):
 
     reward_sum: Array  # (B, n) since the stretch began
     steps: Array  # (B,) float32, likewise
-    shown: Array  # (B, n) returns per episode of the last stretch that ended; zeros before there was one
+    shown: Array  # (B, n) returns per episode of the last stretch that ended; `UNSEEN` before there was one
 
 
 def no_glimpses(number: int, n: int) -> Glimpses:
     """Nothing seen yet, of `number` environments and n agents."""
-    return Glimpses(jnp.zeros((number, n), jnp.float32), jnp.zeros(number, jnp.float32), jnp.zeros((number, n), jnp.float32))
+    return Glimpses(jnp.zeros((number, n), jnp.float32), jnp.zeros(number, jnp.float32), jnp.full((number, n), UNSEEN))
 
 
 def glimpse(before: Glimpses, rewards: Array, done: Array, stretch: int | None, episode_length: int) -> Glimpses:

@@ -11,19 +11,22 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.assign import Assigner, First, Seen, Succession, best_policies, fixed, shuffled_even
+from rmdp_jax.assign import Assigner, First, Seen, Succession, best_policies, check_sizes, fixed, plain_em, shuffled_even
 from rmdp_jax.errors import check
 from rmdp_jax.facility import choose_places, keep_different, total
+from rmdp_jax.glimpse import UNSEEN
 from rmdp_jax.types import Array, Key
 
 
 class Placement(NamedTuple):
-    """Who is with whom, and what the stored policies showed."""
+    """Who is with whom, what the stored policies showed, and whether welfare still rises."""
 
     labels: Array  # (n,) int32
     shown: Array  # (slots, B, n) glimpses of each stored policy
     age: Array  # (slots,) float32 iteration in which it was stored, -inf of an empty slot
-    held_until: Array  # () int32 iteration before which nobody moves, so that copies can learn their places
+    peak: Array  # () welfare when it last rose
+    risen: Array  # () int32 iteration of that
+    moved: Array  # () int32 iteration of the last change of places
 
 
 class Move(NamedTuple):
@@ -40,26 +43,26 @@ def em(
     *,
     warmup: int = 50,
     first: First = shuffled_even,
-    every: int = 20,
+    patience: int = 20,
+    rise: float = 0.05,
     until: float = 0.6,
-    margin: float = 0.02,
-    glimpses: int = 8,
+    glimpses: int = 32,
     slots: int | None = None,
     store_every: int = 5,
 ) -> Assigner:
     """Hard EM with a choice of places; `plain_em` is without.
 
-    After `warmup` M-steps on `first`, every agent moves to its best policy in each iteration. Every `every` iterations the k
-    places are chosen anew. If they promise more than the present ones, by more than `margin`, policies go on from whoever
-    showed their place, and nobody moves for `every` iterations.
+    After `warmup` M-steps on `first`, every agent moves to its best policy in each iteration. When welfare has not risen for
+    `patience` iterations, the k places are chosen anew. If they promise more than the present ones, policies go on from whoever
+    showed their place, and nobody moves for `patience` iterations. One policy alone (k = 1) has no choice and learns as it is.
 
     Args:
         k, n: policies and agents.
-        warmup: M-steps before the first E-step and the first choice of places.
+        warmup: M-steps before the first E-step.
         first: the first assignment.
-        every: iterations between two choices of places.
+        patience: iterations without a rise before places are chosen anew.
+        rise: share by which welfare has to be above what it was for that to be a rise.
         until: share of the run after which places stay, so that the last copies can learn theirs.
-        margin: share by which a choice has to be better.
         glimpses: environments of each policy whose stretches are looked at (B); see `rmdp_jax.glimpse`.
         slots: earlier policies that are stored; 8 for each policy but no more than 64 when not given. Those most unlike stay.
         store_every: iterations between two entries of all policies in the store.
@@ -67,32 +70,43 @@ def em(
     Raises:
         ConfigError: an argument breaks its rule.
     """
+    check_sizes(k, n)
     slots = min(8 * k, 64) if slots is None else slots
-    for name, value in {"every": every, "store_every": store_every, "glimpses": glimpses, "slots": slots}.items():
-        check(name, value, value >= 1, "a whole number of at least 1")
+    counts = {"patience": patience, "glimpses": glimpses, "slots": slots, "store_every": store_every}
+    for name, value in counts.items():
+        check(name, value, isinstance(value, int) and value >= 1, "a whole number of at least 1")
     check("until", until, 0.0 <= until <= 1.0, "a share of the run, from 0 to 1")
+    check("rise", rise, rise >= 0.0, "a share from 0 up")
+    if k == 1:
+        return plain_em(k, n, warmup=warmup, first=first)._replace(name="em")
     base = fixed(k, n, first)
 
     def init(key: Key) -> Placement:
         shown = jnp.zeros((slots, glimpses, n), jnp.float32)
-        return Placement(base.init(key), shown, jnp.full(slots, -jnp.inf, jnp.float32), jnp.int32(warmup))
+        age = jnp.full(slots, -jnp.inf, jnp.float32)
+        return Placement(base.init(key), shown, age, jnp.float32(-jnp.inf), jnp.int32(warmup), jnp.int32(warmup - patience))
 
     def reassign(key: Key, before: Placement, seen: Seen) -> tuple[Placement, Succession]:
         del key
-        now = seen.iteration + 1
         assert seen.glimpses is not None  # the trainer gives what `Assigner.glimpses` asks for
+        now = seen.iteration + 1
         shown = jnp.concatenate([seen.glimpses, before.shown])
         age = jnp.concatenate([jnp.full(k, now.astype(jnp.float32)), before.age])
-        due = (now >= warmup) & ((now - warmup) % every == 0) & (seen.progress <= until)
-        move = _choose(k, shown, age, before.labels, jnp.where(due, 2 * k, 0), margin)
+        free = (now >= warmup) & (now >= before.moved + patience)
+        labels = jnp.where(free, best_policies(seen.utility, before.labels), before.labels)
+        welfare = seen.utility[labels, jnp.arange(n)].mean()
+        rises = (now < warmup) | (welfare > before.peak + rise * jnp.abs(before.peak))
+        due = free & ~rises & (now >= before.risen + patience) & (seen.progress <= until)
+        move = _choose(k, shown, age, labels, jnp.where(due, 2 * k, 0))
         kept = _store(shown, age, slots, now % store_every == 0)
-        settled = jnp.where(now >= before.held_until, best_policies(seen.utility, before.labels), before.labels)
         return (
             Placement(
-                labels=jnp.where(move.gains, move.labels, settled),
+                labels=jnp.where(move.gains, move.labels, labels),
                 shown=shown[kept],
                 age=age[kept],
-                held_until=jnp.where(move.gains, now + every, before.held_until),
+                peak=jnp.where(move.gains, -jnp.inf, jnp.where(rises, welfare, before.peak)),
+                risen=jnp.where(rises | due, now, before.risen),
+                moved=jnp.where(move.gains, now, before.moved),
             ),
             Succession(jnp.where(move.gains, move.parents, jnp.arange(k, dtype=jnp.int32)), kept),
         )
@@ -101,6 +115,7 @@ def em(
         name="em",
         glimpses=glimpses,
         slots=slots,
+        options={"warmup": warmup, "first": first.__name__, "rise": rise, "until": until, **counts},
         init=init,
         weights=lambda placement: base.weights(placement.labels),
         descend=lambda gradient, placement: placement,
@@ -108,7 +123,7 @@ def em(
     )
 
 
-def _choose(k: int, shown: Array, age: Array, labels: Array, rounds: Array, margin: float) -> Move:
+def _choose(k: int, shown: Array, age: Array, labels: Array, rounds: Array) -> Move:
     """Search for better places in `rounds` swaps; all but free when that is 0.
 
     Present places and others are judged by the same ruler, glimpses: the present one of a policy is its best for its group.
@@ -116,13 +131,14 @@ def _choose(k: int, shown: Array, age: Array, labels: Array, rounds: Array, marg
     rows, number, n = shown.shape
     returns = shown.reshape(rows * number, n)
     maker = jnp.repeat(jnp.arange(rows, dtype=jnp.int32), number)
+    seen = jnp.isfinite(age)[maker] & (returns > UNSEEN).all(1)
+    returns = jnp.where(seen[:, None], returns, 0.0)
     member = jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32)
     for_group = jnp.where(maker[None] == jnp.arange(k, dtype=jnp.int32)[:, None], member @ returns.T, -jnp.inf)
     present = for_group.argmax(1).astype(jnp.int32)
-    places = choose_places(returns, jnp.isfinite(age)[maker], present, rounds)
+    places = choose_places(returns, seen, present, rounds)
+    gains = (rounds > 0) & (total(returns, places) > total(returns, present))
     places = places[_slots_for(maker[places], k)]
-    worth = total(returns, present)
-    gains = (rounds > 0) & (total(returns, places) > worth + margin * jnp.abs(worth))
     return Move(gains, best_policies(returns[places], labels), maker[places])
 
 
@@ -141,5 +157,5 @@ def _slots_for(makers: Array, k: int) -> Array:
 def _store(shown: Array, age: Array, slots: int, storing: Array) -> Array:
     """Which rows (slots,) of the k policies and the store are stored from now on."""
     k = age.shape[0] - slots
-    different = keep_different(shown.mean(1), age, slots, jnp.where(storing, k, 0))
+    different = keep_different(jnp.where(shown > UNSEEN, shown, 0.0).mean(1), age, slots, jnp.where(storing, k, 0))
     return jnp.where(storing, different, jnp.arange(k, k + slots, dtype=jnp.int32))

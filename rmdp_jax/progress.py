@@ -65,8 +65,9 @@ def announce(show: bool, what: str) -> None:
 
 def describe(lines: Sequence[dict[str, Any]]) -> str:
     """Lines of metrics, one of each run, in a few words: mean welfare, and the speed of all together."""
-    welfare = fmean(line["welfare"] for line in lines)
-    return f"welfare {welfare:5.1f}  {lines[0]['transitions_per_s']:>9,.0f} steps/s"
+    known = [line["welfare"] for line in lines if line["welfare"] is not None]
+    welfare = f"{fmean(known):5.1f}" if known else "    -"  # not a number, where physics or learning broke
+    return f"welfare {welfare}  {lines[0]['transitions_per_s']:>9,.0f} steps/s"
 
 
 @contextmanager

@@ -32,6 +32,7 @@ def describe_run(env: Env, entry: Entry) -> dict[str, Any]:
     pretraining = entry.assigner.pretraining
     return {
         **describe_task(env, entry.assigner.name, entry.env_options),
+        "algorithm_options": dict(entry.assigner.options),
         "train": dump_train_config(entry.config),
         **({"pretraining_transitions": pretraining} if pretraining else {}),  # goes by the budget, which must stay then
     }
@@ -123,6 +124,7 @@ def summarize(
     labels = np.asarray(sampled.assignment)
     return {
         **describe_task(env, assigner.name, entry.env_options),
+        "algorithm_options": dict(assigner.options),
         "k": config.k,
         "n": config.n,
         "seed": config.seed,
@@ -131,11 +133,11 @@ def summarize(
         "transitions_per_policy": iterations * config.sizes.transitions,
         "pretraining_transitions": assigner.pretraining,
         "total_transitions": config.k * iterations * config.sizes.transitions + assigner.pretraining,
-        "welfare": round(welfare, 4),
+        "welfare": finite_number(welfare),
         "welfare_standard_error": finite_number(sampled.standard_error),
         "welfare_deterministic": finite_number(modal.welfare),
         "upper_bound": bound,
-        "share_of_bound": None if not bound else round(welfare / bound, 4),
+        "share_of_bound": None if not bound else finite_number(welfare / bound),
         "softness": finite_number(entr(weights).sum(0).mean()),  # in nats
         "policy_sizes": np.bincount(labels, minlength=config.k).tolist(),
         "episode_length": np.round(np.asarray(sampled.episode_length), 2).tolist(),

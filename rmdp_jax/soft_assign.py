@@ -56,11 +56,12 @@ def _exact(k: int, n: int, learning_rate: float | None) -> Assigner:
         scale = utility.std(0, keepdims=True) + 1e-2 * jnp.abs(utility).max(0, keepdims=True) + 1e-8
         return soft._replace(logits=soft.logits + rate * better / scale), no_copies(k)
 
-    return _soft(k, n, ())._replace(reassign=reassign)
+    return _soft(k, n, ())._replace(reassign=reassign, options={"gradient": "exact", "learning_rate": rate})
 
 
 def _surrogate(k: int, n: int, learning_rate: float | None) -> Assigner:
-    optimizer = optax.adam(2e-3 if learning_rate is None else learning_rate)
+    rate = 2e-3 if learning_rate is None else learning_rate
+    optimizer = optax.adam(rate)
 
     def descend(by_weight: Array, soft: SoftAssignment) -> SoftAssignment:
         (by_logit,) = jax.vjp(partial(jax.nn.softmax, axis=0), soft.logits)[1](by_weight)
@@ -69,7 +70,8 @@ def _surrogate(k: int, n: int, learning_rate: float | None) -> Assigner:
         return SoftAssignment(soft.logits + move, opt_state)
 
     opt_state = optimizer.init(jnp.zeros((k, n), jnp.float32))
-    return _soft(k, n, opt_state)._replace(descend=descend, learns_from_columns=True)
+    options = {"gradient": "surrogate", "learning_rate": rate}
+    return _soft(k, n, opt_state)._replace(descend=descend, learns_from_columns=True, options=options)
 
 
 def _soft(k: int, n: int, opt_state: PyTree) -> Assigner:

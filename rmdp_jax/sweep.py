@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from rmdp_jax.algorithms import Request, make_plans, settle_config
+from rmdp_jax.algorithms import Request, make_plans, settle
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
@@ -101,11 +101,11 @@ def _find(cell: Cell, seed: int, out: Path, make: Make) -> _Run:
     """The run of `cell` with `seed`, as far as it has come."""
     env, population = make(cell.env, seed=seed, **cell.env_options)
     config = replace(cell.config, n=population.n, seed=seed)
-    settled = settle_config(cell.algorithm, population, config)
+    settled, algorithm_options = settle(cell.algorithm, population, config)
     options = [f"{name}{value}" for name, value in cell.env_options.items()]
     folder = RunFolder(out / "-".join([cell.env, *options, cell.algorithm, f"k{settled.k}", f"s{seed}"]))
     task = json.loads(json.dumps(describe_task(env, cell.algorithm)))  # as config.json gives it back
-    description = {**task, "train": dump_train_config(settled)}
+    description = {**task, "algorithm_options": dict(algorithm_options), "train": dump_train_config(settled)}
     run = _Run(cell, env, population, config, folder, description, None, None)
     if not (folder.path / "config.json").exists():
         return run

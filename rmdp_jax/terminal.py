@@ -22,10 +22,12 @@ def print_summary(result: dict[str, Any]) -> None:
     error = _plus_minus(result["welfare_standard_error"])
     bound = result["upper_bound"]
     facts = Table(show_header=False, box=None, padding=(0, 1))
-    facts.add_row("welfare", f"[bold]{result['welfare']:.2f}[/bold]{error} of 100, fresh episodes as trained")
-    facts.add_row("", f"{result['welfare_deterministic']:.2f} acting by the most likely action")
-    if bound is not None:
+    facts.add_row("welfare", f"[bold]{_figure(result['welfare'])}[/bold]{error} of 100, fresh episodes as trained")
+    facts.add_row("", f"{_figure(result['welfare_deterministic'])} acting by the most likely action")
+    if bound is not None and result["share_of_bound"] is not None:
         facts.add_row("upper bound", f"{bound:.2f} proved for k = {result['k']}; reached {result['share_of_bound']:.1%}")
+    if result["softness"]:
+        facts.add_row("soft entropy", f"{result['softness']:.2f} nats; served by the policy of the largest weight")
     facts.add_row("transitions", f"{result['transitions_per_policy']:,} per policy" + _unfinished(result))
     speed = f"{result['transitions_per_s']:,.0f} transitions/s"
     facts.add_row("time", f"{result['wall_s']:.1f} s training at {speed}, {result['compile_s']:.1f} s compiling")
@@ -85,6 +87,10 @@ def print_comparison(rows: list["Row"], found: "Found") -> None:
     for number, what in ((found.unfinished, "unfinished, left out"), (found.repeated, "found twice, counted once")):
         if number:
             console.print(f"{number} run{'' if number == 1 else 's'} {what}")
+
+
+def _figure(value: float | None) -> str:
+    return "not a number" if value is None else f"{value:.2f}"
 
 
 def _plus_minus(standard_error: float | None) -> str:

@@ -146,8 +146,22 @@ def follow(succession: Succession, state: TrainState) -> TrainState:
         learner=Learner(params._replace(own=own.params), opt_state._replace(own=own.opt_state)),
         statistics=own.statistics,
         utilities=own.utilities,
+        glimpses=_forget(succession.parents, state.glimpses),
         store=None if succession.kept is None else of(succession.kept),
     )
+
+
+def _forget(parents: Array, glimpses: Glimpses | None) -> Glimpses | None:
+    """Whoever goes on from another has not shown anything yet."""
+    if glimpses is None:
+        return None
+    k, number, n = glimpses.shown.shape
+    stays = parents == jnp.arange(k, dtype=jnp.int32)
+
+    def keep(now: Array, fresh: Array) -> Array:
+        return jnp.where(stays.reshape(k, *(1,) * (now.ndim - 1)), now, fresh)
+
+    return jax.tree.map(keep, glimpses, repeat(no_glimpses(number, n), k))
 
 
 def _heritage(state: TrainState) -> Heritage:

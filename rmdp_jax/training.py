@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, overload
 from rmdp_jax.assign import Assigner, harden
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
+from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluate import Evaluation
 from rmdp_jax.journal import Journal, Sink
 from rmdp_jax.loop import learn
@@ -142,6 +143,8 @@ def train_together(env: Env, entries: Sequence[Entry], *, resume: bool = False, 
 
 
 def _open_journals(env: Env, entries: Sequence[Entry], resume: bool) -> list[Journal]:
+    if resume and any(entry.out is None for entry in entries):
+        raise ConfigError("resume = True: there is no folder to go on from; give out")
     for entry in entries:
         if entry.out is not None:
             check_run(Path(entry.out), resume)  # all of them before the first is written to

@@ -1,0 +1,1 @@
+"""The commands: dataclasses of their arguments, each with `run`, which imports what is heavy when it runs."""

@@ -1,0 +1,15 @@
+"""``rmdp-jax envs``: what can be trained on."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Envs:
+    """List the tasks, their options and what steps them here."""
+
+    def run(self) -> None:
+        """Print the table."""
+        from rmdp_jax.envs import describe_envs
+        from rmdp_jax.terminal import print_envs
+
+        print_envs(describe_envs())

@@ -1,0 +1,96 @@
+"""``rmdp-jax evaluate | report | render``: what a finished run learned."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from rmdp_jax.errors import check
+
+if TYPE_CHECKING:
+    from rmdp_jax.reporting import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Judge a trained run by fresh episodes: who gets how much from which policy."""
+
+    run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """Folder of a run."""
+    episodes: int = 64
+    """Fresh episodes of each policy."""
+    seed: int = 0
+    """Seed of the episodes."""
+    deterministic: bool = False
+    """Act by the most likely action instead of a sample."""
+    json: bool = False
+    """Print JSON with the k x n matrix of returns instead of a table."""
+
+    def run(self) -> None:
+        """Restore, play, print."""
+        from rmdp_jax.envs import make
+        from rmdp_jax.reporting import describe_evaluation, evaluate_run, load_run
+        from rmdp_jax.terminal import print_evaluation
+
+        check("episodes", self.episodes, self.episodes >= 1, "a whole number of at least 1")
+        run = load_run(self.run_dir, make)
+        judged = describe_evaluation(evaluate_run(run, self.episodes, self.seed, self.deterministic), self.episodes)
+        if self.json:
+            print(json.dumps(judged))
+        else:
+            print_evaluation(judged)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Print a run's table and draw its pictures anew into its folder."""
+
+    run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """Folder of a run."""
+
+    def run(self) -> None:
+        """Draw and print."""
+        from rmdp_jax.envs import make
+        from rmdp_jax.reporting import load_run
+        from rmdp_jax.terminal import print_pictures, print_summary
+
+        run = load_run(self.run_dir, make)
+        print_summary(run.result)
+        print_pictures(draw_run(run))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Render:
+    """Show a policy of a speed task at work: policy_J.html and policy_J.mp4."""
+
+    run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """Folder of a run."""
+    policy: int = 0
+    """Which of the k policies, from 0."""
+    seconds: float = 10.0
+    """How much of the episode, at most 60."""
+    seed: int = 0
+    """Seed of the episode."""
+    sampled: bool = False
+    """Act by samples, as in training, instead of the most likely action."""
+
+    def run(self) -> None:
+        """Restore, play, draw."""
+        from rmdp_jax.envs import make
+        from rmdp_jax.envs.rendering import render_run
+        from rmdp_jax.reporting import load_run
+        from rmdp_jax.terminal import print_rendered
+
+        run = load_run(self.run_dir, make)
+        rendered = render_run(run, self.policy, deterministic=not self.sampled, seed=self.seed, seconds=self.seconds)
+        print_rendered(*rendered)
+
+
+def draw_run(run: "Run") -> list[Path]:
+    """Save all pictures of `run` in its folder; returns their paths."""
+    from rmdp_jax.envs.pictures import task_pictures
+    from rmdp_jax.reporting import general_pictures, save_pictures
+
+    return save_pictures(run, {**task_pictures(run), **general_pictures(run)})

@@ -1,0 +1,108 @@
+"""``rmdp-jax sweep | compare``: grids of runs."""
+
+import json
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from rmdp_jax.commands.train import EnvOptions
+from rmdp_jax.errors import check
+
+if TYPE_CHECKING:
+    from rmdp_jax.sweep import Cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Train a grid of tasks, algorithms, k and seeds. Call it again to go on."""
+
+    envs: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="ENV [ENV ...]", help_behavior_hint="(one or more)")
+    ]
+    """Tasks, of those that `rmdp-jax envs` lists."""
+    out: Path
+    """Folder of the runs, and of runs.jsonl with a line for each finished run."""
+    algorithms: tuple[str, ...] = ("em",)
+    """Algorithms, as of `rmdp-jax train`."""
+    ks: tuple[int, ...] = (5,)
+    """Numbers of policies."""
+    seeds: int = 5
+    """Number of seeds; each draws its own agents, where agents are drawn."""
+    first_seed: int = 0
+    """The seeds are this one and those after it."""
+    preset: str = "default"
+    """Settings of each task: default, or reference (as near the authors' runs as it goes)."""
+    n: int | None = None
+    """Agents. Default: each task's own."""
+    transitions: int | None = None
+    """Environment steps of each policy. Default: the preset's, as for the next two."""
+    evaluation_episodes: int | None = None
+    """Fresh episodes of each policy by which a result is judged."""
+    log_every: int | None = None
+    """Iterations between two lines of metrics."""
+    quiet: bool = False
+    """Show no progress."""
+    env_options: EnvOptions = field(default_factory=EnvOptions)
+
+    def run(self) -> None:
+        """Train what is missing."""
+        from rmdp_jax.envs import make
+        from rmdp_jax.sweep import sweep
+
+        check("seeds", self.seeds, self.seeds >= 1, "a whole number of at least 1")
+        for name in ("envs", "algorithms", "ks"):
+            check(name, getattr(self, name), len(getattr(self, name)) > 0, "one or more")
+        seeds = range(self.first_seed, self.first_seed + self.seeds)
+        sweep(self._cells(), seeds, self.out, make=make, progress=not self.quiet)
+        print(f"lines    {self.out / 'runs.jsonl'}\ncompare  rmdp-jax compare {self.out}")
+
+    def _cells(self) -> "list[Cell]":
+        from rmdp_jax.envs import make
+        from rmdp_jax.envs.presets import preset
+        from rmdp_jax.sweep import Cell
+
+        names = ("transitions", "evaluation_episodes", "log_every")
+        changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        options = self.env_options.given() | ({} if self.n is None else {"n": self.n})
+        cells = []
+        for env in self.envs:
+            n = make(env, seed=self.first_seed, **options)[1].n
+            for algorithm, k in product(self.algorithms, self.ks):
+                config = preset(env, self.preset, k=k, n=n, **changes)
+                cells.append(Cell(env=env, env_options=options, algorithm=algorithm, config=config))
+        return cells
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Set runs side by side: means over seeds, and which algorithm is best at every k."""
+
+    runs: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="DIR [DIR ...]", help_behavior_hint="(one or more)")
+    ]
+    """Folders of runs, folders that hold some at any depth, or .jsonl files with a result a line."""
+    json: bool = False
+    """Print a JSON line for each row instead of tables."""
+    picture: Path | None = None
+    """Draw welfare by k to this PNG."""
+
+    def run(self) -> None:
+        """Find, group, print."""
+        from rmdp_jax.comparison import compare_runs, draw_comparison, find_runs
+        from rmdp_jax.plots import save
+        from rmdp_jax.terminal import print_comparison, print_pictures
+
+        found = find_runs(self.runs)
+        rows = compare_runs(found.lines)
+        if self.json:
+            for row in rows:
+                print(json.dumps(row._asdict()))
+        else:
+            print_comparison(rows, found)
+        if self.picture is not None:
+            path = save(draw_comparison(rows), self.picture)
+            if not self.json:
+                print_pictures([path])

@@ -1,0 +1,106 @@
+"""``rmdp-jax train``: one run, judged and drawn."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from rmdp_jax.commands.finished import draw_run
+from rmdp_jax.config import Rates, Sizes, TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvOptions:
+    """Arguments of the env; one that it does not take is refused. `rmdp-jax envs` lists who takes what."""
+
+    size: int | None = None
+    """Side of the grid (resource_gathering)."""
+    episode_length: int | None = None
+    """Steps after which an episode is cut."""
+    backend: str | None = None
+    """Physics of speed tasks: auto, native, mjx, spring, positional, generalized."""
+
+    def given(self) -> dict[str, Any]:
+        """Those that were given."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Learn k policies for n agents, and who gets which. (ENV --help: its preset.)"""
+
+    env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
+    """Task, one of those that `rmdp-jax envs` lists."""
+    out: Path | None = None
+    """Folder to write to. Default: runs/ENV-ALGORITHM-kK-sSEED."""
+    algorithm: str = "em"
+    """em, end_to_end, end_to_end_surrogate, cluster, random, oracle, single (k = 1), individual (k = n)."""
+    preset: str = "default"
+    """Settings to start from: default, or reference (as near the authors' runs as it goes)."""
+    k: int = 5
+    """Policies."""
+    n: int | None = None
+    """Agents. Default: the task's own."""
+    seed: int = 0
+    """Seed of everything random, the agents' targets too."""
+    transitions: int = TrainConfig.transitions
+    """Environment steps of each policy, rounded up to whole iterations."""
+    log_every: int = TrainConfig.log_every
+    """Iterations between two lines of metrics, run as one compiled loop."""
+    checkpoint_every: int = TrainConfig.checkpoint_every
+    """Iterations between two checkpoints; 0 saves at the end only."""
+    evaluation_episodes: int = TrainConfig.evaluation_episodes
+    """Fresh episodes of each policy by which the result is judged."""
+    resume: bool = False
+    """Go on with the run in --out, bit for bit as if it had never stopped."""
+    quiet: bool = False
+    """Show no progress."""
+    env_options: EnvOptions = field(default_factory=EnvOptions)
+    sizes: Sizes = field(default_factory=Sizes)
+    rates: Rates = field(default_factory=Rates)
+
+    def run(self) -> None:
+        """Train, judge, and print the table."""
+        from rmdp_jax.algorithms import check_algorithm, make_plan
+        from rmdp_jax.envs import make
+        from rmdp_jax.reporting import load_run
+        from rmdp_jax.runs import check_run
+        from rmdp_jax.terminal import print_pictures, print_summary
+        from rmdp_jax.training import train
+
+        env, population = make(self.env, n=self.n, seed=self.seed, **self.env_options.given())
+        config = TrainConfig(
+            k=self.k,
+            n=population.n,
+            seed=self.seed,
+            transitions=self.transitions,
+            log_every=self.log_every,
+            checkpoint_every=self.checkpoint_every,
+            evaluation_episodes=self.evaluation_episodes,
+            sizes=self.sizes,
+            rates=self.rates,
+        )
+        check_algorithm(self.algorithm)
+        out = self.out or Path("runs") / f"{self.env}-{self.algorithm}-k{self.k}-s{self.seed}"
+        check_run(out, self.resume)
+        plan = make_plan(
+            self.algorithm,
+            env,
+            population,
+            config,
+            checkpoints=_saved_checkpoints(out) if self.resume else None,
+            progress=not self.quiet,
+        )
+        result = train(env, population, plan.config, plan.assigner, out=out, resume=self.resume, progress=not self.quiet)
+        print_summary(result.summary)
+        print_pictures(draw_run(load_run(out, make)))
+
+
+def _saved_checkpoints(run_dir: Path) -> Path | None:
+    """Where the checkpoints of a run are, if it has come to its first."""
+    from rmdp_jax.checkpoint import has_checkpoint
+    from rmdp_jax.runs import RunFolder
+
+    folder = RunFolder(run_dir).checkpoints
+    return folder if has_checkpoint(folder) else None
