@@ -196,13 +196,15 @@ def _write(arguments: Paper, stem: Path, lines: Sequence[Line], cells: Sequence[
     absent = [cell for cell in cells if not any(same_cell(line, cell) for line in lines)]
     told = ", ".join(f"{cell.env} {cell.algorithm} k = {cell.config.k}" for cell in absent)
     notes = [f"Not run yet: {told}.\n"] * bool(absent)
-    notes.append(f"Made by `{_command(arguments)}`, or in parts with `--ks`, `--envs` and `--algorithms`.")
-    return write_results(stem, sorted(lines, key=_key), sorted(lines, key=_key), arguments.spec.draw, notes)
+    notes.append(f"Made by `{_command(arguments, lines)}`, or in parts with `--ks`, `--envs` and `--algorithms`.")
+    shown, made = sorted(lines, key=_key), {_key(line) for line in lines}
+    others = [line for line in read_results(stem.parent, stem.name) if _key(line) not in made]  # of cells not in this figure
+    return write_results(stem, sorted([*shown, *others], key=_key), shown, arguments.spec.draw, notes)
 
 
-def _command(arguments: Paper) -> str:
+def _command(arguments: Paper, lines: Sequence[Line]) -> str:
     """The command that makes all that is shown."""
-    flags = ["--quick"] * arguments.quick + ["--seeds", str(arguments.scale.seeds)]
+    flags = ["--quick"] * arguments.quick + ["--seeds", str(1 + max(line["seed"] for line in lines))]
     for name in ("transitions", "size"):
         if getattr(arguments, name) is not None:
             flags += [f"--{name}", str(getattr(arguments, name))]

@@ -140,9 +140,9 @@ def write_results(stem: Path, lines: Sequence[Line], shown: Sequence[Line], draw
     return paths
 
 
-def read_results(folder: Path) -> list[Line]:
-    """Lines of all figures in `folder`, as a run that one figure made serves the others."""
-    return [line for path in sorted(folder.glob("figure_*.jsonl")) for line in read_lines(path)]
+def read_results(folder: Path, name: str = "figure_*") -> list[Line]:
+    """Lines in `folder` of the figure `name`, or of all figures, as a run that one figure made serves the others."""
+    return [line for path in sorted(folder.glob(name + ".jsonl")) for line in read_lines(path)]
 
 
 def against_em(rows: Sequence[Row], lines: Sequence[Line]) -> dict[Row, float | None]:

@@ -81,8 +81,9 @@ def keep_different(returns: Array, age: Array, keep: int, rounds: Array | int) -
         rounds: M - keep, or 0 to be done with it: the rows that are returned are the first then.
     """
     rows = returns.shape[0]
+    returns = returns - returns.mean(0, keepdims=True)  # small numbers, as the differences of their squares count
     squares = jnp.square(returns).sum(1)
-    distance = squares[:, None] + squares[None] - 2.0 * returns @ returns.T
+    distance = squares[:, None] + squares[None] - 2.0 * jnp.matmul(returns, returns.T, precision="highest")
     distance = jnp.where(jnp.eye(rows, dtype=bool), jnp.inf, distance)
     empty = jnp.isneginf(age)
 

@@ -52,9 +52,10 @@ def em(
 ) -> Assigner:
     """Hard EM with a choice of places; `plain_em` is without.
 
-    After `warmup` M-steps on `first`, every agent moves to its best policy in each iteration. When welfare has not risen for
-    `patience` iterations, the k places are chosen anew. If they promise more than the present ones, policies go on from whoever
-    showed their place, and nobody moves for `patience` iterations. One policy alone (k = 1) has no choice and learns as it is.
+    After `warmup` M-steps on `first`, every agent moves to its best policy in each iteration. Then, and whenever welfare has
+    not risen for `patience` iterations, the k places are chosen anew. If they promise more than the present ones, policies go
+    on from whoever showed their place, and nobody moves for `patience` iterations. One policy alone (k = 1) has no choice and
+    learns as it is.
 
     Args:
         k, n: policies and agents.
@@ -96,7 +97,8 @@ def em(
         labels = jnp.where(free, best_policies(seen.utility, before.labels), before.labels)
         welfare = seen.utility[labels, jnp.arange(n)].mean()
         rises = (now < warmup) | (welfare > before.peak + rise * jnp.abs(before.peak))
-        due = free & ~rises & (now >= before.risen + patience) & (seen.progress <= until)
+        stalls = ~rises & (now >= before.risen + patience)
+        due = free & (stalls | (now == warmup)) & (seen.progress <= until)
         move = _choose(k, shown, age, labels, jnp.where(due, 2 * k, 0))
         kept = _store(shown, age, slots, now % store_every == 0)
         return (
@@ -134,7 +136,9 @@ def _choose(k: int, shown: Array, age: Array, labels: Array, rounds: Array) -> M
     seen = jnp.isfinite(age)[maker] & (returns > UNSEEN).all(1)
     returns = jnp.where(seen[:, None], returns, 0.0)
     member = jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32)
-    for_group = jnp.where(maker[None] == jnp.arange(k, dtype=jnp.int32)[:, None], member @ returns.T, -jnp.inf)
+    for_group = jnp.where(
+        maker[None] == jnp.arange(k, dtype=jnp.int32)[:, None], jnp.matmul(member, returns.T, precision="highest"), -jnp.inf
+    )
     present = for_group.argmax(1).astype(jnp.int32)
     places = choose_places(returns, seen, present, rounds)
     gains = (rounds > 0) & (total(returns, places) > total(returns, present))

@@ -104,7 +104,9 @@ def append_line(path: Path, line: dict[str, Any]) -> None:
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     """Write a JSON lines file anew."""
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    temporary.replace(path)
 
 
 def check_run(path: Path, resume: bool) -> None:

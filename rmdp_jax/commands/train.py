@@ -62,7 +62,7 @@ class Train:
 
     def run(self) -> None:
         """Train, judge, and print the table."""
-        from rmdp_jax.algorithms import check_algorithm, make_plan
+        from rmdp_jax.algorithms import make_plan, settle
         from rmdp_jax.envs import make
         from rmdp_jax.reporting import load_run
         from rmdp_jax.runs import check_run
@@ -81,8 +81,8 @@ class Train:
             sizes=self.sizes,
             rates=self.rates,
         )
-        check_algorithm(self.algorithm)
-        out = self.out or Path("runs") / f"{self.env}-{self.algorithm}-k{self.k}-s{self.seed}"
+        k = settle(self.algorithm, population, config).config.k
+        out = self.out or Path("runs") / f"{self.env}-{self.algorithm}-k{k}-s{self.seed}"
         check_run(out, self.resume)
         plan = make_plan(
             self.algorithm,
