@@ -29,7 +29,7 @@ def same_cell(line: Line, cell: Cell) -> bool:
     asked = {name: value for name, value in cell.env_options.items() if name != "n"}
     return (line["env"], options, line["n"], line["algorithm"], line["k"]) == (
         *(cell.env, asked, cell.config.n, cell.algorithm, cell.config.k),
-    ) and (line.get("budget"), line.get("settings"), line["algorithm_options"]) == (
+    ) and (line.get("budget"), line.get("settings"), line.get("algorithm_options")) == (
         *(cell.config.transitions, _settings(cell), _algorithm_options(cell)),
     )
 

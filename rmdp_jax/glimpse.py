@@ -24,7 +24,9 @@ class Glimpses(NamedTuple):
 
 def no_glimpses(number: int, n: int) -> Glimpses:
     """Nothing seen yet, of `number` environments and n agents."""
-    return Glimpses(jnp.zeros((number, n), jnp.float32), jnp.zeros(number, jnp.float32), jnp.full((number, n), UNSEEN))
+    return Glimpses(
+        jnp.zeros((number, n), jnp.float32), jnp.zeros(number, jnp.float32), jnp.full((number, n), UNSEEN, jnp.float32)
+    )
 
 
 def glimpse(before: Glimpses, rewards: Array, done: Array, stretch: int | None, episode_length: int) -> Glimpses:

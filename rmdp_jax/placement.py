@@ -128,22 +128,38 @@ def em(
 def _choose(k: int, shown: Array, age: Array, labels: Array, rounds: Array) -> Move:
     """Search for better places in `rounds` swaps; all but free when that is 0.
 
-    Present places and others are judged by the same ruler, glimpses: the present one of a policy is its best for its group.
+    Places are searched on every other glimpse and judged on the rest, present ones and others by the same ruler: what a policy
+    showed at its best for the agents it would serve. A single lucky glimpse is therefore no reason to move.
     """
     rows, number, n = shown.shape
-    returns = shown.reshape(rows * number, n)
-    maker = jnp.repeat(jnp.arange(rows, dtype=jnp.int32), number)
-    seen = jnp.isfinite(age)[maker] & (returns > UNSEEN).all(1)
-    returns = jnp.where(seen[:, None], returns, 0.0)
-    member = jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32)
-    for_group = jnp.where(
-        maker[None] == jnp.arange(k, dtype=jnp.int32)[:, None], jnp.matmul(member, returns.T, precision="highest"), -jnp.inf
-    )
-    present = for_group.argmax(1).astype(jnp.int32)
+    half = number // 2 if number > 1 else 1
+    search, test = (shown[:, start::2][:, :half] if number > 1 else shown for start in (0, 1))
+    maker = jnp.repeat(jnp.arange(rows, dtype=jnp.int32), half)
+
+    def flatten(some: Array) -> tuple[Array, Array]:
+        returns = some.reshape(rows * half, n)
+        seen = jnp.isfinite(age)[maker] & (returns > UNSEEN).all(1)
+        return jnp.where(seen[:, None], returns, 0.0), seen
+
+    def best_of(makers: Array, member: Array, returns: Array) -> Array:
+        own = maker[None] == makers[:, None]
+        worth = jnp.where(own, jnp.matmul(member, returns.T, precision="highest"), -jnp.inf)
+        return worth.argmax(1).astype(jnp.int32)
+
+    def groups(labels: Array) -> Array:
+        return jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32)
+
+    returns, seen = flatten(search)
+    tested, _ = flatten(test)
+    index = jnp.arange(k, dtype=jnp.int32)
+    present = best_of(index, groups(labels), returns)
     places = choose_places(returns, seen, present, rounds)
-    gains = (rounds > 0) & (total(returns, places) > total(returns, present))
     places = places[_slots_for(maker[places], k)]
-    return Move(gains, best_policies(returns[places], labels), maker[places])
+    parents = maker[places]
+    moved = best_policies(returns[places], labels)
+    promised = total(tested, best_of(parents, groups(moved), tested))
+    held = total(tested, best_of(index, groups(labels), tested))
+    return Move((rounds > 0) & (promised > held), moved, parents)
 
 
 def _slots_for(makers: Array, k: int) -> Array:

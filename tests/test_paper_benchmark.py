@@ -33,7 +33,8 @@ def made_up(cell, seed, welfare):
         "assignment": [i % k for i in range(n)],
         "device": "a device",
     }
-    return line | {"budget": cell.config.transitions, "settings": paper_results._settings(cell)}
+    told = {"settings": paper_results._settings(cell), "algorithm_options": paper_results._algorithm_options(cell)}
+    return line | {"budget": cell.config.transitions, **told}
 
 
 def write(path, lines):
@@ -104,7 +105,7 @@ def test_what_is_missing_is_said_and_the_rest_drawn(tmp_path):
     assert "| em | 4 | 89.38 ± 0.16 |" in table
     assert "**best**" in table
     assert "(told apart)" in table
-    assert "benchmarks.paper --figure 2 --quick --seeds 2" in table
+    assert "benchmarks.paper --figure 2 --quick --seeds 4" in table
     assert imread(tmp_path / "figure_2.png").shape[1] > 500
 
 

@@ -14,7 +14,7 @@ def test_the_python_of_the_readme_runs(capsys):
     exec("\n".join(blocks).replace("300_000", "4_096"), namespace)
     welfare, assignment = capsys.readouterr().out.splitlines()[:2]
     assert 0 <= float(welfare) <= 91.04
-    assert assignment.startswith("[0 1 2 3 4")
+    assert sorted(set(re.findall(r"\d", assignment))) == ["0", "1", "2", "3", "4"]
     assert namespace["result"].summary["upper_bound"] == 91.04
     assert namespace["info"].welfare.shape == (8,)
 

@@ -133,11 +133,13 @@ def test_another_run_is_not_resumed(written, tmp_path):
     env, population = make_tiny()
     options = {"out": written[1].path, "resume": True, "progress": False}
     with pytest.raises(ConfigError, match="resume: seed differ"):
-        train(env, population, replace(CONFIG, seed=4), em(K, N), **options)
-    with pytest.raises(ConfigError, match="resume: algorithm differ"):
+        train(env, population, replace(CONFIG, seed=4), em(K, N, warmup=3), **options)
+    with pytest.raises(ConfigError, match="resume: algorithm, algorithm_options differ"):
         train(env, population, CONFIG, random_even(K, N), **options)
+    with pytest.raises(ConfigError, match="resume: algorithm_options differ"):
+        train(env, population, CONFIG, em(K, N, warmup=4), **options)
     with pytest.raises(ConfigError, match="resume: sizes differ"):
-        train(env, population, replace(CONFIG, sizes=replace(SIZES, epochs=3)), em(K, N), **options)
+        train(env, population, replace(CONFIG, sizes=replace(SIZES, epochs=3)), em(K, N, warmup=3), **options)
     with pytest.raises(ConfigError, match=r"holds no config\.json"):
         run(out=tmp_path, resume=True)
 
