@@ -23,7 +23,7 @@ class ResourceGathering:
     seeds: int = 5
     transitions: int = 1_000_000
     """Per policy."""
-    algorithm: Literal["em", "end_to_end", "end_to_end_surrogate", "cluster", "random", "oracle"] = "em"
+    algorithm: Literal["em", "plain_em", "end_to_end", "end_to_end_surrogate", "cluster", "random", "oracle"] = "em"
     quick: bool = False
     """Two seeds, k = 2, 20,000 transitions."""
 

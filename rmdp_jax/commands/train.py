@@ -35,7 +35,7 @@ class Train:
     out: Path | None = None
     """Folder to write to. Default: runs/ENV-ALGORITHM-kK-sSEED."""
     algorithm: str = "em"
-    """em, end_to_end, end_to_end_surrogate, cluster, random, oracle, single (k = 1), individual (k = n)."""
+    """em, plain_em, end_to_end, end_to_end_surrogate, cluster, random, oracle, single (k = 1), individual (k = n)."""
     preset: str = "default"
     """Settings to start from: default, or reference (as near the authors' runs as it goes)."""
     k: int = 5
