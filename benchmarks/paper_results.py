@@ -109,7 +109,7 @@ def draw_targets(lines: Sequence[Line]) -> dict[str, Figure]:
         body = BODIES[env.removesuffix("_speed")]
         span, speeds = (body.low, body.high), np.array(line["policy_speeds"], float)
         figure = target_histogram(line["targets"], line["assignment"], k, span, policy_speeds=speeds)
-        title = f"{body.cls}: targets of the agents, by the policy that serves them (seed {line['seed']})"
+        title = f"{body.cls}: target speeds by policy, seed {line['seed']}"
         figure.axes[0].set_title(title, loc="left", fontsize=10, fontweight="bold")
         pictures["_" + env.removesuffix("_speed") + (f"_k{k}" if several else "")] = figure
     return pictures
