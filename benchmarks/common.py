@@ -60,8 +60,3 @@ def show(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     for row in rows:
         table.add_row(*(f"{cell:,.2f}" if isinstance(cell, float) else str(cell) for cell in row))
     Console(file=sys.stderr, highlight=False).print(table)
-
-
-def standard_error(values: list[float]) -> float:
-    """Standard error of a mean; NaN of fewer than two values."""
-    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")

@@ -1,8 +1,8 @@
 """What a figure of the paper leaves behind: a line a run, a table, pictures. Nothing here trains."""
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from benchmarks.common import machine
 from rmdp_jax.algorithms import settle
 from rmdp_jax.comparison import Line, Row, compare_runs, draw_comparison, flat_settings, read_lines
+from rmdp_jax.config import TrainConfig
 from rmdp_jax.envs import make
 from rmdp_jax.envs.speed import BODIES
 from rmdp_jax.plots import save, target_histogram, walks_on_grid
 from rmdp_jax.reporting import load_run, record_run
-from rmdp_jax.runs import RunFolder, dump_train_config
+from rmdp_jax.runs import RunFolder, dump_train_config, write_lines
 from rmdp_jax.statistics import LEVEL, paired_p
 from rmdp_jax.sweep import Cell
 
@@ -48,8 +49,12 @@ def complete_line(line: Line, cell: Cell, out: Path) -> Line:
 
 
 def _algorithm_options(cell: Cell) -> dict[str, Any]:
-    population = make(cell.env, **cell.env_options)[1]
-    return dict(settle(cell.algorithm, population, cell.config).options)
+    return _options_of(cell.env, tuple(cell.env_options.items()), cell.algorithm, cell.config)
+
+
+@cache  # bodies take a second to load
+def _options_of(env: str, env_options: tuple[tuple[str, Any], ...], algorithm: str, config: TrainConfig) -> dict[str, Any]:
+    return dict(settle(algorithm, make(env, **dict(env_options))[1], config).options)
 
 
 def _settings(cell: Cell) -> dict[str, Any]:
@@ -131,10 +136,7 @@ def compare(lines: Sequence[Line]) -> list[Row]:
 def write_results(stem: Path, lines: Sequence[Line], shown: Sequence[Line], draw: Draw, notes: Sequence[str]) -> list[Path]:
     """Write STEM.jsonl with all `lines`, STEM.md and pictures of the runs `shown`; returns the pictures' paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    temporary = stem.with_name(stem.name + ".jsonl.part")
-    temporary.write_text(text)
-    temporary.replace(stem.with_name(stem.name + ".jsonl"))
+    write_lines(stem.with_name(stem.name + ".jsonl"), lines)
     paths = [save(figure, stem.with_name(f"{stem.name}{name}.png")) for name, figure in draw(shown).items()]
     stem.with_name(stem.name + ".md").write_text(_markdown(stem.name, shown, paths, notes))
     return paths

@@ -7,11 +7,12 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from benchmarks.common import emit, machine, show, standard_error
+from benchmarks.common import emit, machine, show
 from rmdp_jax import Entry, TrainConfig, train_together
 from rmdp_jax.algorithms import Request, make_plans
 from rmdp_jax.envs import make
 from rmdp_jax.envs.presets import preset
+from rmdp_jax.statistics import summarize_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ def run_seeds(config: TrainConfig, algorithm: str, seeds: int) -> dict[str, Any]
     if not all(summary["finished"] for summary in summaries):
         raise KeyboardInterrupt  # a figure of half the training would pass for one of all
     sampled, modal = ([summary[name] for summary in summaries] for name in ("welfare", "welfare_deterministic"))
+    error = summarize_values(sampled).standard_error
     bound = population.upper_bound(config.k)
     assert bound is not None
     optimum = env.spec.reference_scale * bound
@@ -53,7 +55,7 @@ def run_seeds(config: TrainConfig, algorithm: str, seeds: int) -> dict[str, Any]
         "pretraining_transitions": summaries[0]["pretraining_transitions"],
         "welfare": [round(value, 3) for value in sampled],
         "welfare_mean": round(float(np.mean(sampled)), 3),
-        "welfare_standard_error": round(standard_error(sampled), 3),
+        "welfare_standard_error": None if error is None else round(error, 3),
         "welfare_deterministic_mean": round(float(np.mean(modal)), 3),
         "optimum": round(optimum, 3),
         "share_of_optimum": round(float(np.mean(sampled)) / optimum, 4),

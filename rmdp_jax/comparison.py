@@ -15,6 +15,7 @@ from rmdp_jax.errors import ConfigError
 from rmdp_jax.plots import Bar, welfare_by_k
 from rmdp_jax.plots.style import count_transitions
 from rmdp_jax.runs import RunFolder
+from rmdp_jax.runs import read_lines as read_json_lines
 from rmdp_jax.statistics import best_of, paired_p, summarize_values
 
 Line = dict[str, Any]  # of one run: what result.json holds, with `settings` where they are known
@@ -113,22 +114,11 @@ def read_lines(path: Path) -> list[Line]:
     Raises:
         ConfigError: the file cannot be read, or a line is no run.
     """
-    try:
-        texts = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"runs = {path}: cannot be read ({error}); give folders of runs or .jsonl files") from None
-    lines = []
-    for number, text in enumerate(texts, 1):
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            if number == len(texts):
-                break
-            raise ConfigError(f"{path}: line {number} is not JSON; remove it") from None
+    lines = read_json_lines(path)
+    for number, line in enumerate(lines, 1):
         missing = [name for name in _NEEDED if name not in line] if isinstance(line, dict) else ["a run"]
         if missing:
             raise ConfigError(f"{path}: line {number} has no {missing[0]}, so it is no run; give files with a result a line")
-        lines.append(line)
     return lines
 
 

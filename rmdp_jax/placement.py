@@ -18,15 +18,24 @@ from rmdp_jax.glimpse import UNSEEN
 from rmdp_jax.types import Array, Key
 
 
+class Rules(NamedTuple):
+    """Settings of `em`, under the same names."""
+
+    warmup: int
+    every: int
+    until: float
+    glimpses: int
+    slots: int
+    store_every: int
+
+
 class Placement(NamedTuple):
-    """Who is with whom, what the stored policies showed, and whether welfare still rises."""
+    """Who is with whom, and what the stored policies showed."""
 
     labels: Array  # (n,) int32
     shown: Array  # (slots, B, n) glimpses of each stored policy
     age: Array  # (slots,) float32 iteration in which it was stored, -inf of an empty slot
-    peak: Array  # () welfare when it last rose
-    risen: Array  # () int32 iteration of that
-    moved: Array  # () int32 iteration of the last change of places
+    held_until: Array  # () int32 iteration before which nobody moves, so that copies can learn their places
 
 
 class Move(NamedTuple):
@@ -43,8 +52,7 @@ def em(
     *,
     warmup: int = 50,
     first: First = shuffled_even,
-    patience: int = 20,
-    rise: float = 0.05,
+    every: int = 20,
     until: float = 0.6,
     glimpses: int = 32,
     slots: int | None = None,
@@ -52,17 +60,15 @@ def em(
 ) -> Assigner:
     """Hard EM with a choice of places; `plain_em` is without.
 
-    After `warmup` M-steps on `first`, every agent moves to its best policy in each iteration. Then, and whenever welfare has
-    not risen for `patience` iterations, the k places are chosen anew. If they promise more than the present ones, policies go
-    on from whoever showed their place, and nobody moves for `patience` iterations. One policy alone (k = 1) has no choice and
-    learns as it is.
+    After `warmup` M-steps on `first`, every agent moves to its best policy in each iteration. Then, and every `every`
+    iterations, the k places are chosen anew. If they promise more than the present ones, policies go on from whoever showed
+    their place, and nobody moves until the next choice. One policy alone (k = 1) has no choice and learns as it is.
 
     Args:
         k, n: policies and agents.
-        warmup: M-steps before the first E-step.
+        warmup: M-steps before the first E-step and the first choice of places.
         first: the first assignment.
-        patience: iterations without a rise before places are chosen anew.
-        rise: share by which welfare has to be above what it was for that to be a rise.
+        every: iterations between two choices of places.
         until: share of the run after which places stay, so that the last copies can learn theirs.
         glimpses: environments of each policy whose stretches are looked at (B); see `rmdp_jax.glimpse`.
         slots: earlier policies that are stored; 8 for each policy but no more than 64 when not given. Those most unlike stay.
@@ -72,56 +78,49 @@ def em(
         ConfigError: an argument breaks its rule.
     """
     check_sizes(k, n)
-    slots = min(8 * k, 64) if slots is None else slots
-    counts = {"patience": patience, "glimpses": glimpses, "slots": slots, "store_every": store_every}
-    for name, value in counts.items():
+    rules = Rules(warmup, every, until, glimpses, min(8 * k, 64) if slots is None else slots, store_every)
+    for name in ("every", "glimpses", "slots", "store_every"):
+        value = getattr(rules, name)
         check(name, value, isinstance(value, int) and value >= 1, "a whole number of at least 1")
     check("until", until, 0.0 <= until <= 1.0, "a share of the run, from 0 to 1")
-    check("rise", rise, rise >= 0.0, "a share from 0 up")
     if k == 1:
         return plain_em(k, n, warmup=warmup, first=first)._replace(name="em")
     base = fixed(k, n, first)
 
     def init(key: Key) -> Placement:
-        shown = jnp.zeros((slots, glimpses, n), jnp.float32)
-        age = jnp.full(slots, -jnp.inf, jnp.float32)
-        return Placement(base.init(key), shown, age, jnp.float32(-jnp.inf), jnp.int32(warmup), jnp.int32(warmup - patience))
-
-    def reassign(key: Key, before: Placement, seen: Seen) -> tuple[Placement, Succession]:
-        del key
-        assert seen.glimpses is not None  # the trainer gives what `Assigner.glimpses` asks for
-        now = seen.iteration + 1
-        shown = jnp.concatenate([seen.glimpses, before.shown])
-        age = jnp.concatenate([jnp.full(k, now.astype(jnp.float32)), before.age])
-        free = (now >= warmup) & (now >= before.moved + patience)
-        labels = jnp.where(free, best_policies(seen.utility, before.labels), before.labels)
-        welfare = seen.utility[labels, jnp.arange(n)].mean()
-        rises = (now < warmup) | (welfare > before.peak + rise * jnp.abs(before.peak))
-        stalls = ~rises & (now >= before.risen + patience)
-        due = free & (stalls | (now == warmup)) & (seen.progress <= until)
-        move = _choose(k, shown, age, labels, jnp.where(due, 2 * k, 0))
-        kept = _store(shown, age, slots, now % store_every == 0)
-        return (
-            Placement(
-                labels=jnp.where(move.gains, move.labels, labels),
-                shown=shown[kept],
-                age=age[kept],
-                peak=jnp.where(move.gains, -jnp.inf, jnp.where(rises, welfare, before.peak)),
-                risen=jnp.where(rises | due, now, before.risen),
-                moved=jnp.where(move.gains, now, before.moved),
-            ),
-            Succession(jnp.where(move.gains, move.parents, jnp.arange(k, dtype=jnp.int32)), kept),
-        )
+        shown = jnp.zeros((rules.slots, glimpses, n), jnp.float32)
+        return Placement(base.init(key), shown, jnp.full(rules.slots, -jnp.inf, jnp.float32), jnp.int32(warmup))
 
     return base._replace(
         name="em",
         glimpses=glimpses,
-        slots=slots,
-        options={"warmup": warmup, "first": first.__name__, "rise": rise, "until": until, **counts},
+        slots=rules.slots,
+        options={"first": first.__name__, **rules._asdict()},
         init=init,
         weights=lambda placement: base.weights(placement.labels),
         descend=lambda gradient, placement: placement,
-        reassign=reassign,
+        reassign=lambda key, placement, seen: _reassign(rules, placement, seen),
+    )
+
+
+def _reassign(rules: Rules, before: Placement, seen: Seen) -> tuple[Placement, Succession]:
+    """The E-step, then a choice of places where one is due."""
+    assert seen.glimpses is not None  # the trainer gives what `Assigner.glimpses` asks for
+    k, now = seen.utility.shape[0], seen.iteration + 1
+    shown = jnp.concatenate([seen.glimpses, before.shown])
+    age = jnp.concatenate([jnp.full(k, now.astype(jnp.float32)), before.age])
+    labels = jnp.where(now >= before.held_until, best_policies(seen.utility, before.labels), before.labels)
+    due = (now >= rules.warmup) & ((now - rules.warmup) % rules.every == 0) & (seen.progress <= rules.until)
+    move = _choose(k, shown, age, labels, jnp.where(due, 2 * k, 0))
+    kept = _store(shown, age, rules.slots, now % rules.store_every == 0)
+    return (
+        Placement(
+            labels=jnp.where(move.gains, move.labels, labels),
+            shown=shown[kept],
+            age=age[kept],
+            held_until=jnp.where(move.gains, now + rules.every, before.held_until),
+        ),
+        Succession(jnp.where(move.gains, move.parents, jnp.arange(k, dtype=jnp.int32)), kept),
     )
 
 

@@ -86,13 +86,22 @@ class RunFolder:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Lines of a JSON lines file, none where there is no file; a last line that was cut off in writing is left out."""
+    """Lines of a JSON lines file, none where there is no file; a last line that was cut off in writing is left out.
+
+    Raises:
+        ConfigError: the file cannot be read, or another line is not JSON.
+    """
+    try:
+        texts = path.read_text().splitlines() if path.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
     whole = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for number, text in enumerate(texts, 1):
         try:
-            whole.append(json.loads(line))
+            whole.append(json.loads(text))
         except json.JSONDecodeError:
-            break
+            if number < len(texts):
+                raise ConfigError(f"{path}: line {number} is not JSON; remove it") from None
     return whole
 
 
@@ -102,7 +111,7 @@ def append_line(path: Path, line: dict[str, Any]) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+def write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
     """Write a JSON lines file anew."""
     temporary = path.with_name(path.name + ".part")
     temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))

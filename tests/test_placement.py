@@ -93,7 +93,7 @@ def at(*places):
 
 def test_a_policy_goes_back_to_where_it_was_needed():
     """Policy 1 was at 5 and is at 2 now, where policy 0 is enough: it goes on from what it was."""
-    assigner = em(2, 5, warmup=1, patience=2, glimpses=1, slots=2, store_every=2)
+    assigner = em(2, 5, warmup=1, every=2, glimpses=1, slots=2, store_every=2)
 
     def reassign(state, iteration, shown):
         seen = Seen(shown[:, 0], jnp.int32(iteration), jnp.float32(0.0), shown)
@@ -103,7 +103,7 @@ def test_a_policy_goes_back_to_where_it_was_needed():
     for iteration in (0, 1):
         state, succession = reassign(state, iteration, at(1, 5))
         assert succession.parents.tolist() == [0, 1]
-    state, succession = reassign(state, 2, at(1, 2))  # for two iterations nothing rose
+    state, succession = reassign(state, 2, at(1, 2))
     stays, goes = succession.parents.tolist()
     assert stays == 0
     assert goes >= 2, "from the store"
@@ -114,7 +114,7 @@ def test_a_policy_goes_back_to_where_it_was_needed():
 
 @pytest.mark.parametrize(("until", "moved"), [(0.5, False), (1.0, True)])
 def test_places_stay_at_the_end_of_the_run(until, moved):
-    assigner = em(2, 5, warmup=1, patience=1, glimpses=1, slots=2, store_every=1, until=until)
+    assigner = em(2, 5, warmup=1, every=1, glimpses=1, slots=2, store_every=1, until=until)
     state, parents = assigner.init(jax.random.key(0)), [0, 1]
     for iteration, (progress, shown) in enumerate([(0.1, at(1, 5)), (0.9, at(1, 2))]):
         seen = Seen(shown[:, 0], jnp.int32(iteration), jnp.float32(progress), shown)
@@ -126,7 +126,7 @@ def test_places_stay_at_the_end_of_the_run(until, moved):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"patience": 0}, "patience = 0"),
+        ({"every": 0}, "every = 0"),
         ({"slots": 0}, "slots = 0"),
         ({"until": 1.5}, "until = 1.5"),
         ({"glimpses": 0}, "glimpses = 0"),
