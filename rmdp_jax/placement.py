@@ -2,8 +2,9 @@
 
 Plain EM is K-means. It ends with policies in the wrong places, and a policy whose agents all lie where it never goes has no
 gradient to get there. So now and then the k best places are chosen by facility location (`facility.py`) from what was seen:
-glimpses of the k policies and of a store of what they were earlier. A place is then taken by a copy of the policy that showed
-it, today's or an earlier one, which can go there because it was there. Only rewards of observed steps enter.
+glimpses of the k policies and of a library of earlier ones. A place is then taken by a copy of the policy that showed it,
+today's or an earlier one, which can go there because it was there. Where welfare has stopped rising and there is time, the
+policies begin anew (`attempts.py`); those of all attempts are in the library. Only rewards of observed steps enter.
 """
 
 from typing import NamedTuple
@@ -11,7 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.assign import Assigner, First, Seen, Succession, best_policies, check_sizes, fixed, plain_em, shuffled_even
+from rmdp_jax.assign import Assigner, Seen, Succession, best_policies, check_sizes, fixed, shuffled_even
+from rmdp_jax.attempts import Attempt, first_attempt, forget_peak, judge_attempt, next_attempt
 from rmdp_jax.errors import check
 from rmdp_jax.facility import choose_places, keep_different, total
 from rmdp_jax.glimpse import UNSEEN
@@ -21,21 +23,30 @@ from rmdp_jax.types import Array, Key
 class Rules(NamedTuple):
     """Settings of `em`, under the same names."""
 
-    warmup: int
+    anneal: int
+    soft_at_most: float
+    temperature: tuple[float, float]
     every: int
     until: float
+    attempts: int
     glimpses: int
     slots: int
     store_every: int
 
 
 class Placement(NamedTuple):
-    """Who is with whom, and what the stored policies showed."""
+    """Who is with whom, and what the library showed.
+
+    The library has `slots` policies that are unlike each other and the k that were best when an attempt ended. The trainer also
+    stores the k first policies, of which nothing is shown.
+    """
 
     labels: Array  # (n,) int32
-    shown: Array  # (slots, B, n) glimpses of each stored policy
-    age: Array  # (slots,) float32 iteration in which it was stored, -inf of an empty slot
-    held_until: Array  # () int32 iteration before which nobody moves, so that copies can learn their places
+    weights: Array  # (k, n) float32, one-hot of the labels except in the soft beginning of an attempt
+    shown: Array  # (slots + k, B, n) glimpses of each policy in the library
+    age: Array  # (slots + k,) float32 iteration in which it was stored, -inf of an empty row
+    held_until: Array  # () int32 iteration before which nobody moves, so that policies can learn their places
+    attempt: Attempt
 
 
 class Move(NamedTuple):
@@ -43,33 +54,39 @@ class Move(NamedTuple):
 
     gains: Array  # () bool
     labels: Array  # (n,)
-    parents: Array  # (k,) policy, or k + slot of the store, that each policy goes on from
+    parents: Array  # (k,) policy, or k + row of the library, that each policy goes on from
 
 
 def em(
     k: int,
     n: int,
     *,
-    warmup: int = 50,
-    first: First = shuffled_even,
+    anneal: int = 70,
+    soft_at_most: float = 0.2,
+    temperature: tuple[float, float] = (0.3, 0.005),
     every: int = 20,
-    until: float = 0.6,
+    until: float = 0.8,
+    attempts: int = 8,
     glimpses: int = 32,
     slots: int | None = None,
     store_every: int = 5,
 ) -> Assigner:
-    """Hard EM with a choice of places; `plain_em` is without.
+    """Hard EM with a choice of places and further attempts; `plain_em` is without.
 
-    After `warmup` M-steps on `first`, every agent moves to its best policy in each iteration. Then, and every `every`
-    iterations, the k places are chosen anew. If they promise more than the present ones, policies go on from whoever showed
-    their place, and nobody moves until the next choice. One policy alone (k = 1) has no choice and learns as it is.
+    An attempt begins with everybody served by all policies alike, and cools down: weights are a softmax of utilities over a
+    temperature that falls for `anneal` iterations (deterministic annealing; Rose, 1998). From then on every agent is with its
+    best policy, and every `every` iterations the k places are chosen anew. If they promise more than the present ones, policies
+    go on from whoever showed their place, and nobody moves until the next choice. When welfare no longer rises, the best
+    policies so far are noted and all begin anew, if there is time; the last attempt goes on with the best of all.
 
     Args:
         k, n: policies and agents.
-        warmup: M-steps before the first E-step and the first choice of places.
-        first: the first assignment.
+        anneal: iterations of an attempt before its first choice of places.
+        soft_at_most: share of the run that one annealing may take; shortens it in short runs.
+        temperature: its start and end, as shares of the range of utilities; geometric in between.
         every: iterations between two choices of places.
         until: share of the run after which places stay, so that the last copies can learn theirs.
+        attempts: how many at most; 1 for a run that never begins anew.
         glimpses: environments of each policy whose stretches are looked at (B); see `rmdp_jax.glimpse`.
         slots: earlier policies that are stored; 8 for each policy but no more than 64 when not given. Those most unlike stay.
         store_every: iterations between two entries of all policies in the store.
@@ -78,50 +95,83 @@ def em(
         ConfigError: an argument breaks its rule.
     """
     check_sizes(k, n)
-    rules = Rules(warmup, every, until, glimpses, min(8 * k, 64) if slots is None else slots, store_every)
-    for name in ("every", "glimpses", "slots", "store_every"):
+    slots = min(8 * k, 64) if slots is None else slots
+    rules = Rules(anneal, soft_at_most, temperature, every, until, attempts, glimpses, slots, store_every)
+    for name in ("anneal", "every", "attempts", "glimpses", "slots", "store_every"):
         value = getattr(rules, name)
         check(name, value, isinstance(value, int) and value >= 1, "a whole number of at least 1")
-    check("until", until, 0.0 <= until <= 1.0, "a share of the run, from 0 to 1")
-    if k == 1:
-        return plain_em(k, n, warmup=warmup, first=first)._replace(name="em")
-    base = fixed(k, n, first)
+    for name in ("soft_at_most", "until"):
+        share = getattr(rules, name)
+        check(name, share, 0.0 <= share <= 1.0, "a share of the run, from 0 to 1")
+    check("temperature", temperature, min(temperature) > 0.0, "two numbers above 0, of the start and the end")
+    rows = slots + k
 
     def init(key: Key) -> Placement:
-        shown = jnp.zeros((rules.slots, glimpses, n), jnp.float32)
-        return Placement(base.init(key), shown, jnp.full(rules.slots, -jnp.inf, jnp.float32), jnp.int32(warmup))
+        shown, age = jnp.zeros((rows, glimpses, n), jnp.float32), jnp.full(rows, -jnp.inf, jnp.float32)
+        return Placement(shuffled_even(key, k, n), _all_alike(k, n), shown, age, jnp.int32(0), first_attempt())
 
-    return base._replace(
+    return fixed(k, n, shuffled_even)._replace(
         name="em",
         glimpses=glimpses,
-        slots=rules.slots,
-        options={"first": first.__name__, **rules._asdict()},
+        slots=rows + k,
+        options=rules._asdict(),
         init=init,
-        weights=lambda placement: base.weights(placement.labels),
+        weights=lambda placement: placement.weights,
         descend=lambda gradient, placement: placement,
         reassign=lambda key, placement, seen: _reassign(rules, placement, seen),
     )
 
 
+def _all_alike(k: int, n: int) -> Array:
+    """Weights (k, n) of an attempt that begins."""
+    return jnp.full((k, n), 1.0 / k, jnp.float32)
+
+
 def _reassign(rules: Rules, before: Placement, seen: Seen) -> tuple[Placement, Succession]:
-    """The E-step, then a choice of places where one is due."""
+    """The E-step, a choice of places where one is due, and a new attempt where there is time for one."""
     assert seen.glimpses is not None  # the trainer gives what `Assigner.glimpses` asks for
-    k, now = seen.utility.shape[0], seen.iteration + 1
+    (k, n), now = seen.utility.shape, seen.iteration + 1
+    iterations = now.astype(jnp.float32) / seen.progress
+    anneal = jnp.clip(rules.soft_at_most * iterations, 1.0, rules.anneal).astype(jnp.int32)
+    labels = jnp.where(now >= before.held_until, best_policies(seen.utility, before.labels), before.labels)
+    welfare = seen.utility[labels, jnp.arange(n)].mean()
+    attempt, verdict = judge_attempt(
+        before.attempt, welfare, now, iterations, at_least=anneal + rules.every, most=rules.attempts, until=rules.until
+    )
+    passed = now - attempt.begun - anneal
+    due = (k > 1) & (passed >= 0) & (passed % rules.every == 0) & (seen.progress <= rules.until)
     shown = jnp.concatenate([seen.glimpses, before.shown])
     age = jnp.concatenate([jnp.full(k, now.astype(jnp.float32)), before.age])
-    labels = jnp.where(now >= before.held_until, best_policies(seen.utility, before.labels), before.labels)
-    due = (now >= rules.warmup) & ((now - rules.warmup) % rules.every == 0) & (seen.progress <= rules.until)
-    move = _choose(k, shown, age, labels, jnp.where(due, 2 * k, 0))
-    kept = _store(shown, age, rules.slots, now % rules.store_every == 0)
+    own = age >= attempt.begun.astype(jnp.float32)
+    known = jnp.where(own | verdict.ends | (attempt.number == 0), age, -jnp.inf)
+    move = _choose(k, shown, known, labels, jnp.where(due | verdict.ends, 2 * k, 0))
+    labels = jnp.where(move.gains, move.labels, labels)
+    parents = jnp.where(move.gains, move.parents, jnp.arange(k, dtype=jnp.int32))
+    kept = _keep(rules, shown, age, parents, verdict.ends, now)
+    hard = jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32)
+    weights = jnp.where(passed < 0, _soften(rules.temperature, seen.utility, 1.0 + passed / anneal), hard)
+    first = jnp.arange(k, dtype=jnp.int32) + (rows := k + kept.shape[0])
     return (
         Placement(
-            labels=jnp.where(move.gains, move.labels, labels),
+            labels=labels,
+            weights=jnp.where(verdict.again, _all_alike(k, n), weights),
             shown=shown[kept],
             age=age[kept],
             held_until=jnp.where(move.gains, now + rules.every, before.held_until),
+            attempt=next_attempt(forget_peak(attempt, move.gains), verdict, now),
         ),
-        Succession(jnp.where(move.gains, move.parents, jnp.arange(k, dtype=jnp.int32)), kept),
+        Succession(
+            jnp.where(verdict.again, first, parents),
+            jnp.concatenate([kept, jnp.where(now == 1, first - rows, first)]),
+        ),
     )
+
+
+def _soften(temperature: tuple[float, float], utility: Array, passed: Array) -> Array:
+    """Weights (k, n) when the share `passed` () of the annealing is over."""
+    start, end = temperature
+    heat = start * (end / start) ** passed * jnp.maximum(utility.max() - utility.min(), 1e-6)
+    return jax.nn.softmax(utility / heat, axis=0)
 
 
 def _choose(k: int, shown: Array, age: Array, labels: Array, rounds: Array) -> Move:
@@ -173,8 +223,10 @@ def _slots_for(makers: Array, k: int) -> Array:
     return jnp.zeros(k, jnp.int32).at[slot].set(index)
 
 
-def _store(shown: Array, age: Array, slots: int, storing: Array) -> Array:
-    """Which rows (slots,) of the k policies and the store are stored from now on."""
-    k = age.shape[0] - slots
-    different = keep_different(jnp.where(shown > UNSEEN, shown, 0.0).mean(1), age, slots, jnp.where(storing, k, 0))
-    return jnp.where(storing, different, jnp.arange(k, k + slots, dtype=jnp.int32))
+def _keep(rules: Rules, shown: Array, age: Array, best: Array, ends: Array, now: Array) -> Array:
+    """Which rows (slots + k,) of policies and library are the library from now on; `best` (k,) when an attempt `ends`."""
+    k, slots, storing = best.shape[0], rules.slots, now % rules.store_every == 0
+    returns = jnp.where(shown[: k + slots] > UNSEEN, shown[: k + slots], 0.0).mean(1)
+    different = keep_different(returns, age[: k + slots], slots, jnp.where(storing, k, 0))
+    rows = jnp.arange(k, 2 * k + slots, dtype=jnp.int32)
+    return jnp.concatenate([jnp.where(storing, different, rows[:slots]), jnp.where(ends, best, rows[slots:])])

@@ -12,7 +12,7 @@ from rmdp_jax.loop import make_chunk
 
 
 def trainer_of(config):
-    return make_trainer(*make_tiny(), config, em(config.k, config.n, warmup=5))
+    return make_trainer(*make_tiny(), config, em(config.k, config.n, anneal=5))
 
 
 @pytest.fixture(scope="module")

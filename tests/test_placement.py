@@ -93,7 +93,7 @@ def at(*places):
 
 def test_a_policy_goes_back_to_where_it_was_needed():
     """Policy 1 was at 5 and is at 2 now, where policy 0 is enough: it goes on from what it was."""
-    assigner = em(2, 5, warmup=1, every=2, glimpses=1, slots=2, store_every=2)
+    assigner = em(2, 5, anneal=1, every=2, attempts=1, glimpses=1, slots=2, store_every=2)
 
     def reassign(state, iteration, shown):
         seen = Seen(shown[:, 0], jnp.int32(iteration), jnp.float32(0.0), shown)
@@ -114,7 +114,7 @@ def test_a_policy_goes_back_to_where_it_was_needed():
 
 @pytest.mark.parametrize(("until", "moved"), [(0.5, False), (1.0, True)])
 def test_places_stay_at_the_end_of_the_run(until, moved):
-    assigner = em(2, 5, warmup=1, every=1, glimpses=1, slots=2, store_every=1, until=until)
+    assigner = em(2, 5, anneal=1, every=1, attempts=1, glimpses=1, slots=2, store_every=1, until=until)
     state, parents = assigner.init(jax.random.key(0)), [0, 1]
     for iteration, (progress, shown) in enumerate([(0.1, at(1, 5)), (0.9, at(1, 2))]):
         seen = Seen(shown[:, 0], jnp.int32(iteration), jnp.float32(progress), shown)
@@ -128,6 +128,10 @@ def test_places_stay_at_the_end_of_the_run(until, moved):
     [
         ({"every": 0}, "every = 0"),
         ({"slots": 0}, "slots = 0"),
+        ({"attempts": 0}, "attempts = 0"),
+        ({"anneal": 0}, "anneal = 0"),
+        ({"temperature": (0.3, 0.0)}, "temperature = "),
+        ({"soft_at_most": 1.5}, "soft_at_most = 1.5"),
         ({"until": 1.5}, "until = 1.5"),
         ({"glimpses": 0}, "glimpses = 0"),
     ],

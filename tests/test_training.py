@@ -24,7 +24,7 @@ LINE = {
 
 
 def run(**options):
-    return train(*make_tiny(), CONFIG, em(K, N, warmup=3), **{"progress": False, **options})
+    return train(*make_tiny(), CONFIG, em(K, N, anneal=3), **{"progress": False, **options})
 
 
 def stop_at(iteration, number=signal.SIGINT):
@@ -133,13 +133,13 @@ def test_another_run_is_not_resumed(written, tmp_path):
     env, population = make_tiny()
     options = {"out": written[1].path, "resume": True, "progress": False}
     with pytest.raises(ConfigError, match="resume: seed differ"):
-        train(env, population, replace(CONFIG, seed=4), em(K, N, warmup=3), **options)
+        train(env, population, replace(CONFIG, seed=4), em(K, N, anneal=3), **options)
     with pytest.raises(ConfigError, match="resume: algorithm, algorithm_options differ"):
         train(env, population, CONFIG, random_even(K, N), **options)
     with pytest.raises(ConfigError, match="resume: algorithm_options differ"):
-        train(env, population, CONFIG, em(K, N, warmup=4), **options)
+        train(env, population, CONFIG, em(K, N, anneal=4), **options)
     with pytest.raises(ConfigError, match="resume: sizes differ"):
-        train(env, population, replace(CONFIG, sizes=replace(SIZES, epochs=3)), em(K, N, warmup=3), **options)
+        train(env, population, replace(CONFIG, sizes=replace(SIZES, epochs=3)), em(K, N, anneal=3), **options)
     with pytest.raises(ConfigError, match=r"holds no config\.json"):
         run(out=tmp_path, resume=True)
 
@@ -196,7 +196,7 @@ def assert_close(result, alone):
 def test_runs_in_one_program_learn_what_they_learn_alone(written):
     env, population = make_tiny()
     alike = population._replace(agents=jnp.zeros(N, jnp.int32))  # all want the first cell
-    assigner = em(K, N, warmup=3)
+    assigner = em(K, N, anneal=3)
     entries = [
         Entry(population, CONFIG, assigner),
         Entry(alike, replace(CONFIG, seed=4), assigner),
@@ -235,7 +235,7 @@ def test_seeds_stop_and_go_on_together(written, tmp_path):
         if heard[-1] == (3, 10):
             stop_at(10)(line)
 
-    options = {"assigner": em(K, N, warmup=3), "seeds": 2, "out": tmp_path, "progress": False}
+    options = {"assigner": em(K, N, anneal=3), "seeds": 2, "out": tmp_path, "progress": False}
     stopped = train(*make_tiny(), CONFIG, on_metrics=listen, **options)
     assert heard == [(3, 5), (4, 5), (3, 10), (4, 10)]
     assert [result.summary["finished"] for result in stopped] == [False, False]

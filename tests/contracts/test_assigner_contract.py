@@ -14,7 +14,7 @@ from rmdp_jax.assign import best_policies
 
 SIZES = [(1, 1), (1, 4), (2, 5), (3, 7), (5, 5)]
 ASSIGNERS = {
-    "em": lambda k, n: em(k, n, warmup=1, every=2, glimpses=3, slots=4),
+    "em": lambda k, n: em(k, n, anneal=1, every=2, glimpses=3, slots=4),
     "plain_em": lambda k, n: plain_em(k, n, warmup=1),
     "random": random_even,
     "fixed": lambda k, n: fixed(k, n, jnp.arange(n) % k),

@@ -200,7 +200,7 @@ def test_guard_leaves_a_sound_env_alone():
 def test_training_survives_an_env_that_breaks_now_and_then(breaks):
     env, population = counting(breaks)
     sizes = Sizes(environments=4, unroll=9, epochs=1, minibatches=2, hidden=(4,), normalize_observations=True)
-    trainer = make_trainer(env, population, TrainConfig(k=2, n=2, transitions=360, sizes=sizes), em(2, 2, warmup=1))
+    trainer = make_trainer(env, population, TrainConfig(k=2, n=2, transitions=360, sizes=sizes), em(2, 2, anneal=1))
     state, step = jax.jit(trainer.init)(jax.random.key(0)), jax.jit(trainer.step)
     for _ in range(3):
         state, info = step(state)
