@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from rmdp_jax.assign import Assigner, Seen, Succession
 from rmdp_jax.config import Rates, TrainConfig
+from rmdp_jax.devices import constrain
 from rmdp_jax.env import Env, EpisodeState, Population, first_episodes, guard
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.experience import Experience, fresh_starts, make_collect
@@ -105,12 +106,12 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
         served = utility(utilities, env.spec.episode_length)
         iteration = state.iteration + 1
         shown = None if state.glimpses is None else state.glimpses.shown
-        told = Seen(served, state.iteration, iteration.astype(jnp.float32) / config.iterations, shown)
-        assignment, succession = assigner.reassign(assign_key, assignment, told)
+        told = constrain(Seen(served, state.iteration, iteration.astype(jnp.float32) / config.iterations, shown))
+        assignment, succession = constrain(assigner.reassign(assign_key, assignment, told))
         new = state._replace(learner=learner, utilities=utilities, assignment=assignment, iteration=iteration)
         after = assigner.weights(assignment)
         new = follow(succession, new)
-        served = utility(new.utilities, env.spec.episode_length)
+        served = constrain(utility(new.utilities, env.spec.episode_length))
         copies = (succession.parents != jnp.arange(k, dtype=jnp.int32)).sum(dtype=jnp.int32)
         return new, inform(env.spec.reference_scale, served, before, after, copies, seen, losses)
 
@@ -133,8 +134,19 @@ def policies(state: TrainState) -> Policies:
 
 
 def follow(succession: Succession, state: TrainState) -> TrainState:
-    """Policies, and those in the store, go on from whom the `succession` names: all of their `Heritage` is copied."""
-    known = _heritage(state)
+    """Policies, and those in the store, go on from whom the `succession` names: all of their `Heritage` is copied.
+
+    Most iterations change nothing. Then nothing is read either, which between devices would be all policies for each.
+    """
+    changed = (succession.parents != jnp.arange(succession.parents.size, dtype=jnp.int32)).any()
+    if succession.kept is not None:
+        slots = jnp.arange(succession.kept.size, dtype=jnp.int32) + succession.parents.size
+        changed |= (succession.kept != slots).any()
+    return jax.lax.cond(changed, _copy, lambda succession, state: state, succession, state)
+
+
+def _copy(succession: Succession, state: TrainState) -> TrainState:
+    known = constrain(constrain(_heritage(state), "policy"))
     if state.store is not None:
         known = jax.tree.map(lambda now, stored: jnp.concatenate([now, stored]), known, state.store)
 
