@@ -22,9 +22,7 @@ from rmdp_jax.together import Entry, agents_of, first_states, over_runs, stack, 
 from rmdp_jax.trainer import Trainer, TrainState
 from rmdp_jax.types import Array, PyTree
 
-Chunk = Callable[
-    [TrainState, Array | np.int32], tuple[TrainState, Info]
-]  # states, iterations -> states, what was seen; runs stacked
+Chunk = Callable[[TrainState, Array], tuple[TrainState, Info]]  # states, iterations -> states, what was seen; runs stacked
 
 
 def learn(
