@@ -6,12 +6,13 @@ All processes make the same calls in the same order; only the first writes files
 import jax
 import numpy as np
 
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.errors import ConfigError, check
 
 
 def join(coordinator: str | None = None, processes: int | None = None, process_id: int | None = None) -> None:
-    """Become one of several processes; before any computation in JAX. What is not given is found by JAX, see
-    `jax.distributed.initialize`: SLURM, Open MPI and cloud TPU tell.
+    """Become one of several processes; before any computation in JAX.
+
+    What is not given SLURM, Open MPI or cloud TPU tell, as `jax.distributed.initialize` asks them.
 
     Args:
         coordinator: HOST:PORT of the first process, with a port that is free there.
@@ -21,11 +22,15 @@ def join(coordinator: str | None = None, processes: int | None = None, process_i
     Raises:
         ConfigError: something is missing, or the others were not reached.
     """
+    port = coordinator is None or coordinator.rpartition(":")[2].isdigit()
+    check("coordinator", coordinator, port, "HOST:PORT of the first process")
+    # Programs that begin side by side on a CPU may talk to other processes in another order than there, and wait for ever.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
         jax.distributed.initialize(coordinator, processes, process_id)
     except (ValueError, TypeError, RuntimeError) as error:
         way_out = "outside of SLURM, Open MPI and cloud TPU give coordinator, processes and process_id"
-        raise ConfigError(f"distributed: {error} ({way_out})") from None
+        raise ConfigError(f"distributed: {str(error).splitlines()[0]} ({way_out})") from None
 
 
 def is_first() -> bool:

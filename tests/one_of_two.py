@@ -1,10 +1,11 @@
 """Run by test_distributed.py, twice at once: one of two processes that train together.
 
-    python one_of_two.py PROCESS PORT OUT
+    python one_of_two.py PROCESS PORT OUT SECONDS
 
-In the first process somebody presses Ctrl-C halfway; then both go on.
+In the first process somebody presses Ctrl-C halfway; then both go on. After SECONDS it tells where it is stuck.
 """
 
+import faulthandler
 import sys
 
 import jax
@@ -26,4 +27,5 @@ def train_both(process: str, port: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    train_both(*sys.argv[1:])
+    faulthandler.dump_traceback_later(float(sys.argv[4]), exit=True)
+    train_both(*sys.argv[1:4])

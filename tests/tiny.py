@@ -17,7 +17,7 @@ CONFIG = TrainConfig(
     k=K, n=N, seed=3, transitions=ITERATIONS * SIZES.transitions, log_every=5, evaluation_episodes=8, sizes=SIZES
 )
 FLAGS = shlex.split("--environments 4 --unroll 8 --epochs 2 --minibatches 2 --hidden 8 --log-every 5 --evaluation-episodes 8")
-COMMAND = ["train", "resource_gathering", "--size", "2", "--k", "2", "--transitions", "640", *FLAGS]  # the same by command line
+COMMAND = [*shlex.split("train resource_gathering --algorithm plain_em --size 2 --k 2 --transitions 640"), *FLAGS]
 CLOCKS = ("wall_s", "transitions_per_s", "compile_s")  # what two equal runs may differ in
 
 
