@@ -157,9 +157,11 @@ def train_together(
             for deterministic in (False, True)
         )
     own = (unstack(states, len(entries)), unstack(weights, len(entries)), sampled, modal)
-    return [
+    results = [
         _finish(env, entry, journal, timing, *found) for entry, journal, *found in zip(entries, journals, *own, strict=True)
     ]
+    wait_for_all("written")
+    return results
 
 
 def _open_journals(env: Env, entries: Sequence[Entry], resume: bool) -> list[Journal]:
