@@ -16,7 +16,7 @@ from rmdp_jax.cli import main
 from rmdp_jax.distributed import anyone, is_first, join
 from rmdp_jax.runs import RunFolder
 
-TIME_S = 120
+TIME_S = 200
 
 
 def free_port():
@@ -56,6 +56,7 @@ def _wait(process):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(280)
 def test_two_processes_learn_what_one_learns(tmp_path):
     """Stopped by Ctrl-C in one of them, and gone on with, on the way."""
     main([*COMMAND, "--out", str(tmp_path / "one")])
