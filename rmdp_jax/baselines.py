@@ -10,6 +10,8 @@ from jax.typing import ArrayLike
 
 from rmdp_jax.assign import Assigner, fixed
 from rmdp_jax.config import TrainConfig
+from rmdp_jax.devices import choose_mesh, everywhere, on_mesh
+from rmdp_jax.distributed import is_first
 from rmdp_jax.env import Env, Population, first_episodes, guard
 from rmdp_jax.errors import ConfigError, check
 from rmdp_jax.experience import fresh_starts
@@ -57,14 +59,16 @@ def clusters(
     entries = [_for_everybody(population, config) for population, config in zip(populations, configs, strict=True)]
     check_together(entries)
     single = entries[0].config
-    with report_progress(progress, single.iterations, "pre-training  ") as reporter:
-        states, _ = learn(env, entries, reporter)
+    mesh = choose_mesh(single.k, single.sizes.environments, env.spec.backend)
+    with report_progress(progress and is_first(), single.iterations, "pre-training  ") as reporter:
+        states, _ = learn(env, entries, reporter, mesh=mesh)
         if int(states.iteration.max()) < single.iterations:
             raise KeyboardInterrupt("interrupted in the pre-training of cluster; nothing was saved, so start anew")
         reporter.say("grouping the agents")
         observe = over_runs(lambda *own: _observe_rewards(env, entries[0], *own), len(entries))
         keys = stack([jax.random.fold_in(jax.random.key(config.seed), _OBSERVING) for config in configs])
-        rewards = unstack(jax.device_get(jax.jit(observe)(agents_of(entries), policies(states), keys)), len(entries))
+        observe_all = jax.jit(observe, **on_mesh(mesh, out_shardings=everywhere(mesh)))
+        rewards = unstack(jax.device_get(observe_all(agents_of(entries), policies(states), keys)), len(entries))
     return [clustered(config, _group(seen, config)) for seen, config in zip(rewards, configs, strict=True)]
 
 

@@ -14,7 +14,10 @@ Tree = TypeVar("Tree")
 
 
 def save_checkpoint(folder: Path, state: TrainState, keep: int = 2) -> None:
-    """Write `state` as step `state.iteration` under `folder`; all but the latest `keep` are removed."""
+    """Write `state` as step `state.iteration` under `folder`; all but the latest `keep` are removed.
+
+    Of a state that lies on devices of several processes each writes its part, into a folder that all of them see.
+    """
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
     with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
         step = int(state.iteration)
@@ -35,13 +38,14 @@ def restore_checkpoint(folder: Path, like: Tree, prefix: str = "") -> Tree:
 
     Args:
         folder: of `save_checkpoint`.
-        like: arrays or `jax.ShapeDtypeStruct`s; only structure, shapes and dtypes are read.
+        like: arrays or `jax.ShapeDtypeStruct`s; only structure, shapes, dtypes and shardings are read. Without a sharding, a
+            leaf comes to this process's first device.
         prefix: path from the `TrainState` to what is wanted.
 
     Raises:
         ConfigError: there is no checkpoint, or it was written by a run of other sizes.
     """
-    data = _load(folder)
+    data = _load(folder, {prefix + name: leaf.sharding for name, leaf in _by_path(like).items()})
 
     def restore(path: Any, like: Any) -> Any:
         name = prefix + jax.tree_util.keystr(path)
@@ -55,16 +59,18 @@ def restore_checkpoint(folder: Path, like: Tree, prefix: str = "") -> Tree:
     return jax.tree_util.tree_map_with_path(restore, like)
 
 
-def _load(folder: Path) -> dict[str, Any]:
+def _load(folder: Path, shardings: dict[str, Any]) -> dict[str, Any]:
     if not folder.is_dir():
         raise ConfigError(f"checkpoints = {folder}: no such folder, so there is nothing to restore")
-    device = SingleDeviceSharding(jax.devices()[0])
+    here = SingleDeviceSharding(jax.local_devices()[0])
     with ocp.CheckpointManager(folder.absolute(), item_handlers=ocp.StandardCheckpointHandler()) as manager:
         step = manager.latest_step()
         if step is None:
             raise ConfigError(f"checkpoints = {folder}: holds no finished checkpoint")
         saved = manager.item_metadata(step)
-        wanted = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device) for name, x in saved.items()}
+        wanted = {
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings.get(name) or here) for name, x in saved.items()
+        }
         return manager.restore(step, args=ocp.args.StandardRestore(wanted))
 
 
@@ -74,7 +80,11 @@ def _flatten(state: TrainState) -> dict[str, Any]:
     def plain(leaf: Any) -> Any:
         return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
-    return {jax.tree_util.keystr(path): plain(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+    return {name: plain(leaf) for name, leaf in _by_path(state).items()}
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _is_key(leaf: Any) -> bool:

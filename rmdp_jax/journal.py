@@ -12,25 +12,30 @@ Sink = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Journal:
-    """Keeps the lines of a run in memory, and writes to its folder where it has one."""
+    """Keeps the lines of a run in memory, and writes to its folder where it has one.
+
+    Of several processes one writes and tells `on_metrics`. All of them see the folder, and save checkpoints together.
+    """
 
     folder: RunFolder | None = None
     on_metrics: Sink | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
+    writes: bool = True
 
     def add(self, line: dict[str, Any]) -> None:
         """A line of metrics."""
         self.history.append(line)
-        if self.folder:
+        if self.folder and self.writes:
             self.folder.append_metrics(line)
-        if self.on_metrics:
+        if self.on_metrics and self.writes:
             self.on_metrics(line)
 
     def go_on_from(self, iteration: int) -> None:
         """Keep the lines up to a checkpoint; later ones will be made again."""
         if self.folder:
             self.history[:] = [line for line in self.folder.read_metrics() if line["iteration"] <= iteration]
-            self.folder.write_metrics(self.history)
+            if self.writes:
+                self.folder.write_metrics(self.history)
 
     def save(self, state: TrainState) -> None:
         """Write a checkpoint."""
@@ -49,7 +54,7 @@ class Journal:
 
     def close(self, summary: dict[str, Any], trained: bool) -> dict[str, Any]:
         """Write the result and return it; a finished run that was resumed, and only judged, keeps how long it took."""
-        if self.folder is None:
+        if self.folder is None or not self.writes:
             return summary
         summary = summary if trained else summary | self.folder.previous_timing()
         self.folder.write_result(summary)

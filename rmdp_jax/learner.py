@@ -10,6 +10,7 @@ import optax
 
 from rmdp_jax.assign import Assigner
 from rmdp_jax.config import Rates, Sizes
+from rmdp_jax.devices import constrain
 from rmdp_jax.networks import Networks, Params
 from rmdp_jax.ppo import Batch, LossParts
 from rmdp_jax.types import Array, Key, PyTree
@@ -71,11 +72,12 @@ def make_improve(loss: Loss, sizes: Sizes, assigner: Assigner) -> Improve:
         rates: Rates, schedule: Schedule, key: Key, learner: Learner, assignment: PyTree, batch: Batch
     ) -> tuple[Learner, PyTree, LossParts]:
         k, number = batch.log_prob.shape
+        batch = constrain(batch, "policy")  # minibatches are drawn from all environments
         optimizer = make_optimizer(rates, schedule.learning_rate)
         update = _make_update(partial(loss, rates, schedule.entropy), optimizer, k)
 
         def minibatch(progress: _Progress, rows: Array) -> tuple[_Progress, LossParts]:
-            part = jax.tree.map(lambda x: x[:, rows], batch)
+            part = constrain(jax.tree.map(lambda x: x[:, rows], batch), "policy", "env")
             weights = assigner.weights(progress.assignment)
             learner, by_weight, parts = update(progress.learner, weights, progress.active, part)
             mean_kl = 0.9 * progress.mean_kl + 0.1 * parts.kl
@@ -116,13 +118,15 @@ def _make_update(loss: Callable, optimizer: optax.GradientTransformation, k: int
 
 
 def _keep_idle(active: Array, new: Learner, old: Learner) -> Learner:
-    """Old values for policies that no longer learn; the shared part stops when all have."""
+    """Old values for policies that no longer learn; the shared part, where there is one, stops when all have."""
+    # Policies that share nothing have nothing to tell each other, which between devices costs a message a minibatch.
+    together = active.any() if jax.tree.leaves(old.params.shared) else jnp.bool_(True)
 
     def choose(flag: Array, new: Array, old: Array) -> Array:
         return jnp.where(flag.reshape(flag.shape + (1,) * (new.ndim - flag.ndim)), new, old)
 
     def keep(new: Params, old: Params) -> Params:
-        shared = jax.tree.map(lambda a, b: choose(active.any(), a, b), new.shared, old.shared)
+        shared = jax.tree.map(lambda a, b: choose(together, a, b), new.shared, old.shared)
         return Params(shared, jax.tree.map(lambda a, b: choose(active, a, b), new.own, old.own))
 
     return Learner(keep(new.params, old.params), keep(new.opt_state, old.opt_state))

@@ -6,12 +6,16 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from rmdp_jax.devices import everywhere, on_mesh, tracing_on
+from rmdp_jax.distributed import anyone
 from rmdp_jax.env import Env
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.info import Info
 from rmdp_jax.interrupts import interrupts
 from rmdp_jax.journal import Journal
+from rmdp_jax.layout import laid_out, shardings_of
 from rmdp_jax.progress import Reporter
 from rmdp_jax.records import Timing, metrics_line
 from rmdp_jax.together import Entry, agents_of, first_states, over_runs, stack, trainer_for, unstack
@@ -22,7 +26,13 @@ Chunk = Callable[[TrainState, Array], tuple[TrainState, Info]]  # states, iterat
 
 
 def learn(
-    env: Env, entries: Sequence[Entry], reporter: Reporter, journals: Sequence[Journal] = (), *, resume: bool = False
+    env: Env,
+    entries: Sequence[Entry],
+    reporter: Reporter,
+    journals: Sequence[Journal] = (),
+    *,
+    mesh: Mesh | None = None,
+    resume: bool = False,
 ) -> tuple[TrainState, Timing]:
     """Train all entries, which `check_together` approved, in one program.
 
@@ -30,10 +40,12 @@ def learn(
         env, entries: as of `train_together`.
         reporter: hears of it.
         journals: where each run is written down; nowhere when not given.
+        mesh: of `choose_mesh`; one device when not given.
         resume: go on from the latest checkpoints of the journals.
 
     Returns:
-        The last states, stacked, and how long it took. Ctrl-C, and its like, leaves the states unfinished.
+        The last states, stacked, and how long it took. Ctrl-C, and its like, leaves the states unfinished; in one of several
+        processes it ends all of them after the same chunk.
 
     Raises:
         ConfigError: the checkpoints do not fit, or are of different iterations.
@@ -41,10 +53,10 @@ def learn(
     journals = journals or [Journal() for _ in entries]
     reporter.say("compiling")
     begun = time.perf_counter()
-    chunk, states, first = _prepare(env, entries, journals if resume else None)
+    chunk, states, first = _prepare(env, entries, mesh, journals if resume else None)
     compile_s = time.perf_counter() - begun
     states, timing = _loop(chunk, states, first, entries, journals, reporter)
-    return states, timing._replace(compile_s=compile_s)
+    return states, timing._replace(compile_s=compile_s, devices=1 if mesh is None else mesh.size)
 
 
 def make_chunk(trainer: Trainer) -> Chunk:
@@ -68,21 +80,28 @@ def make_chunk(trainer: Trainer) -> Chunk:
     return chunk
 
 
-def _prepare(env: Env, entries: Sequence[Entry], resumed: Sequence[Journal] | None) -> tuple[Chunk, TrainState, int]:
+def _prepare(
+    env: Env, entries: Sequence[Entry], mesh: Mesh | None, resumed: Sequence[Journal] | None
+) -> tuple[Chunk, TrainState, int]:
     """Compiled chunk, states to go on from, and their iteration."""
     number, agents = len(entries), agents_of(entries)
     trainer = trainer_for(env, entries[0], entries[0].population.agents)
-    like = jax.eval_shape(trainer.init, jax.random.key(0))
+    like = laid_out(mesh, jax.eval_shape(trainer.init, jax.random.key(0)))
     states = _restore(resumed, like) if resumed else None  # before compiling, as it may be refused
+    all_states, whole = laid_out(mesh, like, number), everywhere(mesh)
+    shardings = shardings_of(all_states)
 
     def chunk(agents: PyTree, state: TrainState, iterations: Array) -> tuple[TrainState, Info]:
         return make_chunk(trainer_for(env, entries[0], agents))(state, iterations)
 
-    all_states = jax.eval_shape(lambda state: stack([state] * number), like)
-    chunks = jax.jit(over_runs(chunk, number, (0, 0, None)), donate_argnums=1)
-    compiled = chunks.lower(agents, all_states, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+    placed = on_mesh(mesh, in_shardings=(whole, shardings, whole), out_shardings=(shardings, whole))
+    chunks = jax.jit(over_runs(chunk, number, (0, 0, None)), donate_argnums=1, **placed)
+    with tracing_on(mesh):
+        compiled = chunks.lower(agents, all_states, jax.ShapeDtypeStruct((), jnp.int32)).compile()
     if states is None:
-        states = first_states(trainer, entries)
+        states = first_states(trainer, entries, **on_mesh(mesh, out_shardings=shardings))
+    elif number > 1 and mesh is not None:  # stacking left it open where they are
+        states = jax.jit(lambda states: states, out_shardings=shardings)(states)
     jax.block_until_ready(states)
     return partial(compiled, agents), states, int(states.iteration.max())
 
@@ -114,7 +133,7 @@ def _loop(
         return (done - first) * config.k * config.sizes.transitions * number
 
     with interrupts() as interrupted:
-        while done < config.iterations and not interrupted.is_set():
+        while done < config.iterations and not anyone(interrupted.is_set()):
             steps = min(config.log_every, config.iterations - done)
             states, infos = chunk(states, jnp.int32(steps))
             told = unstack(jax.device_get(infos), number)  # waits for the device

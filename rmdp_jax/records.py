@@ -25,6 +25,7 @@ class Timing(NamedTuple):
     wall_s: float
     transitions: int  # of all policies of all runs
     runs: int  # trained together
+    devices: int = 1
 
 
 def describe_run(env: Env, entry: Entry) -> dict[str, Any]:
@@ -142,6 +143,7 @@ def summarize(
         "policy_sizes": np.bincount(labels, minlength=config.k).tolist(),
         "episode_length": np.round(np.asarray(sampled.episode_length), 2).tolist(),
         "runs_together": timing.runs,
+        "devices": timing.devices,
         "wall_s": round(timing.wall_s, 2),
         "compile_s": round(timing.compile_s, 2),
         "transitions_per_s": round(timing.transitions / max(timing.wall_s, 1e-9), 1),

@@ -47,7 +47,7 @@ class RunFolder:
         if not (self.path / "result.json").exists():
             return {}
         result = self.read_result()
-        names = ("wall_s", "compile_s", "transitions_per_s", "runs_together")
+        names = ("wall_s", "compile_s", "transitions_per_s", "runs_together", "devices")
         return {name: result[name] for name in names if name in result}
 
     def append_metrics(self, line: dict[str, Any]) -> None:
@@ -132,13 +132,14 @@ def check_run(path: Path, resume: bool) -> None:
         raise ConfigError(f"out = {path}: cannot be written ({error.strerror or error}); choose another folder") from None
 
 
-def open_run(path: Path, config: dict[str, Any], resume: bool) -> RunFolder:
+def open_run(path: Path, config: dict[str, Any], resume: bool, writes: bool = True) -> RunFolder:
     """Make or re-enter a run's folder before anything expensive happens.
 
     Args:
         path: the folder; made with its parents.
         config: what config.json is to hold.
         resume: go on with the run that is there instead of refusing it.
+        writes: this process is the one that writes.
 
     Raises:
         ConfigError: the folder holds another run, cannot be written, or holds nothing to resume.
@@ -147,7 +148,8 @@ def open_run(path: Path, config: dict[str, Any], resume: bool) -> RunFolder:
     folder = RunFolder(path)
     if resume:
         _check_same_run(folder, config)
-    folder.write_config(config)
+    if writes:
+        folder.write_config(config)
     return folder
 
 

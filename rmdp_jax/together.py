@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from rmdp_jax.assign import Assigner
 from rmdp_jax.config import Rates, TrainConfig
+from rmdp_jax.devices import everywhere, on_mesh, tracing_on
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluate import Evaluation, make_evaluate
@@ -60,10 +62,13 @@ def trainer_for(env: Env, entry: Entry, agents: PyTree) -> Trainer:
     return make_trainer(env, entry.population._replace(agents=agents), entry.config, entry.assigner)
 
 
-def first_states(trainer: Trainer, entries: Sequence[Entry]) -> TrainState:
-    """Where all runs begin, stacked; assignments are made one by one, as each run's assigner may begin in its own way."""
+def first_states(trainer: Trainer, entries: Sequence[Entry], **placed: PyTree) -> TrainState:
+    """Where all runs begin, stacked; assignments are made one by one, as each run's assigner may begin in its own way.
+
+    `placed` are arguments of `jax.jit`, which say where the states are to be.
+    """
     init = over_runs(lambda start: trainer.init(*start), len(entries))
-    return jax.jit(init)(stack([_start(entry) for entry in entries]))
+    return jax.jit(init, **placed)(stack([_start(entry) for entry in entries]))
 
 
 def _start(entry: Entry) -> tuple[Key, Rates, PyTree]:
@@ -72,7 +77,15 @@ def _start(entry: Entry) -> tuple[Key, Rates, PyTree]:
     return key, jax.tree.map(jnp.float32, entry.config.rates), entry.assigner.init(assigner_key(key))
 
 
-def judge(env: Env, entries: Sequence[Entry], policies: Policies, labels: Array, *, deterministic: bool) -> list[Evaluation]:
+def judge(
+    env: Env,
+    entries: Sequence[Entry],
+    policies: Policies,
+    labels: Array,
+    *,
+    deterministic: bool,
+    mesh: Mesh | None = None,
+) -> list[Evaluation]:
     """Every run by fresh episodes of its own.
 
     Args:
@@ -80,6 +93,7 @@ def judge(env: Env, entries: Sequence[Entry], policies: Policies, labels: Array,
         policies: of all runs, stacked.
         labels: (n,) int32, stacked.
         deterministic: act by the modes of the distributions instead of by samples, as trained.
+        mesh: that the policies are on.
     """
     first = entries[0]
 
@@ -88,7 +102,9 @@ def judge(env: Env, entries: Sequence[Entry], policies: Policies, labels: Array,
         return make_evaluate(env, population, first.config, deterministic=deterministic)(policies, labels, key)
 
     keys = stack([jax.random.key(entry.config.seed + 1) for entry in entries])  # not the streams that they were trained on
-    judged = jax.jit(over_runs(judge_run, len(entries)))(agents_of(entries), policies, labels, keys)
+    judge_all = jax.jit(over_runs(judge_run, len(entries)), **on_mesh(mesh, out_shardings=everywhere(mesh)))
+    with tracing_on(mesh):
+        judged = judge_all(agents_of(entries), policies, labels, keys)
     return unstack(judged, len(entries))
 
 

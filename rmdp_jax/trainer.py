@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from rmdp_jax.assign import Assigner, Seen, Succession
 from rmdp_jax.config import Rates, TrainConfig
+from rmdp_jax.devices import constrain
 from rmdp_jax.env import Env, EpisodeState, Population, first_episodes, guard
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.experience import Experience, fresh_starts, make_collect
@@ -64,7 +65,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
     env, sizes, k, n = guard(env), config.sizes, config.k, config.n
     model = make_model(env.spec, sizes, k, n)
     collect_all = jax.vmap(make_collect(env, population, model, sizes), (0, POLICY_AXES, 0, 0, 0, 0, None))
-    improve = make_improve(partial(ppo_loss, model), sizes, assigner)
+    improve = jax.named_scope("m_step")(make_improve(partial(ppo_loss, model), sizes, assigner))
 
     def init(key: Key, rates: Rates = config.rates, assignment: PyTree = None) -> TrainState:
         if assignment is None:
@@ -90,9 +91,10 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
         keys = jax.vmap(jax.random.fold_in, (0, None))(state.keys, state.iteration)
         weights = assigner.weights(state.assignment)
         index = jnp.arange(k, dtype=jnp.int32)
-        episodes, glimpses, seen = collect_all(
-            keys, policies(state), index, state.episodes, state.glimpses, weights, state.rates
-        )
+        with jax.named_scope("collect"):
+            episodes, glimpses, seen = collect_all(
+                keys, policies(state), index, state.episodes, state.glimpses, weights, state.rates
+            )
         return state._replace(episodes=episodes, glimpses=glimpses, statistics=seen.statistics), seen
 
     def step(state: TrainState) -> tuple[TrainState, Info]:
@@ -102,17 +104,19 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
         schedule = _schedule(state.rates, state.iteration, config.iterations)
         learner, assignment, losses = improve(state.rates, schedule, shuffle_key, state.learner, state.assignment, seen.batch)
         utilities = accumulate(state.utilities, state.rates.utility_decay, seen.reward_sum, seen.episodes, sizes.transitions)
-        served = utility(utilities, env.spec.episode_length)
         iteration = state.iteration + 1
         shown = None if state.glimpses is None else state.glimpses.shown
-        told = Seen(served, state.iteration, iteration.astype(jnp.float32) / config.iterations, shown)
-        assignment, succession = assigner.reassign(assign_key, assignment, told)
+        with jax.named_scope("e_step"):
+            served = utility(utilities, env.spec.episode_length)
+            told = constrain(Seen(served, state.iteration, iteration.astype(jnp.float32) / config.iterations, shown))
+            assignment, succession = constrain(assigner.reassign(assign_key, assignment, told))
         new = state._replace(learner=learner, utilities=utilities, assignment=assignment, iteration=iteration)
         after = assigner.weights(assignment)
         new = follow(succession, new)
-        served = utility(new.utilities, env.spec.episode_length)
         copies = (succession.parents != jnp.arange(k, dtype=jnp.int32)).sum(dtype=jnp.int32)
-        return new, inform(env.spec.reference_scale, served, before, after, copies, seen, losses)
+        with jax.named_scope("info"):
+            served = constrain(utility(new.utilities, env.spec.episode_length))
+            return new, inform(env.spec.reference_scale, served, before, after, copies, seen, losses)
 
     return Trainer(init, collect, step)
 
@@ -132,9 +136,21 @@ def policies(state: TrainState) -> Policies:
     return Policies(state.learner.params, state.statistics, state.rates.observation_clip)
 
 
+@jax.named_scope("succession")
 def follow(succession: Succession, state: TrainState) -> TrainState:
-    """Policies, and those in the store, go on from whom the `succession` names: all of their `Heritage` is copied."""
-    known = _heritage(state)
+    """Policies, and those in the store, go on from whom the `succession` names: all of their `Heritage` is copied.
+
+    Most iterations change nothing. Then nothing is read either, which between devices would be all policies for each.
+    """
+    changed = (succession.parents != jnp.arange(succession.parents.size, dtype=jnp.int32)).any()
+    if succession.kept is not None:
+        slots = jnp.arange(succession.kept.size, dtype=jnp.int32) + succession.parents.size
+        changed |= (succession.kept != slots).any()
+    return jax.lax.cond(changed, _copy, lambda succession, state: state, succession, state)
+
+
+def _copy(succession: Succession, state: TrainState) -> TrainState:
+    known = constrain(constrain(_heritage(state), "policy"))
     if state.store is not None:
         known = jax.tree.map(lambda now, stored: jnp.concatenate([now, stored]), known, state.store)
 

@@ -5,8 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
+import jax
+
 from rmdp_jax.assign import Assigner, harden
 from rmdp_jax.config import TrainConfig
+from rmdp_jax.devices import choose_mesh, describe_mesh
+from rmdp_jax.distributed import is_first, wait_for_all
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluate import Evaluation
@@ -14,7 +18,7 @@ from rmdp_jax.journal import Journal, Sink
 from rmdp_jax.loop import learn
 from rmdp_jax.model import Policies
 from rmdp_jax.placement import em
-from rmdp_jax.progress import report_progress
+from rmdp_jax.progress import announce, report_progress
 from rmdp_jax.records import Timing, describe_run, summarize
 from rmdp_jax.runs import check_run, open_run
 from rmdp_jax.together import Entry, check_together, judge, over_runs, trainer_for, unstack
@@ -42,6 +46,7 @@ def train(
     *,
     seeds: None = None,
     out: str | Path | None = None,
+    devices: int | None = None,
     resume: bool = False,
     progress: bool = True,
     on_metrics: Sink | None = None,
@@ -57,6 +62,7 @@ def train(
     *,
     seeds: int,
     out: str | Path | None = None,
+    devices: int | None = None,
     resume: bool = False,
     progress: bool = True,
     on_metrics: Sink | None = None,
@@ -71,6 +77,7 @@ def train(
     *,
     seeds: int | None = None,
     out: str | Path | None = None,
+    devices: int | None = None,
     resume: bool = False,
     progress: bool = True,
     on_metrics: Sink | None = None,
@@ -83,8 +90,9 @@ def train(
         assigner: the algorithm, `em(config.k, config.n)` when not given.
         seeds: train this many runs in one program, with seeds config.seed, config.seed + 1, ...
         out: folder for config.json, metrics.jsonl, result.json and checkpoints/; nothing is written when not given.
-            With `seeds`, each run has a folder seed-S in it.
-        resume: go on from the latest checkpoint in `out`.
+            With `seeds`, each run has a folder seed-S in it. Several processes have to see the same folder.
+        devices: how many to train on at most, see `rmdp_jax.devices.choose_mesh`; all that JAX finds when not given.
+        resume: go on from the latest checkpoint in `out`, on whatever devices.
         progress: show a bar on stderr (lines where it is no terminal).
         on_metrics: called with every logged line; the place for other sinks. With `seeds`, the lines name their `seed`.
 
@@ -98,7 +106,7 @@ def train(
     assigner = em(config.k, config.n) if assigner is None else assigner
     if seeds is None:
         entry = Entry(population, config, assigner, out, on_metrics)
-        return train_together(env, [entry], resume=resume, progress=progress)[0]
+        return train_together(env, [entry], devices=devices, resume=resume, progress=progress)[0]
 
     def entry_of(seed: int) -> Entry:
         folder = None if out is None else Path(out) / f"seed-{seed}"
@@ -106,16 +114,24 @@ def train(
         return Entry(population, replace(config, seed=seed), assigner, folder, sink)
 
     entries = [entry_of(config.seed + i) for i in range(seeds)]
-    return train_together(env, entries, resume=resume, progress=progress)
+    return train_together(env, entries, devices=devices, resume=resume, progress=progress)
 
 
-def train_together(env: Env, entries: Sequence[Entry], *, resume: bool = False, progress: bool = True) -> list[Result]:
+def train_together(
+    env: Env,
+    entries: Sequence[Entry],
+    *,
+    devices: int | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> list[Result]:
     """Train several runs of one env in one compiled program; what each learns is what it would learn alone.
 
     Args:
         env: what all runs act in.
         entries: the runs. They may differ in `config.seed`, `config.rates`, `population.agents` and in how their assigners
             begin. Everything else must be alike; `population.reward` and the assigner's rules are taken from the first.
+        devices: how many to train on at most, as in `train`. They share the policies and environments of every run.
         resume: go on from the latest checkpoints in the runs' folders, which must be of the same iteration.
         progress: show a bar on stderr (lines where it is no terminal), with the mean over the runs.
 
@@ -127,19 +143,25 @@ def train_together(env: Env, entries: Sequence[Entry], *, resume: bool = False, 
     """
     check_together(entries)
     trainer_for(env, entries[0], entries[0].population.agents)  # complains before there is any folder
+    config, progress = entries[0].config, progress and is_first()
+    mesh = choose_mesh(config.k, config.sizes.environments, env.spec.backend, devices)
+    announce(progress and jax.device_count() > 1, describe_mesh(mesh))
     journals = _open_journals(env, entries, resume)
-    with report_progress(progress, entries[0].config.iterations) as reporter:
-        states, timing = learn(env, entries, reporter, journals, resume=resume)
+    with report_progress(progress, config.iterations) as reporter:
+        states, timing = learn(env, entries, reporter, journals, mesh=mesh, resume=resume)
         reporter.say("judging by fresh episodes")
         weights = over_runs(entries[0].assigner.weights, len(entries))(states.assignment)
         labels = over_runs(harden, len(entries))(weights)
         sampled, modal = (
-            judge(env, entries, policies(states), labels, deterministic=deterministic) for deterministic in (False, True)
+            judge(env, entries, policies(states), labels, deterministic=deterministic, mesh=mesh)
+            for deterministic in (False, True)
         )
     own = (unstack(states, len(entries)), unstack(weights, len(entries)), sampled, modal)
-    return [
+    results = [
         _finish(env, entry, journal, timing, *found) for entry, journal, *found in zip(entries, journals, *own, strict=True)
     ]
+    wait_for_all("written")
+    return results
 
 
 def _open_journals(env: Env, entries: Sequence[Entry], resume: bool) -> list[Journal]:
@@ -148,8 +170,14 @@ def _open_journals(env: Env, entries: Sequence[Entry], resume: bool) -> list[Jou
     for entry in entries:
         if entry.out is not None:
             check_run(Path(entry.out), resume)  # all of them before the first is written to
-    folders = [None if entry.out is None else open_run(Path(entry.out), describe_run(env, entry), resume) for entry in entries]
-    return [Journal(folder, entry.on_metrics) for folder, entry in zip(folders, entries, strict=True)]
+    wait_for_all("checked")
+    return [_open_journal(env, entry, resume) for entry in entries]
+
+
+def _open_journal(env: Env, entry: Entry, resume: bool) -> Journal:
+    writes = is_first()
+    folder = None if entry.out is None else open_run(Path(entry.out), describe_run(env, entry), resume, writes)
+    return Journal(folder, entry.on_metrics, writes=writes)
 
 
 def _finish(

@@ -10,6 +10,7 @@ from tiny import FLAGS
 
 from rmdp_jax import Rates, Sizes
 from rmdp_jax.cli import COMMANDS, EnvOptions, main
+from rmdp_jax.commands.train import Machines
 
 GRID = ["train", "resource_gathering"]
 SWEEP = ["sweep", "resource_gathering", "--out", "grid"]
@@ -81,6 +82,9 @@ def refused(arguments, capsys):
         (["--size", "1"], "size = 1: a grid needs at least 2 x 2 cells"),
         (["--episode-length", "0"], "episode_length = 0: a walk out and home takes at least 2 steps"),
         (["--backend", "mjx"], "backend = 'mjx': resource_gathering takes size, episode_length"),
+        (["--processes", "2"], "processes = 2: must be given together with --distributed"),
+        (["--process-id", "0"], "process_id = 0: must be given together with --distributed"),
+        (["--distributed", "--coordinator", "here"], "coordinator = here: must be HOST:PORT of the first process"),
         (["--resume", "--out", "nowhere"], "out = nowhere: holds no config.json"),
         (["--out", "/dev/null/run"], "out = /dev/null/run: cannot be written (Not a directory); choose another folder"),
         (["--out", "/proc/run"], "out = /proc/run: cannot be written"),
@@ -196,8 +200,8 @@ def flags_of(*kinds):
     return {f"--{field.name.replace('_', '-')}" for kind in kinds for field in fields(kind)}
 
 
-NO_FLAGS = {"--env", "--envs", "--runs", "--env-options", "--sizes", "--rates", "--run-dir"}  # positions, and groups of flags
-GROUPS = {"train": (EnvOptions, Sizes, Rates), "sweep": (EnvOptions,)}
+NO_FLAGS = {"--env", "--envs", "--runs", "--run-dir", "--env-options", "--machines", "--sizes", "--rates"}  # positions, groups
+GROUPS = {"train": (Machines, EnvOptions, Sizes, Rates), "sweep": (EnvOptions,)}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,5 +1,4 @@
 import json
-import os
 import shutil
 import signal
 from dataclasses import replace
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import CONFIG, ITERATIONS, SIZES, K, N, assert_same, leaves, make_tiny, timeless
+from tiny import CONFIG, ITERATIONS, SIZES, K, N, assert_same, leaves, make_tiny, stop_at, timeless
 
 from rmdp_jax import ConfigError, Entry, Rates, em, end_to_end, fixed, make_trainer, random_even, train, train_together
 from rmdp_jax.runs import RunFolder
@@ -25,11 +24,6 @@ LINE = {
 
 def run(**options):
     return train(*make_tiny(), CONFIG, em(K, N, anneal=3), **{"progress": False, **options})
-
-
-def stop_at(iteration, number=signal.SIGINT):
-    """Ctrl-C, pressed when the line of this iteration is logged."""
-    return lambda line: os.kill(os.getpid(), number) if line["iteration"] == iteration else None
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,8 @@
 """The smallest real run: 2 policies for the 4 agents of a 2x2 grid, 20 iterations."""
 
+import os
 import shlex
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ CONFIG = TrainConfig(
     k=K, n=N, seed=3, transitions=ITERATIONS * SIZES.transitions, log_every=5, evaluation_episodes=8, sizes=SIZES
 )
 FLAGS = shlex.split("--environments 4 --unroll 8 --epochs 2 --minibatches 2 --hidden 8 --log-every 5 --evaluation-episodes 8")
+COMMAND = [*shlex.split("train resource_gathering --algorithm plain_em --size 2 --k 2 --transitions 640"), *FLAGS]
 CLOCKS = ("wall_s", "transitions_per_s", "compile_s")  # what two equal runs may differ in
 
 
@@ -38,3 +41,8 @@ def assert_same(a, b):
 def timeless(line):
     """A line of metrics, or a result, without what clocks say."""
     return {name: value for name, value in line.items() if name not in CLOCKS}
+
+
+def stop_at(iteration, number=signal.SIGINT):
+    """Ctrl-C, pressed when the line of this iteration is logged."""
+    return lambda line: os.kill(os.getpid(), number) if line["iteration"] == iteration else None

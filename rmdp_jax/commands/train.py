@@ -8,6 +8,8 @@ import tyro
 
 from rmdp_jax.commands.finished import draw_run
 from rmdp_jax.config import Rates, Sizes, TrainConfig
+from rmdp_jax.distributed import is_first, join
+from rmdp_jax.errors import check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,30 @@ class EnvOptions:
     def given(self) -> dict[str, Any]:
         """Those that were given."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machines:
+    """Several processes as one run, each started with the same command. All of them have to see the folder --out."""
+
+    distributed: bool = False
+    """This is one of several processes. SLURM, Open MPI and cloud TPU say which; elsewhere the next three do."""
+    coordinator: str | None = None
+    """HOST:PORT of the first process, with a port that is free there."""
+    processes: int | None = None
+    """How many processes there are."""
+    process_id: int | None = None
+    """Which of them this is, from 0."""
+
+    def __post_init__(self) -> None:
+        for name in ("coordinator", "processes", "process_id"):
+            value = getattr(self, name)
+            check(name, value, value is None or self.distributed, "given together with --distributed")
+
+    def join(self) -> None:
+        """Meet the others."""
+        if self.distributed:
+            join(self.coordinator, self.processes, self.process_id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +82,14 @@ class Train:
     """Go on with the run in --out, bit for bit as if it had never stopped."""
     quiet: bool = False
     """Show no progress."""
+    machines: Machines = field(default_factory=Machines)
     env_options: EnvOptions = field(default_factory=EnvOptions)
     sizes: Sizes = field(default_factory=Sizes)
     rates: Rates = field(default_factory=Rates)
 
     def run(self) -> None:
         """Train, judge, and print the table."""
+        self.machines.join()  # before anything else wakes JAX up
         from rmdp_jax.algorithms import make_plan, settle
         from rmdp_jax.envs import make
         from rmdp_jax.reporting import load_run
@@ -93,8 +121,10 @@ class Train:
             progress=not self.quiet,
         )
         result = train(env, population, plan.config, plan.assigner, out=out, resume=self.resume, progress=not self.quiet)
-        print_summary(result.summary)
-        print_pictures(draw_run(load_run(out, make)))
+        run = load_run(out, make)  # by all processes, as they read checkpoints together
+        if is_first():
+            print_summary(result.summary)
+            print_pictures(draw_run(run))
 
 
 def _saved_checkpoints(run_dir: Path) -> Path | None:

@@ -1,0 +1,31 @@
+"""Run by test_distributed.py, twice at once: one of two processes that train together.
+
+    python one_of_two.py PROCESS PORT OUT SECONDS
+
+In the first process somebody presses Ctrl-C halfway; then both go on. After SECONDS it tells where it is stuck.
+"""
+
+import faulthandler
+import sys
+
+import jax
+from tiny import COMMAND, stop_at
+
+from rmdp_jax.cli import main
+from rmdp_jax.journal import Journal
+
+
+def train_both(process: str, port: str, out: str) -> None:
+    add = Journal.add
+    if process == "0":
+        Journal.add = lambda journal, line: (add(journal, line), stop_at(10)(line))
+    where = ["--distributed", "--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process-id", process]
+    main([*COMMAND, "--out", out, *where])
+    assert (jax.process_count(), jax.device_count(), jax.local_device_count()) == (2, 2, 1)
+    Journal.add = add
+    main([*COMMAND, "--out", out, "--resume"])
+
+
+if __name__ == "__main__":
+    faulthandler.dump_traceback_later(float(sys.argv[4]), exit=True)
+    train_both(*sys.argv[1:4])
