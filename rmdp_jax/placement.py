@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.assign import Assigner, Seen, Succession, best_policies, check_sizes, fixed, shuffled_even
+from rmdp_jax.assign import Assigner, Seen, Succession, best_policies, check_sizes, fixed, plain_em, shuffled_even
 from rmdp_jax.attempts import Attempt, first_attempt, forget_peak, judge_attempt, next_attempt
 from rmdp_jax.errors import check
 from rmdp_jax.facility import choose_places, keep_different, total
@@ -71,13 +71,14 @@ def em(
     slots: int | None = None,
     store_every: int = 5,
 ) -> Assigner:
-    """Hard EM with a choice of places and further attempts; `plain_em` is without.
+    """EM with annealing, a choice of places and further attempts; `plain_em` is without.
 
     An attempt begins with everybody served by all policies alike, and cools down: weights are a softmax of utilities over a
     temperature that falls for `anneal` iterations (deterministic annealing; Rose, 1998). From then on every agent is with its
     best policy, and every `every` iterations the k places are chosen anew. If they promise more than the present ones, policies
     go on from whoever showed their place, and nobody moves until the next choice. When welfare no longer rises, the best
-    policies so far are noted and all begin anew, if there is time; the last attempt goes on with the best of all.
+    policies so far are noted and all begin anew, if there is time; the last attempt goes on with the best of all. With as many
+    policies as agents, everybody has one from the start.
 
     Args:
         k, n: policies and agents.
@@ -104,6 +105,8 @@ def em(
         share = getattr(rules, name)
         check(name, share, 0.0 <= share <= 1.0, "a share of the run, from 0 to 1")
     check("temperature", temperature, min(temperature) > 0.0, "two numbers above 0, of the start and the end")
+    if k == n:  # nothing to choose: everybody has a policy
+        return plain_em(k, n)._replace(name="em")
     rows = slots + k
 
     def init(key: Key) -> Placement:
@@ -114,7 +117,7 @@ def em(
         name="em",
         glimpses=glimpses,
         slots=rows + k,
-        options=rules._asdict(),
+        options=rules._asdict() | {"temperature": list(temperature)},  # as JSON gives it back
         init=init,
         weights=lambda placement: placement.weights,
         descend=lambda gradient, placement: placement,
