@@ -73,10 +73,15 @@ def _walk_details(folder: Path, line: Line) -> dict[str, Any]:
 
 
 def _speed_details(folder: Path, line: Line) -> dict[str, Any]:
-    """Target of each agent, and mean speed of each policy in its last logged iteration of training."""
+    """Target and return of each agent, and mean speed of each policy in its last logged iteration of training."""
     _, population = make(line["env"], **line["env_options"])
-    last = RunFolder(folder).read_metrics()[-1]
-    return {"targets": np.round(np.asarray(population.agents, float), 3).tolist(), "policy_speeds": last["mean_speed"]}
+    run = RunFolder(folder)
+    paid = np.asarray(run.read_result()["utility"])[line["assignment"], np.arange(population.n)]
+    return {
+        "targets": np.round(np.asarray(population.agents, float), 3).tolist(),
+        "own_return": np.round(paid, 2).tolist(),
+        "policy_speeds": run.read_metrics()[-1]["mean_speed"],
+    }
 
 
 _DETAILS = {"resource_gathering": _walk_details}
@@ -179,12 +184,33 @@ def _markdown(name: str, lines: Sequence[Line], pictures: Sequence[Path], notes:
             "\nWelfare: mean ± standard error over seeds, fresh episodes acting as trained; the interval is a bootstrap (BCa) "
             f"of the mean. Best: the highest mean, and what a paired t-test at {LEVEL} does not tell from it. Transitions per "
             "policy count those that `cluster` spends on its groups; those of all policies are all environment steps.\n",
+            *_reached(lines),
             *notes,
             f"\nDevice: {'; '.join(device)}. Versions when the table was made: "
             + ", ".join(f"{package} {version}" for package, version in versions.items())
             + ".\n",
         ]
     )
+
+
+def _reached(lines: Sequence[Line]) -> list[str]:
+    """A sentence a cell of `em` on speed tasks: who gets more than a tenth of the best possible return, and how fast it is."""
+    cells: dict[tuple[str, int], list[Line]] = defaultdict(list)
+    for line in lines:
+        if "targets" in line and "own_return" in line:
+            cells[line["env"], line["k"]].append(line)
+    told = []
+    for (env, k), runs in sorted(cells.items()):
+        shares = [np.mean(np.array(run["own_return"]) > _TENTH) for run in runs]
+        fastest = [np.array(run["targets"])[np.array(run["own_return"]) > _TENTH].max(initial=0.0) for run in runs]
+        told.append(
+            f"- {env}, k = {k}: {np.mean(shares):.0%} of the agents get more than a tenth of their best possible return; the "
+            f"fastest of them wants {np.mean(fastest):.2f} m/s (means of {len(runs)} seeds)."
+        )
+    return [*told, ""] if told else []
+
+
+_TENTH = 10.0  # of 100, what a speed held perfectly brings
 
 
 def _cells(row: Row, p: float | None) -> list[str]:
