@@ -61,7 +61,7 @@ def step_alone(env: Env, config: TrainConfig) -> tuple[Callable[[Key], Any], Cal
 
 def measure(arguments: Throughput) -> dict[str, Any]:
     """All rates of one configuration."""
-    options = {} if arguments.backend is None else {"backend": arguments.backend}
+    options: dict[str, Any] = {} if arguments.backend is None else {"backend": arguments.backend}
     env, population = make(arguments.env, n=arguments.n, **options)
     config = preset(arguments.env, k=arguments.k, n=population.n)
     asked = {name: getattr(arguments, name) for name in ("environments", "unroll", "epochs", "minibatches")}

@@ -61,7 +61,8 @@ def _handle_by(function: Function) -> Callable[[Any], int | None]:
     def handle(pointer: Any) -> int | None:
         frame = pointer.contents
         if frame.extension:
-            return _answer(frame)
+            _answer(frame)
+            return None
         try:
             _array_at(frame.results.items[0])[...] = function(_array_at(frame.arguments.items[0]))
         except BaseException as error:  # nothing may leave: C would go on as if all were well
@@ -87,14 +88,11 @@ def _array_at(address: int) -> np.ndarray:
     return np.ctypeslib.as_array(ctypes.cast(buffer.data, ctypes.POINTER(ctypes.c_float)), buffer.axes[: buffer.rank])
 
 
-class _Struct(ctypes.Structure):
-    """Every structure begins with its size in bytes and a list of extensions."""
-
-    _fields_ = (("size_of", ctypes.c_size_t), ("extension", _Pointer))
+_HEAD = (("size_of", ctypes.c_size_t), ("extension", _Pointer))  # of every structure: its size in bytes, extensions
 
 
-class _Version(_Struct):
-    _fields_ = (("major", ctypes.c_int), ("minor", ctypes.c_int))
+class _Version(ctypes.Structure):
+    _fields_ = (*_HEAD, ("major", ctypes.c_int), ("minor", ctypes.c_int))
 
 
 class _Metadata(ctypes.Structure):
@@ -110,16 +108,17 @@ class _Question(ctypes.Structure):
     )
 
 
-class _Items(_Struct):
-    _fields_ = (("number", ctypes.c_int64), ("types", _Pointer), ("items", ctypes.POINTER(_Pointer)))
+class _Items(ctypes.Structure):
+    _fields_ = (*_HEAD, ("number", ctypes.c_int64), ("types", _Pointer), ("items", ctypes.POINTER(_Pointer)))
 
 
-class _Attributes(_Struct):
-    _fields_ = (("number", ctypes.c_int64), ("types", _Pointer), ("names", _Pointer), ("items", _Pointer))
+class _Attributes(ctypes.Structure):
+    _fields_ = (*_HEAD, ("number", ctypes.c_int64), ("types", _Pointer), ("names", _Pointer), ("items", _Pointer))
 
 
-class _Buffer(_Struct):
+class _Buffer(ctypes.Structure):
     _fields_ = (
+        *_HEAD,
         ("dtype", ctypes.c_int),
         ("data", _Pointer),
         ("rank", ctypes.c_int64),
@@ -127,20 +126,22 @@ class _Buffer(_Struct):
     )
 
 
-class _Error(_Struct):
-    _fields_ = (("message", ctypes.c_char_p), ("code", ctypes.c_int))
+class _Error(ctypes.Structure):
+    _fields_ = (*_HEAD, ("message", ctypes.c_char_p), ("code", ctypes.c_int))
 
 
-class _Api(_Struct):
+class _Api(ctypes.Structure):
     _fields_ = (
+        *_HEAD,
         ("version", _Version),
         ("internal", _Pointer),
         ("create_error", ctypes.CFUNCTYPE(_Pointer, ctypes.POINTER(_Error))),
     )
 
 
-class _Frame(_Struct):
+class _Frame(ctypes.Structure):
     _fields_ = (
+        *_HEAD,
         ("api", ctypes.POINTER(_Api)),
         ("context", _Pointer),
         ("stage", ctypes.c_int),

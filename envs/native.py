@@ -124,7 +124,7 @@ def _fingerprint(model: mujoco.MjModel) -> str:
     """Equal models have equal ones, in every process."""
     saved = np.zeros(mujoco.mj_sizeModel(model), np.uint8)
     mujoco.mj_saveModel(model, None, saved)
-    return hashlib.sha256(saved).hexdigest()[:16]
+    return hashlib.sha256(saved.tobytes()).hexdigest()[:16]
 
 
 def _xml_iterations(sys):
