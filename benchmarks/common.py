@@ -20,9 +20,15 @@ from rmdp_jax.runs import describe_machine
 
 
 def machine() -> dict[str, Any]:
-    """Device, versions and commit of a measurement."""
+    """Device and its memory, precision of matrix products, versions and commit of a measurement."""
+    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
     git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return {**describe_machine(), "commit": git.stdout.strip() or None}
+    return {
+        **describe_machine(),
+        "device_memory_gib": None if limit is None else round(limit / 2**30, 1),
+        "matmul_precision": jax.config.values["jax_default_matmul_precision"] or "default",
+        "commit": git.stdout.strip() or None,
+    }
 
 
 def compile_timed(function: Callable[..., Any], *arguments: Any, **jit_options: Any) -> tuple[Callable[..., Any], float]:
