@@ -7,6 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,9 +20,15 @@ from rmdp_jax.runs import describe_machine
 
 
 def machine() -> dict[str, Any]:
-    """Device, versions and commit of a measurement."""
+    """Device and its memory, precision of matrix products, versions and commit of a measurement."""
+    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
     git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return {**describe_machine(), "commit": git.stdout.strip() or None}
+    return {
+        **describe_machine(),
+        "device_memory_gib": None if limit is None else round(limit / 2**30, 1),
+        "matmul_precision": jax.config.values["jax_default_matmul_precision"] or "default",
+        "commit": git.stdout.strip() or None,
+    }
 
 
 def compile_timed(function: Callable[..., Any], *arguments: Any, **jit_options: Any) -> tuple[Callable[..., Any], float]:
@@ -40,11 +49,29 @@ def seconds_per_call(call: Callable[[Any], Any], state: Any, repeats: int) -> tu
     return statistics.median(times), state
 
 
+def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """`function(*arguments)` of a fresh interpreter, whose peak memory and compilation are its own.
+
+    Raises:
+        BrokenProcessPool: it was killed, as happens to those that ask for more memory than there is.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
 def peak_memory_gib() -> float:
     """Most memory that this process had at once: of the accelerator, or of the process where there is none."""
     stats = jax.devices()[0].memory_stats() or {}
-    peak = stats.get("peak_bytes_in_use", 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    return round(peak / 2**30, 3)
+    return round(stats.get("peak_bytes_in_use", _peak_resident_bytes()) / 2**30, 3)
+
+
+def _peak_resident_bytes() -> int:
+    try:  # ru_maxrss of Linux begins with what the parent had
+        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        return 1024 * int(line.split()[1])
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def emit(line: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ Importing this package imports neither brax nor mujoco.
 
 from rmdp_jax.assign import Assigner, Seen, Succession, fixed, plain_em, random_even
 from rmdp_jax.baselines import cluster, oracle
+from rmdp_jax.cache import use_cache
 from rmdp_jax.config import Rates, Sizes, TrainConfig
 from rmdp_jax.env import Env, EnvSpec, Population, Step
 from rmdp_jax.errors import ConfigError
@@ -53,4 +54,5 @@ __all__ = [
     "random_even",
     "train",
     "train_together",
+    "use_cache",
 ]

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from rmdp_jax.cache import use_cache
+from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.envs import Envs
 from rmdp_jax.commands.finished import Evaluate, Render, Report
 from rmdp_jax.commands.grids import Compare, Sweep
@@ -33,7 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; bad input is told in one line on stderr with exit code 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _parse(arguments).run()
+        command = _parse(arguments)
+        if isinstance(command, Compiling) and not command.no_cache:
+            use_cache()
+        command.run()
     except ConfigError as error:
         print(f"rmdp-jax: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

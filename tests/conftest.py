@@ -12,6 +12,7 @@ os.environ["XLA_FLAGS"] = " ".join(
         os.environ.get("XLA_FLAGS", ""),
     ]
 )
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # commands would keep programs in the home of whoever runs the tests
 os.environ.setdefault("MPLBACKEND", "Agg")  # before matplotlib is imported, and for the processes that tests start
 
 import hypothesis

@@ -1,12 +1,20 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
+from benchmarks.accelerator import GRID, Accelerator, measure_rows
+from benchmarks.throughput import Throughput, cases
+
 COMMANDS = {
     "resource_gathering": [sys.executable, "-m", "benchmarks.resource_gathering", "--quick"],
-    "throughput": [sys.executable, "-m", "benchmarks.throughput", "--quick", "--environments", "8", "--minibatches", "2"],
+    "throughput": [sys.executable, "-m", "benchmarks.throughput", "--quick", "--k", "2", "4", "--total-environments", "16"],
+    "scaling_n": [sys.executable, "-m", "benchmarks.scaling_n", "--quick", "--env", "resource_gathering", "--k", "2"],
+    "vs_brax": [sys.executable, "-m", "benchmarks.vs_brax", "--quick"],
+    "startup": [sys.executable, "-m", "benchmarks.startup", "--quick"],
+    "mjx_impl": [sys.executable, "-m", "benchmarks.mjx_impl", "--quick", "--impl", "jax"],
     "accelerator": ["benchmarks/accelerator.sh", "--quick"],
 }
 
@@ -32,20 +40,75 @@ def test_resource_gathering_prints_welfare_next_to_the_optimum(lines):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lines", ["throughput"], indirect=True)
-def test_throughput_splits_the_time(lines):
+def test_throughput_splits_the_time_and_compares_k(lines):
+    (two, four), _ = lines
+    assert [(line["k"], line["environments"]) for line in (two, four)] == [(2, 8), (4, 4)]
+    assert four["ratio_to_first"] == pytest.approx(four["transitions_per_s"] / two["transitions_per_s"], abs=1e-3)
+    for line in (two, four):
+        assert line["physics_only_per_s"] > line["acting_only_per_s"] > line["transitions_per_s"] > 0
+        shares = [line[f"share_{part}"] for part in ("physics", "acting", "update", "assignment")]
+        assert sum(shares) == pytest.approx(1, abs=1e-3)
+        assert line["matmul_precision"] == "default"
+        assert line["versions"]["jax"]
+
+
+def test_throughput_refuses_environments_that_do_not_divide():
+    with pytest.raises(SystemExit, match="total_environments = 16: must be a multiple of k = 3"):
+        cases(Throughput(k=(2, 3), total_environments=16))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", ["scaling_n"], indirect=True)
+def test_scaling_n_compares_with_the_first(lines):
+    (few, many), _ = lines
+    assert (few["n"], many["n"]) == (100, 300)
+    assert few["iteration_s_ratio"] == 1
+    assert many["iteration_s_ratio"] == pytest.approx(many["iteration_s"] / few["iteration_s"], rel=1e-2)
+    assert 0.1 < many["peak_memory_gib"] < 4  # its own, not that of the tests
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", ["vs_brax"], indirect=True)
+def test_vs_brax_does_the_same_work(lines):
+    (ours, one, in_turn), _ = lines
+    assert ours["transitions"] == one["transitions"] == in_turn["transitions"] == 2 * 2 * 4 * 8  # loops, k, E, T
+    for line in (one, in_turn):
+        ratio = ours["transitions_per_s"] / line["transitions_per_s"]
+        assert line["ours_per_its_transitions_per_s"] == pytest.approx(ratio, rel=1e-2)
+        assert line["its_per_our_wall_s"] == pytest.approx(line["wall_s"] / ours["wall_s"], rel=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", ["startup"], indirect=True)
+def test_a_second_start_takes_programs_from_the_cache(lines):
+    (first, second), _ = lines
+    assert first["cache_files"] == second["cache_files"] > 0
+    assert second["compile_s"] < first["compile_s"]
+    assert second["first_iteration_s"] == pytest.approx(second["imports_s"] + second["beyond_imports_s"], abs=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", ["mjx_impl"], indirect=True)
+def test_mjx_steps_by_its_own_implementation(lines):
     (line,), _ = lines
-    assert line["physics_only_per_s"] > line["transitions_per_s"] > 0
-    shares = line["share_physics"] + line["share_acting"] + line["share_update"]
-    assert shares == pytest.approx(1, abs=1e-3)
-    assert line["versions"]["jax"]
+    assert line["finite"]
+    assert line["physics_only_per_s"] > 0
+
+
+def test_a_row_that_the_time_will_not_do_is_skipped(capsys):
+    rows = measure_rows(Accelerator(), deadline=time.monotonic() + 10)
+    assert len(rows) == len(GRID)
+    assert all("takes some 75 s" in row["skipped"] for row in rows)
+    assert len(capsys.readouterr().out.splitlines()) == len(GRID)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lines", ["accelerator"], indirect=True)
 def test_accelerator_measures_and_trains(lines):
-    (row, training), table = lines
+    (training, row), table = lines
     assert row["env"] == "halfcheetah_speed"
     assert row["transitions_per_s"] > 0
     assert row["peak_memory_gib"] > 0
+    assert row["matmul_precision"] == "highest"
     assert 0 <= training["welfare"] <= training["upper_bound"]
     assert max(map(len, table.splitlines())) <= 80

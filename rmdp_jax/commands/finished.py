@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.errors import check
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Evaluate(Compiling):
     """Judge a trained run by fresh episodes: who gets how much from which policy."""
 
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
@@ -44,7 +45,7 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(Compiling):
     """Print a run's table and draw its pictures anew into its folder."""
 
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
@@ -62,7 +63,7 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Render:
+class Render(Compiling):
     """Show a policy of a speed task at work: policy_J.html and policy_J.mp4."""
 
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]

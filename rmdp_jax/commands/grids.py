@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.train import EnvOptions
 from rmdp_jax.errors import check
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep:
+class Sweep(Compiling):
     """Train a grid of tasks, algorithms, k and seeds. Call it again to go on."""
 
     envs: Annotated[

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.finished import draw_run
 from rmdp_jax.config import Rates, Sizes, TrainConfig
 from rmdp_jax.distributed import is_first, join
@@ -53,7 +54,7 @@ class Machines:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
+class Train(Compiling):
     """Learn k policies for n agents, and who gets which. (ENV --help: its preset.)"""
 
     env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
