@@ -122,7 +122,7 @@ def measure(arguments: Throughput, case: Case) -> dict[str, Any]:
         learning_s, compile_s = time_loop(lambda s: trainer.step(s)[0], init(key))
         return learning_s, init_s + compile_s
 
-    learning_s, compile_s = time_learning(em(k, n, warmup=1))
+    learning_s, compile_s = time_learning(em(k, n, anneal=1))
     start, unroll = step_alone(env, config)
     stepping_s, _ = time_loop(unroll, jax.jit(start)(jax.random.split(key, k)))
     peak = peak_memory_gib()
