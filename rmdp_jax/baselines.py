@@ -17,6 +17,7 @@ from rmdp_jax.loop import learn
 from rmdp_jax.model import Policies, decide, make_model, one_policy
 from rmdp_jax.progress import report_progress
 from rmdp_jax.rollout import rollout
+from rmdp_jax.scoring import score_all
 from rmdp_jax.together import Entry, agents_of, check_together, over_runs, stack, unstack
 from rmdp_jax.trainer import policies
 from rmdp_jax.types import Array, Key, PyTree
@@ -114,7 +115,7 @@ def _observe_rewards(env: Env, entry: Entry, agents: PyTree, learned: Policies, 
     states = first_episodes(env, fresh_starts(env, sizes, start_key))
     pool = fresh_starts(env, sizes, pool_key)
     population = entry.population._replace(agents=agents)
-    seen = rollout(env, population, act, lambda rewards: rewards, states, pool, noise)[1]
+    seen = rollout(env, score_all(population, lambda rewards: rewards), act, states, pool, noise)[1]
     return seen.reward.reshape(-1, config.n)[:CLUSTER_TRANSITIONS]
 
 

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from rmdp_jax.assign import Assigner, First, Seen, Succession, best_policies, check_sizes, fixed, plain_em, shuffled_even
 from rmdp_jax.errors import check
 from rmdp_jax.facility import choose_places, keep_different, total
-from rmdp_jax.glimpse import UNSEEN
+from rmdp_jax.glimpse import UNSEEN, watched_agents
+from rmdp_jax.neighbours import Crowd, follow_nearest
 from rmdp_jax.types import Array, Key
 
 
@@ -33,7 +34,7 @@ class Placement(NamedTuple):
     """Who is with whom, and what the stored policies showed."""
 
     labels: Array  # (n,) int32
-    shown: Array  # (slots, B, n) glimpses of each stored policy
+    shown: Array  # (slots, B, m) glimpses of each stored policy
     age: Array  # (slots,) float32 iteration in which it was stored, -inf of an empty slot
     held_until: Array  # () int32 iteration before which nobody moves, so that copies can learn their places
 
@@ -85,25 +86,28 @@ def em(
     check("until", until, 0.0 <= until <= 1.0, "a share of the run, from 0 to 1")
     if k == 1:
         return plain_em(k, n, warmup=warmup, first=first)._replace(name="em")
-    base = fixed(k, n, first)
+    base, watched = fixed(k, n, first), watched_agents(n)
+    crowd = None if watched is None else Crowd(watched, n)
+    m = n if watched is None else len(watched)
 
     def init(key: Key) -> Placement:
-        shown = jnp.zeros((rules.slots, glimpses, n), jnp.float32)
+        shown = jnp.zeros((rules.slots, glimpses, m), jnp.float32)
         return Placement(base.init(key), shown, jnp.full(rules.slots, -jnp.inf, jnp.float32), jnp.int32(warmup))
 
     return base._replace(
         name="em",
         glimpses=glimpses,
+        watched=watched,
         slots=rules.slots,
         options={"first": first.__name__, **rules._asdict()},
         init=init,
         weights=lambda placement: base.weights(placement.labels),
         descend=lambda gradient, placement: placement,
-        reassign=lambda key, placement, seen: _reassign(rules, placement, seen),
+        reassign=lambda key, placement, seen: _reassign(rules, crowd, placement, seen),
     )
 
 
-def _reassign(rules: Rules, before: Placement, seen: Seen) -> tuple[Placement, Succession]:
+def _reassign(rules: Rules, crowd: Crowd | None, before: Placement, seen: Seen) -> tuple[Placement, Succession]:
     """The E-step, then a choice of places where one is due."""
     assert seen.glimpses is not None  # the trainer gives what `Assigner.glimpses` asks for
     k, now = seen.utility.shape[0], seen.iteration + 1
@@ -111,7 +115,9 @@ def _reassign(rules: Rules, before: Placement, seen: Seen) -> tuple[Placement, S
     age = jnp.concatenate([jnp.full(k, now.astype(jnp.float32)), before.age])
     labels = jnp.where(now >= before.held_until, best_policies(seen.utility, before.labels), before.labels)
     due = (now >= rules.warmup) & ((now - rules.warmup) % rules.every == 0) & (seen.progress <= rules.until)
-    move = _choose(k, shown, age, labels, jnp.where(due, 2 * k, 0))
+    move = _choose(k, shown, age, labels if crowd is None else labels[crowd.watched], jnp.where(due, 2 * k, 0))
+    if crowd is not None:
+        move = _for_all(crowd, move, labels, seen)
     kept = _store(shown, age, rules.slots, now % rules.store_every == 0)
     return (
         Placement(
@@ -122,6 +128,14 @@ def _reassign(rules: Rules, before: Placement, seen: Seen) -> tuple[Placement, S
         ),
         Succession(jnp.where(move.gains, move.parents, jnp.arange(k, dtype=jnp.int32)), kept),
     )
+
+
+def _for_all(crowd: Crowd, move: Move, labels: Array, seen: Seen) -> Move:
+    """What the move of the watched agents means for everybody, labels (n,); no move where a policy would have nobody."""
+    taken = jnp.zeros(seen.utility.shape[0], bool).at[move.labels].set(True).all()
+    table = seen.utility if seen.stored is None else jnp.concatenate([seen.utility, seen.stored])
+    gains = move.gains & taken
+    return move._replace(gains=gains, labels=follow_nearest(crowd, move.labels, labels, table, gains))
 
 
 def _choose(k: int, shown: Array, age: Array, labels: Array, rounds: Array) -> Move:
