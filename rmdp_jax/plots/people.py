@@ -131,7 +131,7 @@ def agent_distribution(utility: ArrayLike, assignment: ArrayLike) -> Figure:
     drawn = places[np.lexsort((places, labels[places], np.arange(bars) // _TOGETHER))] if bars < n else places
     for j, color in enumerate(policy_colors(k)):
         mine = labels[drawn] == j
-        axes.bar(places[mine] + 1, own[drawn[mine]], (1 - gap) * n / bars, color=color if named else FAINT, zorder=2)
+        axes.bar(places[mine] + 1, own[places[mine]], (1 - gap) * n / bars, color=color if named else FAINT, zorder=2)
     axes.axvspan(0.5, tenth + 0.5, color=FAINT, alpha=0.22, linewidth=0, zorder=1)
     axes.annotate(f"worst-served tenth: mean {worst:.1f}", (0.5, 106), (3, 0), textcoords="offset points", va="center")
     _draw_level(axes, 100.0, "best\npossible", "bottom", (0, (5, 3)))
