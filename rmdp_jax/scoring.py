@@ -63,12 +63,27 @@ def score_sample(
         return carry, of_group(told).mean(1, keepdims=True), of_watched(told), scored_part(told)
 
     def finish(carry: PyTree, kept: Step) -> Array:
-        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), kept)
-        number = flat.diverged.shape[0]
-        drawn = draw_steps(step_key, number, min(steps, number))
-        return number / drawn.shape[0] * total_rewards(population, jax.tree.map(lambda x: x[drawn], flat))
+        drawn, share = some_steps(step_key, kept, steps)
+        return total_rewards(population, drawn) / share
 
     return Scorer((), look, finish)
+
+
+def score_steps(key: Key, population: Population, steps: int) -> Scorer:
+    """No columns; finishes with the rewards (steps, n) of so many drawn steps, or of all if there are fewer."""
+
+    def look(carry: PyTree, told: Step) -> tuple[PyTree, Array, Array, PyTree]:
+        return carry, *2 * [jnp.zeros((jnp.shape(told.diverged)[0], 1), jnp.float32)], scored_part(told)
+
+    return Scorer((), look, lambda carry, kept: jax.vmap(population.rewards)(some_steps(key, kept, steps)[0]))
+
+
+def some_steps(key: Key, kept: Step, steps: int) -> tuple[Step, float]:
+    """At most so many of the steps (T, E, ...), as leaves (M, ...), and which share of them that is."""
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), kept)
+    number = jnp.size(flat.diverged)
+    drawn = draw_steps(key, number, min(steps, number))
+    return jax.tree.map(lambda x: x[drawn], flat), drawn.shape[0] / number
 
 
 def choose(population: Population, agents: Array | np.ndarray | None) -> Population:
@@ -134,5 +149,5 @@ def total_rewards_both_ways(population: Population, steps: Step, weights: Array)
         of_block, by_step = jax.lax.scan(score, jnp.zeros(size, jnp.float32), steps)
         return jax.lax.dynamic_update_slice_in_dim(sums[0], of_block, begin, 0), sums[1] + by_step
 
-    nothing = jnp.zeros(n, jnp.float32), jnp.zeros(steps.diverged.shape[0], jnp.float32)
+    nothing = jnp.zeros(n, jnp.float32), jnp.zeros(jnp.shape(steps.diverged), jnp.float32)
     return jax.lax.fori_loop(0, -(-n // size), score_block, nothing)

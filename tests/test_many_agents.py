@@ -1,12 +1,15 @@
 """What a run of very many agents writes down, and that it is read back: lists become a file of arrays."""
 
 import json
+from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
+from probes import PROBES, make_probe, probe_config
 from tiny import FLAGS
 
-from rmdp_jax import ConfigError, plots
+from rmdp_jax import ConfigError, cluster, plots
 from rmdp_jax.cli import main
 from rmdp_jax.comparison import find_runs
 from rmdp_jax.envs import make
@@ -87,3 +90,14 @@ def test_pictures_of_many_agents_draw_a_bounded_number_of_things():
     mesh = plots.utility_matrix(utility, labels).axes[1].collections[0].get_array()
     assert mesh.shape[1] <= 403
     assert mesh[0].max() == pytest.approx(99.0)
+
+
+def test_cluster_groups_many_agents_by_some_steps_and_some_agents(monkeypatch):
+    monkeypatch.setattr("rmdp_jax.baselines.CLUSTER_TRANSITIONS", 512)
+    n = 200
+    env, population = make_probe(PROBES["action"], n)
+    config = probe_config(2, n, 10, agents_exact=40, utility_steps=16)
+    labels = np.asarray(cluster(env, population, replace(config, transitions=40 * 64)).init(jax.random.key(0)))
+    assert labels.shape == (n,)
+    assert len(set(labels[: n // 2])) == len(set(labels[n // 2 :])) == 1  # two wishes
+    assert labels[0] != labels[-1]

@@ -149,6 +149,7 @@ def agents_word(number: int) -> str:
     return f"{number} agent" if number == 1 else f"{number} agents" if number < 10_000 else f"{number:,} agents"
 
 
-def count_agents(number: float, _: int | None = None) -> str:
+def count_agents(number: float, place: float = 0) -> str:
     """A number of agents on an axis: `100`, `250,000`."""
+    del place
     return f"{number:,.0f}" if number >= 10_000 else f"{number:g}"
