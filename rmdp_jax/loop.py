@@ -12,6 +12,7 @@ from rmdp_jax.errors import ConfigError
 from rmdp_jax.info import Info
 from rmdp_jax.interrupts import interrupts
 from rmdp_jax.journal import Journal
+from rmdp_jax.memory import available_memory, check_memory, estimate_memory
 from rmdp_jax.progress import Reporter
 from rmdp_jax.records import Timing, metrics_line
 from rmdp_jax.together import Entry, agents_of, first_states, over_runs, stack, trainer_for, unstack
@@ -36,12 +37,11 @@ def learn(
         The last states, stacked, and how long it took. Ctrl-C, and its like, leaves the states unfinished.
 
     Raises:
-        ConfigError: the checkpoints do not fit, or are of different iterations.
+        ConfigError: the checkpoints do not fit, or are of different iterations, or there is not enough memory.
     """
     journals = journals or [Journal() for _ in entries]
-    reporter.say("compiling")
     begun = time.perf_counter()
-    chunk, states, first = _prepare(env, entries, journals if resume else None)
+    chunk, states, first = _prepare(env, entries, journals if resume else None, reporter)
     compile_s = time.perf_counter() - begun
     states, timing = _loop(chunk, states, first, entries, journals, reporter)
     return states, timing._replace(compile_s=compile_s)
@@ -68,11 +68,17 @@ def make_chunk(trainer: Trainer) -> Chunk:
     return chunk
 
 
-def _prepare(env: Env, entries: Sequence[Entry], resumed: Sequence[Journal] | None) -> tuple[Chunk, TrainState, int]:
+def _prepare(
+    env: Env, entries: Sequence[Entry], resumed: Sequence[Journal] | None, reporter: Reporter
+) -> tuple[Chunk, TrainState, int]:
     """Compiled chunk, states to go on from, and their iteration."""
     number, agents = len(entries), agents_of(entries)
     trainer = trainer_for(env, entries[0], entries[0].population.agents)
     like = jax.eval_shape(trainer.init, jax.random.key(0))
+    first = entries[0]
+    memory = estimate_memory(like, env.spec, first.population.agents, first.config, number)
+    reporter.note(check_memory(memory, available_memory(), first.config))
+    reporter.say("compiling")
     states = _restore(resumed, like) if resumed else None  # before compiling, as it may be refused
 
     def chunk(agents: PyTree, state: TrainState, iterations: Array) -> tuple[TrainState, Info]:
