@@ -6,11 +6,12 @@ iteration twice, the transitions twice (as seen, and normalised), gradients and 
 these share memory and needs scratch space for others. For the compiled iteration on a CPU it reports (arguments, temporaries
 and results; Resource Gathering with its preset, k = 5), and the estimate without the process is
 
-    em, n = 25           XLA  19 MB    28 MB
+    em, n = 25           XLA  19 MB    30 MB
     plain_em, n = 10^5   XLA  22 MB    35 MB
-    em, n = 10^5         XLA 103 MB   121 MB
+    em, n = 10^5         XLA 103 MB   120 MB
 
-HalfCheetah with k = 2, n = 10^6 and em took 1.66 GB of resident memory at most, and the estimate is EST.
+HalfCheetah with em, k = 2 and n = 10^6 took 1.66 GB of resident memory at most, as estimated: the share of the process was
+set by that run.
 """
 
 import os
