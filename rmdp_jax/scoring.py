@@ -100,7 +100,7 @@ def scored_part(told: Step) -> Step:
 def draw_agents(key: Key, weights: Array, number: int) -> Array:
     """Agents (number,) int32, each drawn by weights (n,), with replacement, one from each of `number` parts of equal weight.
 
-    To the resolution of float32 sums: of 10^6 equal weights each has its chance to within a twentieth.
+    To the resolution of float32 sums: of 10^6 equal weights each has its chance to within a sixteenth.
     """
     edges = jnp.cumsum(weights)
     place = (jnp.arange(number, dtype=jnp.float32) + jax.random.uniform(key, (number,))) * (edges[-1] / number)

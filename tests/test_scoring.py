@@ -134,6 +134,18 @@ def test_estimates_lead_to_the_same_welfare(algorithm, monkeypatch):
         assert state.assignment.shown.shape == (16, 32, 20)
 
 
+def test_two_seeds_together_are_estimated_as_each_alone():
+    env, population = make_probe(PROBES["action"], 30)
+    config = probe_config(2, 30, 10, agents_exact=8, utility_steps=8, epochs=1)
+    trainer = make_trainer(env, population, config, plain_em(2, 30, warmup=2))
+    run = jax.jit(lambda key: jax.lax.scan(lambda s, _: trainer.step(s), trainer.init(key), None, 4)[1])
+    keys = jax.random.split(jax.random.key(0), 2)
+    together, alone = jax.vmap(run)(keys), run(keys[1])
+    assert (together.utility[0] != together.utility[1]).any()
+    np.testing.assert_allclose(together.utility[1], alone.utility, rtol=1e-5)
+    np.testing.assert_array_equal(together.assignment[1], alone.assignment)
+
+
 def test_values_of_every_agent_are_refused_for_many():
     with pytest.raises(ConfigError, match=r"critic = 'per_agent': must be 'mixed' above agents_exact = 8 agents \(n = 9\)"):
         TrainConfig(n=9, sizes=Sizes(critic="per_agent", agents_exact=8))
