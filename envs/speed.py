@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmdp_jax.env import Env, Population
+from rmdp_jax.envs.speed_bound import speed_upper_bound
 from rmdp_jax.errors import ConfigError, unknown_name
 from rmdp_jax.types import Array
 
 REWARD_PER_STEP = 0.1
-LARGEST_EXACT = 5000  # agents up to which the upper bound is computed; its table has n^2 entries
 
 
 class Body(NamedTuple):
@@ -94,8 +94,8 @@ def make_speed(
         episode_length: steps; returns are in 0..`episode_length`/10 and `spec.reference_scale` brings them to 0..100.
 
     Returns:
-        `Env` with outcomes `Outcome`, and `Population` with the exact bound of `speed_upper_bound` (None beyond
-        `LARGEST_EXACT` agents) and k equal-width bands of target speed as oracle groups.
+        `Env` with outcomes `Outcome`, and `Population` with the bound of `speed_upper_bound` and k equal-width bands of target
+        speed as oracle groups.
 
     Raises:
         ConfigError: unknown `body` or `backend`, or `n` or `episode_length` below 1.
@@ -152,9 +152,7 @@ def make_population(body: Body, n: int, seed: int, episode_length: int = 1000) -
         return REWARD_PER_STEP * jnp.clip(1.0 - jnp.abs(outcome.speed - target) / half_width, 0.0, 1.0)
 
     @cache
-    def upper_bound(k: int) -> float | None:
-        if n > LARGEST_EXACT:
-            return None
+    def upper_bound(k: int) -> float:
         return speed_upper_bound(targets, half_width, k) * REWARD_PER_STEP * episode_length / 100.0
 
     def oracle_groups(k: int) -> np.ndarray:
@@ -162,44 +160,3 @@ def make_population(body: Body, n: int, seed: int, episode_length: int = 1000) -
         return np.clip(bands, 0, k - 1).astype(np.int32)
 
     return Population(jnp.asarray(targets), reward, upper_bound, oracle_groups)
-
-
-def speed_upper_bound(targets: np.ndarray, half_width: float, k: int) -> float:
-    """Best welfare of k constant speeds for n targets, in 0..100: exact, and never reached by a gait, which ripples.
-
-    max over v_1..v_k of (100/n) sum_i max_j f(v_j - t_i), f(d) = clip(1 - |d|/L, 0, 1), L = `half_width` > 0: a
-    one-dimensional p-median. No policy that varies its speed does better, as a mean over speeds is at most the best of them.
-
-    It is enough to try speeds that equal a target. For the targets that one speed serves, the total of f as a function of
-    the speed is piecewise linear, bends down at targets only and up at targets +-L, and is zero far out. At the leftmost of
-    its maxima it rises before and does not rise after, hence bends down, hence that is a target (or the total is zero
-    throughout). Of the chosen speeds each target takes the nearest, so what two neighbouring speeds earn from the
-    targets between them depends on these two alone, and the best chain of k speeds is found from left to right in
-    O(n^2 k) time and O(n^2) memory: 0.2 s for n = 1000, k = 50; 5 s for n = 5000.
-    """
-    t = np.sort(np.asarray(targets, np.float64))
-    n = t.size
-    index = np.arange(n)
-    sums = np.concatenate([[0.0], np.cumsum(t)])
-    first = np.searchsorted(t, t - half_width, "left")  # reach of each speed: targets first .. last-1
-    last = np.searchsorted(t, t + half_width, "right")
-
-    def earned_right(a: np.ndarray, end: np.ndarray) -> np.ndarray:  # by speed t[a] from targets a+1 .. end-1
-        end = np.maximum(np.minimum(end, last[a]), a + 1)
-        count = end - a - 1
-        return count - (sums[end] - sums[a + 1] - count * t[a]) / half_width
-
-    def earned_left(b: np.ndarray, start: np.ndarray) -> np.ndarray:  # by speed t[b] from targets start .. b, itself too
-        start = np.minimum(np.maximum(start, first[b]), b + 1)
-        count = b + 1 - start
-        return count - (count * t[b] - (sums[b + 1] - sums[start])) / half_width
-
-    between = np.full((n, n), -np.inf)  # [a, b], a < b: earned from targets a+1 .. b by neighbours t[a] and t[b]
-    for a in range(n - 1):
-        b = index[a + 1 :]
-        split = np.clip(np.searchsorted(t, (t[a] + t[b]) / 2.0, "right"), a + 1, b + 1)
-        between[a, b] = earned_right(np.full_like(b, a), split) + earned_left(b, split)
-    best = earned_left(index, np.zeros_like(index))  # [b]: of all targets up to b, by chains that end in b
-    for _ in range(min(k, n) - 1):
-        best = (best[:, None] + between).max(0)
-    return float(100.0 / n * (best + earned_right(index, np.full_like(index, n))).max())

@@ -23,7 +23,8 @@ class Seen(NamedTuple):
     utility: Array  # (k, n) running estimates of returns
     iteration: Array  # () int32
     progress: Array | float = 0.0  # () share of the run's iterations that are done
-    glimpses: Array | None = None  # (k, B, n) returns that single stretches would bring; see `rmdp_jax.glimpse`
+    glimpses: Array | None = None  # (k, B, m) returns that single stretches would bring; see `rmdp_jax.glimpse`
+    stored: Array | None = None  # (slots, n) the estimates of stored policies, as they were
 
 
 class Succession(NamedTuple):
@@ -46,6 +47,7 @@ class Assigner(NamedTuple):
     descend: Callable[[Array, PyTree], PyTree]  # gradient (k, n) of the PPO losses in the weights, assignment -> assignment
     reassign: Callable[[Key, PyTree, Seen], tuple[PyTree, Succession]]
     glimpses: int = 0  # environments of each policy (B) whose stretches `reassign` wants to see
+    watched: np.ndarray | None = None  # (m,) agents whose glimpses it wants; all n of them where not given
     slots: int = 0  # earlier policies that the trainer is to store for it; `reassign` says which, in `Succession.kept`
     options: Mapping[str, Any] = MappingProxyType({})  # what its rules were made with, for config.json and result.json
 

@@ -19,6 +19,7 @@ from rmdp_jax.loop import learn
 from rmdp_jax.model import Policies, decide, make_model, one_policy
 from rmdp_jax.progress import report_progress
 from rmdp_jax.rollout import rollout
+from rmdp_jax.scoring import score_all, score_steps
 from rmdp_jax.together import Entry, agents_of, check_together, over_runs, stack, unstack
 from rmdp_jax.trainer import policies
 from rmdp_jax.types import Array, Key, PyTree
@@ -42,8 +43,10 @@ def cluster(env: Env, population: Population, config: TrainConfig) -> Assigner:
     """K-means on the rewards that agents get from one policy trained for everybody (Ivanov & Ben-Porat, 2024).
 
     Trains that policy for half of `config.transitions` environment steps, takes `CLUSTER_TRANSITIONS` further steps of it,
-    and clusters the agents by their rewards in these. The assigner's `pretraining` says how many steps that took; train
-    with what is left of the budget (`rmdp_jax.algorithms.make_plan` does).
+    and clusters the agents by their rewards in these; more than `Sizes.agents_exact` agents by their rewards in
+    `Sizes.utility_steps` of them, around the means of `agents_exact` agents, which takes time and memory of order n. The
+    assigner's `pretraining` says how many steps that took; train with what is left of the budget
+    (`rmdp_jax.algorithms.make_plan` does).
 
     Raises:
         ConfigError: `config.transitions` are too few.
@@ -103,7 +106,7 @@ def _spent(config: TrainConfig) -> int:
 
 
 def _observe_rewards(env: Env, entry: Entry, agents: PyTree, learned: Policies, key: Key) -> Array:
-    """Rewards (transitions, n) of `agents` while the first of the policies `learned` acts."""
+    """Rewards (transitions, n) of `agents` while the first of the policies `learned` acts; of very many, some transitions'."""
     env, config, sizes = guard(env), entry.config, entry.config.sizes
     model = make_model(env.spec, sizes, config.k, config.n)
     start_key, pool_key, noise_key = jax.random.split(key, 3)
@@ -118,16 +121,22 @@ def _observe_rewards(env: Env, entry: Entry, agents: PyTree, learned: Policies, 
     states = first_episodes(env, fresh_starts(env, sizes, start_key))
     pool = fresh_starts(env, sizes, pool_key)
     population = entry.population._replace(agents=agents)
-    seen = rollout(env, population, act, lambda rewards: rewards, states, pool, noise)[1]
+    if config.estimated:
+        scorer = score_steps(jax.random.fold_in(key, _OBSERVING), population, sizes.utility_steps)
+        return rollout(env, scorer, act, states, pool, noise)[2]
+    seen = rollout(env, score_all(population, lambda rewards: rewards), act, states, pool, noise)[1]
     return seen.reward.reshape(-1, config.n)[:CLUSTER_TRANSITIONS]
 
 
 def _group(rewards: np.ndarray, config: TrainConfig) -> np.ndarray:
-    """Labels (n,) int32 of agents with similar rewards (transitions, n)."""
+    """Labels (n,) int32 of agents with similar rewards (transitions, n); of very many, some find the groups and all join."""
     from sklearn.cluster import KMeans
 
-    labels = KMeans(config.k, n_init=10, random_state=config.seed).fit_predict(rewards.T)
-    return _fill_empty(labels, config.k)
+    means = KMeans(config.k, n_init=10, random_state=config.seed)
+    if not config.estimated:
+        return _fill_empty(means.fit_predict(rewards.T), config.k)
+    some = np.random.RandomState(config.seed).permutation(config.n)[: max(config.sizes.agents_exact, config.k)]
+    return _fill_empty(means.fit(rewards.T[some]).predict(np.ascontiguousarray(rewards.T)), config.k)
 
 
 def _fill_empty(labels: np.ndarray, k: int) -> np.ndarray:

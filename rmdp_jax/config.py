@@ -36,9 +36,13 @@ class Sizes:
     """Standard deviation of continuous actions: learned from e^-1, or staying there."""
     normalize_observations: bool = False
     """Subtract the running mean and divide by the running deviation of what each policy sees."""
+    agents_exact: int = 4096
+    """Agents up to which every agent is scored at every step; beyond it rewards and utilities are estimated from samples."""
+    utility_steps: int = 64
+    """Steps drawn from each policy's unroll, and from each episode it is judged by, to estimate utilities of more agents."""
 
     def __post_init__(self) -> None:
-        for name in ("environments", "unroll", "epochs", "minibatches"):
+        for name in ("environments", "unroll", "epochs", "minibatches", "agents_exact", "utility_steps"):
             check(name, getattr(self, name), _is_count(getattr(self, name)), "a whole number of at least 1")
         check("hidden", self.hidden, _are_layers(self.hidden), "one or more layers of at least 1 unit")
         check("trunk", repr(self.trunk), self.trunk in ("separate", "shared"), "'separate' or 'shared'")
@@ -138,6 +142,13 @@ class TrainConfig:
         check("k", self.k, self.k <= self.n, f"at most n = {self.n}, one policy per agent")
         check("checkpoint_every", self.checkpoint_every, _is_count(self.checkpoint_every + 1), "a whole number from 0 up")
         check("seed", self.seed, _is_count(self.seed + 1, 2**32), "a whole number from 0 to 2^32 - 1")
+        rule = f"'mixed' above agents_exact = {self.sizes.agents_exact} agents (n = {self.n}); take that, or raise agents_exact"
+        check("critic", repr(self.sizes.critic), self.sizes.critic == "mixed" or not self.estimated, rule)
+
+    @property
+    def estimated(self) -> bool:
+        """Whether there are so many agents that rewards and utilities are estimated; see `rmdp_jax.scoring`."""
+        return self.n > self.sizes.agents_exact
 
     @property
     def iterations(self) -> int:

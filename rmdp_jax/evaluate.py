@@ -1,4 +1,11 @@
-"""How good it is for everyone: the k x n matrix of returns from fresh full episodes."""
+"""How good it is for everyone: the k x n matrix of returns from fresh full episodes.
+
+Up to `Sizes.agents_exact` agents every step is scored for every agent. For more, the return of an episode of at most L steps is
+L / M times the rewards of M = min(utility_steps, L) of its steps, one drawn from each of M equal stretches of L / M steps:
+unbiased, and exact where M = L (Resource Gathering). All agents are scored on the same steps of an episode. The standard error
+of welfare is that over episodes, so the draws are in it. An entry of `utility` errs by at most L sigma / sqrt(M episodes),
+sigma the deviation of the agent's rewards over the steps: on speed tasks by at most 1.6 of 100 with the preset's 16 episodes.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +17,10 @@ from jax.typing import ArrayLike
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population, Step, guard, make_starts
 from rmdp_jax.model import POLICY_AXES, Policies, decide, make_model
+from rmdp_jax.scoring import draw_steps, scored_part, total_rewards_both_ways
 from rmdp_jax.types import Array, Key, PyTree
+
+_DRAWING = 0xD4A3  # tag of a key, as `split` would change the others
 
 
 class Evaluation(NamedTuple):
@@ -63,19 +73,7 @@ def make_evaluate(
     """
     number = config.evaluation_episodes if episodes is None else episodes
     scale = env.spec.reference_scale
-    play = _make_play(guard(env), config, deterministic)
-
-    def judge(key: Key, policy: Policies, weights: Array) -> tuple[Array, Array, Array]:
-        """One policy: mean returns (n,), returns of its group in each episode (episodes,), mean length ()."""
-
-        def score(totals: tuple[Array, Array, Array], played: Played) -> tuple[tuple[Array, Array, Array], None]:
-            rewards = jnp.where(played.alive[:, None], jax.vmap(population.rewards)(played.step), 0.0)
-            returns, group, steps = totals
-            return (returns + rewards.sum(0), group + rewards @ weights, steps + played.alive.astype(jnp.float32)), None
-
-        nothing = (jnp.zeros(config.n, jnp.float32), jnp.zeros(number, jnp.float32), jnp.zeros(number, jnp.float32))
-        (returns, group, steps), _ = play(key, policy, number, score, nothing)
-        return returns / number, group, steps.mean()
+    judge = (_judge_by_sample if config.estimated else _judge_by_all)(env, population, config, number, deterministic)
 
     def judge_all(policies: Policies, labels: Array, key: Key) -> Evaluation:
         weights = jax.nn.one_hot(labels, config.k, axis=0, dtype=jnp.float32)
@@ -91,6 +89,50 @@ def make_evaluate(
         )
 
     return judge_all
+
+
+# key, one policy, weights (n,) -> mean returns (n,), returns of its group in each episode (episodes,), mean length ()
+_Judge = Callable[[Key, Policies, Array], tuple[Array, Array, Array]]
+
+
+def _judge_by_all(env: Env, population: Population, config: TrainConfig, number: int, deterministic: bool) -> _Judge:
+    """By all steps of `number` episodes."""
+    play = _make_play(guard(env), config, deterministic)
+
+    def judge(key: Key, policy: Policies, weights: Array) -> tuple[Array, Array, Array]:
+        def score(totals: tuple[Array, Array, Array], played: Played) -> tuple[tuple[Array, Array, Array], None]:
+            rewards = jnp.where(played.alive[:, None], jax.vmap(population.rewards)(played.step), 0.0)
+            returns, group, steps = totals
+            return (returns + rewards.sum(0), group + rewards @ weights, steps + played.alive.astype(jnp.float32)), None
+
+        nothing = (jnp.zeros(config.n, jnp.float32), jnp.zeros(number, jnp.float32), jnp.zeros(number, jnp.float32))
+        (returns, group, steps), _ = play(key, policy, number, score, nothing)
+        return returns / number, group, steps.mean()
+
+    return judge
+
+
+def _judge_by_sample(env: Env, population: Population, config: TrainConfig, number: int, deterministic: bool) -> _Judge:
+    """By some steps of each of `number` episodes; nothing of size n is built for a step."""
+    play = _make_play(guard(env), config, deterministic)
+    length = env.spec.episode_length
+    drawn = min(config.sizes.utility_steps, length)
+
+    def keep(nothing: tuple[()], played: Played) -> tuple[tuple[()], tuple[Step, Array]]:
+        unpaid = ~played.alive | jnp.asarray(played.step.diverged)
+        return nothing, (scored_part(played.step)._replace(diverged=unpaid), played.alive)
+
+    def judge(key: Key, policy: Policies, weights: Array) -> tuple[Array, Array, Array]:
+        steps, alive = play(key, policy, number, keep, ())[1]  # (L, episodes, ...)
+        keys = jax.random.split(jax.random.fold_in(key, _DRAWING), number)
+        rows = jax.vmap(lambda key: draw_steps(key, length, drawn))(keys).T  # (M, episodes)
+        columns = jnp.broadcast_to(jnp.arange(number), rows.shape)
+        some = jax.tree.map(lambda x: x[rows, columns].reshape(-1, *x.shape[2:]), steps)  # (M * episodes, ...)
+        by_agent, by_step = total_rewards_both_ways(population, some, weights)
+        group = by_step.reshape(rows.shape).sum(0)
+        return length / drawn * by_agent / number, length / drawn * group, alive.sum(0, dtype=jnp.float32).mean()
+
+    return judge
 
 
 def make_record(env: Env, config: TrainConfig, *, deterministic: bool = True) -> Callable[[Policies, Key], Played]:

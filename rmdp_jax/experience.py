@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rmdp_jax.advantage import gae
 from rmdp_jax.config import Rates, Sizes
@@ -13,6 +14,7 @@ from rmdp_jax.glimpse import Glimpses
 from rmdp_jax.model import Model, Policies, decide
 from rmdp_jax.ppo import Batch
 from rmdp_jax.rollout import rollout
+from rmdp_jax.scoring import Scorer, score_all, score_sample
 from rmdp_jax.types import Array, Key, PyTree
 
 
@@ -21,7 +23,7 @@ class Experience(NamedTuple):
 
     batch: Batch  # leaves (E*T, ...)
     statistics: PyTree  # of observations, brought up to date
-    reward_sum: Array  # (n,) over all steps and environments
+    reward_sum: Array  # (n,) over all steps and environments, or an estimate of it for very many agents
     episodes: Array  # () int32, ended in this unroll
     diverged: Array  # () int32, steps in which the physics broke
     outcome: PyTree  # of the env, float32 means over all steps
@@ -34,14 +36,26 @@ Collect = Callable[
 ]
 
 
+_SCORING = 0x5C0E  # tag of a key, as `split` would change the others
+
+
 def fresh_starts(env: Env, sizes: Sizes, key: Key) -> PyTree:
     """A pool of first states, one for each environment."""
     return make_starts(env, jax.random.split(key, sizes.environments))
 
 
-def make_collect(env: Env, population: Population, model: Model, sizes: Sizes) -> Collect:
-    """`collect` for one policy: go on from the states of its E environments for T steps and score the transitions."""
+def make_collect(env: Env, population: Population, model: Model, sizes: Sizes, watched: np.ndarray | None = None) -> Collect:
+    """`collect` for one policy: go on from the states of its E environments for T steps and score the transitions.
+
+    Glimpses are of the `watched` agents (m,), of all where none are named.
+    """
     shape = (sizes.unroll, sizes.environments, env.spec.action_size)
+
+    def scorer(key: Key, weights: Array) -> Scorer:
+        if population.n > sizes.agents_exact:
+            key = jax.random.fold_in(key, _SCORING)
+            return score_sample(key, population, weights, sizes.agents_exact, sizes.utility_steps, watched)
+        return score_all(population, lambda rewards: model.critic.columns(rewards, weights), watched)
 
     def collect(
         key: Key,
@@ -61,9 +75,8 @@ def make_collect(env: Env, population: Population, model: Model, sizes: Sizes) -
 
         states, seen, reward_sum, glimpses = rollout(
             env,
-            population,
+            scorer(key, weights),
             act,
-            lambda rewards: model.critic.columns(rewards, weights),
             states,
             fresh_starts(env, sizes, start_key),
             model.distribution.noise(noise_key, shape),

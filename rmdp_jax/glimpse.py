@@ -2,6 +2,7 @@
 
 Running utilities are means over many episodes. A stretch is one sample of what a policy does: a whole episode where pay comes
 with its end, or a few steps where it comes with every step. Steadily held, a stretch is a place that the policy could take.
+Of very many agents a random subset is watched (`watched_agents`), and the others follow those like them (`neighbours.py`).
 """
 
 from typing import NamedTuple
@@ -11,21 +12,30 @@ import numpy as np
 
 from rmdp_jax.types import Array
 
+LARGEST_WATCHED = 4096  # agents up to which all are watched
+WATCHED = 1024  # of more
 UNSEEN = float(np.finfo(np.float32).min)  # worse than anything, and no infinity, which turns into NaN beside a zero
 
 
 class Glimpses(NamedTuple):
-    """Of the first B environments of one policy; where there are fewer, some are seen several times."""
+    """Of the first B environments of one policy and m watched agents; where E < B, some environments are seen several times."""
 
-    reward_sum: Array  # (B, n) since the stretch began
+    reward_sum: Array  # (B, m) since the stretch began
     steps: Array  # (B,) float32, likewise
-    shown: Array  # (B, n) returns per episode of the last stretch that ended; `UNSEEN` before there was one
+    shown: Array  # (B, m) returns per episode of the last stretch that ended; `UNSEEN` before there was one
 
 
-def no_glimpses(number: int, n: int) -> Glimpses:
-    """Nothing seen yet, of `number` environments and n agents."""
+def watched_agents(n: int) -> np.ndarray | None:
+    """Which of n agents are watched, (m,) int32 in order and the same in every run; None where all are."""
+    if n <= LARGEST_WATCHED:
+        return None
+    return np.sort(np.random.RandomState(0).permutation(n)[:WATCHED]).astype(np.int32)
+
+
+def no_glimpses(number: int, m: int) -> Glimpses:
+    """Nothing seen yet, of `number` environments and m agents."""
     return Glimpses(
-        jnp.zeros((number, n), jnp.float32), jnp.zeros(number, jnp.float32), jnp.full((number, n), UNSEEN, jnp.float32)
+        jnp.zeros((number, m), jnp.float32), jnp.zeros(number, jnp.float32), jnp.full((number, m), UNSEEN, jnp.float32)
     )
 
 
@@ -34,7 +44,7 @@ def glimpse(before: Glimpses, rewards: Array, done: Array, stretch: int | None, 
 
     Args:
         before: of the first B environments.
-        rewards: (E, n) of the step.
+        rewards: (E, m) of the step.
         done: (E,) bool, its episode ended.
         stretch: steps after which a stretch ends at the latest; its sum is then scaled by episode_length / steps. A whole
             episode where not given.

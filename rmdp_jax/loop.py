@@ -17,6 +17,7 @@ from rmdp_jax.info import Info
 from rmdp_jax.interrupts import interrupts
 from rmdp_jax.journal import Journal
 from rmdp_jax.layout import laid_out, shardings_of
+from rmdp_jax.memory import available_memory, check_memory, estimate_memory
 from rmdp_jax.progress import Reporter
 from rmdp_jax.records import Timing, metrics_line
 from rmdp_jax.together import Entry, agents_of, first_states, over_runs, stack, trainer_for, unstack
@@ -49,12 +50,11 @@ def learn(
         processes it ends all of them after the same chunk.
 
     Raises:
-        ConfigError: the checkpoints do not fit, or are of different iterations.
+        ConfigError: the checkpoints do not fit, or are of different iterations, or there is not enough memory.
     """
     journals = journals or [Journal() for _ in entries]
-    reporter.say("compiling")
     begun, saved_before = time.perf_counter(), seconds_saved()
-    chunk, states, first = _prepare(env, entries, mesh, journals if resume else None)
+    chunk, states, first = _prepare(env, entries, mesh, journals if resume else None, reporter)
     compile_s, saved_s = time.perf_counter() - begun, seconds_saved() - saved_before
     reporter.say(f"compiled in {compile_s:.1f} s" + (f", {saved_s:.0f} s less by the cache" if saved_s else ""))
     states, timing = _loop(chunk, states, first, entries, journals, reporter)
@@ -85,12 +85,17 @@ def make_chunk(trainer: Trainer) -> Chunk:
 
 
 def _prepare(
-    env: Env, entries: Sequence[Entry], mesh: Mesh | None, resumed: Sequence[Journal] | None
+    env: Env, entries: Sequence[Entry], mesh: Mesh | None, resumed: Sequence[Journal] | None, reporter: Reporter
 ) -> tuple[Chunk, TrainState, int]:
     """Compiled chunk, states to go on from, and their iteration."""
     number, agents = len(entries), agents_of(entries)
     trainer = trainer_for(env, entries[0], entries[0].population.agents)
-    like = laid_out(mesh, jax.eval_shape(trainer.init, jax.random.key(0)))
+    like = jax.eval_shape(trainer.init, jax.random.key(0))
+    first = entries[0]
+    memory = estimate_memory(like, env.spec, first.population.agents, first.config, number)
+    reporter.note(check_memory(memory, available_memory(), first.config))
+    reporter.say("compiling")
+    like = laid_out(mesh, like)
     states = _restore(resumed, like) if resumed else None  # before compiling, as it may be refused
     all_states, whole = laid_out(mesh, like, number), everywhere(mesh)
     shardings = shardings_of(all_states)

@@ -15,8 +15,10 @@ import jax.numpy as jnp
 from rmdp_jax.assign import Assigner, Seen, Succession, best_policies, check_sizes, fixed, plain_em, shuffled_even
 from rmdp_jax.attempts import Attempt, first_attempt, forget_peak, judge_attempt, next_attempt
 from rmdp_jax.errors import check
-from rmdp_jax.facility import choose_places, keep_different, total
-from rmdp_jax.glimpse import UNSEEN
+from rmdp_jax.facility import keep_different
+from rmdp_jax.glimpse import UNSEEN, watched_agents
+from rmdp_jax.moves import choose_move, move_all
+from rmdp_jax.neighbours import Crowd
 from rmdp_jax.types import Array, Key
 
 
@@ -43,18 +45,10 @@ class Placement(NamedTuple):
 
     labels: Array  # (n,) int32
     weights: Array  # (k, n) float32, one-hot of the labels except in the soft beginning of an attempt
-    shown: Array  # (slots + k, B, n) glimpses of each policy in the library
+    shown: Array  # (slots + k, B, m) glimpses of each policy in the library
     age: Array  # (slots + k,) float32 iteration in which it was stored, -inf of an empty row
     held_until: Array  # () int32 iteration before which nobody moves, so that policies can learn their places
     attempt: Attempt
-
-
-class Move(NamedTuple):
-    """Whether and how policies take other places."""
-
-    gains: Array  # () bool
-    labels: Array  # (n,)
-    parents: Array  # (k,) policy, or k + row of the library, that each policy goes on from
 
 
 def em(
@@ -107,21 +101,24 @@ def em(
     check("temperature", temperature, min(temperature) > 0.0, "two numbers above 0, of the start and the end")
     if k == n:  # nothing to choose: everybody has a policy
         return plain_em(k, n)._replace(name="em")
-    rows = slots + k
+    rows, watched = slots + k, watched_agents(n)
+    crowd = None if watched is None else Crowd(watched, n)
 
     def init(key: Key) -> Placement:
-        shown, age = jnp.zeros((rows, glimpses, n), jnp.float32), jnp.full(rows, -jnp.inf, jnp.float32)
+        m = n if watched is None else len(watched)
+        shown, age = jnp.zeros((rows, glimpses, m), jnp.float32), jnp.full(rows, -jnp.inf, jnp.float32)
         return Placement(shuffled_even(key, k, n), _all_alike(k, n), shown, age, jnp.int32(0), first_attempt())
 
     return fixed(k, n, shuffled_even)._replace(
         name="em",
         glimpses=glimpses,
+        watched=watched,
         slots=rows + k,
         options=rules._asdict() | {"temperature": list(temperature)},  # as JSON gives it back
         init=init,
         weights=lambda placement: placement.weights,
         descend=lambda gradient, placement: placement,
-        reassign=lambda key, placement, seen: _reassign(rules, placement, seen),
+        reassign=lambda key, placement, seen: _reassign(rules, crowd, placement, seen),
     )
 
 
@@ -130,7 +127,7 @@ def _all_alike(k: int, n: int) -> Array:
     return jnp.full((k, n), 1.0 / k, jnp.float32)
 
 
-def _reassign(rules: Rules, before: Placement, seen: Seen) -> tuple[Placement, Succession]:
+def _reassign(rules: Rules, crowd: Crowd | None, before: Placement, seen: Seen) -> tuple[Placement, Succession]:
     """The E-step, a choice of places where one is due, and a new attempt where there is time for one."""
     assert seen.glimpses is not None  # the trainer gives what `Assigner.glimpses` asks for
     (k, n), now = seen.utility.shape, seen.iteration + 1
@@ -147,13 +144,17 @@ def _reassign(rules: Rules, before: Placement, seen: Seen) -> tuple[Placement, S
     age = jnp.concatenate([jnp.full(k, now.astype(jnp.float32)), before.age])
     own = age >= attempt.begun.astype(jnp.float32)
     known = jnp.where(own | verdict.ends | (attempt.number == 0), age, -jnp.inf)
-    move = _choose(k, shown, known, labels, jnp.where(due | verdict.ends, 2 * k, 0))
+    watched = labels if crowd is None else labels[crowd.watched]
+    move = choose_move(k, shown, known, watched, jnp.where(due | verdict.ends, 2 * k, 0))
+    if crowd is not None:
+        move = move_all(crowd, move, labels, seen)
     labels = jnp.where(move.gains, move.labels, labels)
     parents = jnp.where(move.gains, move.parents, jnp.arange(k, dtype=jnp.int32))
     kept = _keep(rules, shown, age, parents, verdict.ends, now)
     hard = jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32)
     weights = jnp.where(passed < 0, _soften(rules.temperature, seen.utility, 1.0 + passed / anneal), hard)
-    first = jnp.arange(k, dtype=jnp.int32) + (rows := k + kept.shape[0])
+    index = jnp.arange(k, dtype=jnp.int32)
+    first = k + kept.shape[0] + index
     return (
         Placement(
             labels=labels,
@@ -165,7 +166,7 @@ def _reassign(rules: Rules, before: Placement, seen: Seen) -> tuple[Placement, S
         ),
         Succession(
             jnp.where(verdict.again, first, parents),
-            jnp.concatenate([kept, jnp.where(now == 1, first - rows, first)]),
+            jnp.concatenate([kept, jnp.where(now == 1, index, first)]),
         ),
     )
 
@@ -175,55 +176,6 @@ def _soften(temperature: tuple[float, float], utility: Array, passed: Array) -> 
     start, end = temperature
     heat = start * (end / start) ** passed * jnp.maximum(utility.max() - utility.min(), 1e-6)
     return jax.nn.softmax(utility / heat, axis=0)
-
-
-def _choose(k: int, shown: Array, age: Array, labels: Array, rounds: Array) -> Move:
-    """Search for better places in `rounds` swaps; all but free when that is 0.
-
-    Places are searched on every other glimpse and judged on the rest, present ones and others by the same ruler: what a policy
-    showed at its best for the agents it would serve. A single lucky glimpse is therefore no reason to move.
-    """
-    rows, number, n = shown.shape
-    half = number // 2 if number > 1 else 1
-    search, test = (shown[:, start::2][:, :half] if number > 1 else shown for start in (0, 1))
-    maker = jnp.repeat(jnp.arange(rows, dtype=jnp.int32), half)
-
-    def flatten(some: Array) -> tuple[Array, Array]:
-        returns = some.reshape(rows * half, n)
-        seen = jnp.isfinite(age)[maker] & (returns > UNSEEN).all(1)
-        return jnp.where(seen[:, None], returns, 0.0), seen
-
-    def best_of(makers: Array, member: Array, returns: Array) -> Array:
-        own = maker[None] == makers[:, None]
-        worth = jnp.where(own, jnp.matmul(member, returns.T, precision="highest"), -jnp.inf)
-        return worth.argmax(1).astype(jnp.int32)
-
-    def groups(labels: Array) -> Array:
-        return jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32)
-
-    returns, seen = flatten(search)
-    tested, _ = flatten(test)
-    index = jnp.arange(k, dtype=jnp.int32)
-    present = best_of(index, groups(labels), returns)
-    places = choose_places(returns, seen, present, rounds)
-    places = places[_slots_for(maker[places], k)]
-    parents = maker[places]
-    moved = best_policies(returns[places], labels)
-    promised = total(tested, best_of(parents, groups(moved), tested))
-    held = total(tested, best_of(index, groups(labels), tested))
-    return Move((rounds > 0) & (promised > held), moved, parents)
-
-
-def _slots_for(makers: Array, k: int) -> Array:
-    """Order (k,) of places in which a policy that showed one keeps its own index; copies take the indices left over."""
-    index = jnp.arange(k, dtype=jnp.int32)
-    earlier = jnp.tril(makers[:, None] == makers[None], -1).any(1)
-    goes_on = (makers < k) & ~earlier
-    taken = ((index[:, None] == makers[None]) & goes_on[None]).any(1)
-    left_over = jnp.argsort(taken, stable=True).astype(jnp.int32)
-    rank = jnp.cumsum(~goes_on, dtype=jnp.int32) - 1
-    slot = jnp.where(goes_on, makers, left_over[jnp.maximum(rank, 0)])
-    return jnp.zeros(k, jnp.int32).at[slot].set(index)
 
 
 def _keep(rules: Rules, shown: Array, age: Array, best: Array, ends: Array, now: Array) -> Array:

@@ -15,12 +15,18 @@ class Reporter(Protocol):
     def say(self, what: str) -> None:
         """A stage begins."""
 
+    def note(self, what: str) -> None:
+        """Something that stays to be read."""
+
     def update(self, lines: Sequence[dict[str, Any]]) -> None:
         """A line of metrics was logged of every run."""
 
 
 class _Silent:
     def say(self, what: str) -> None:
+        pass
+
+    def note(self, what: str) -> None:
         pass
 
     def update(self, lines: Sequence[dict[str, Any]]) -> None:
@@ -35,6 +41,9 @@ class _Lines:
 
     def say(self, what: str) -> None:
         self.console.print(self.stage + what)
+
+    def note(self, what: str) -> None:
+        self.console.print(self.stage + what, highlight=False)
 
     def update(self, lines: Sequence[dict[str, Any]]) -> None:
         iteration = lines[0]["iteration"]
@@ -52,6 +61,9 @@ class _Bar:
 
     def say(self, what: str) -> None:
         self.bar.update(self.task, what=self.stage + what)
+
+    def note(self, what: str) -> None:
+        self.bar.console.print(self.stage + what, highlight=False)
 
     def update(self, lines: Sequence[dict[str, Any]]) -> None:
         self.bar.update(self.task, completed=lines[0]["iteration"], what=self.stage + describe(lines))

@@ -11,7 +11,7 @@ from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env
 from rmdp_jax.evaluate import Evaluation
 from rmdp_jax.info import Info
-from rmdp_jax.runs import describe_machine, dump_train_config
+from rmdp_jax.runs import describe_machine, dump_train_config, listed
 from rmdp_jax.together import Entry
 from rmdp_jax.types import Array
 
@@ -109,7 +109,7 @@ def summarize(
     modal: Evaluation,
     timing: Timing,
 ) -> dict[str, Any]:
-    """What result.json holds; welfare, bound and utility in reference units (0..100).
+    """What result.json holds; welfare, bound and utility in reference units (0..100); `listed` entries of each agent.
 
     Args:
         env, entry: what was trained.
@@ -148,6 +148,11 @@ def summarize(
         "compile_s": round(timing.compile_s, 2),
         "transitions_per_s": round(timing.transitions / max(timing.wall_s, 1e-9), 1),
         **describe_machine(),
-        "assignment": labels.tolist(),
-        "utility": np.round(np.asarray(sampled.utility), 4).tolist(),
+        "assignment": listed(compact(labels, config.k)),
+        "utility": listed(np.round(np.asarray(sampled.utility), 4)),
     }
+
+
+def compact(labels: np.ndarray, k: int) -> np.ndarray:
+    """Labels (n,) of k policies in the smallest type that holds them."""
+    return labels.astype(np.min_scalar_type(k - 1))

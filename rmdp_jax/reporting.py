@@ -15,7 +15,7 @@ from rmdp_jax.env import Env, Population
 from rmdp_jax.evaluate import Evaluation, Played, evaluate, make_record
 from rmdp_jax.model import Policies, describe_policies, make_model
 from rmdp_jax.records import finite_number
-from rmdp_jax.runs import RunFolder, load_train_config
+from rmdp_jax.runs import RunFolder, listed, load_train_config
 
 
 class Run(NamedTuple):
@@ -27,7 +27,7 @@ class Run(NamedTuple):
     config: TrainConfig
     policies: Policies
     assignment: np.ndarray  # (n,) int32
-    result: dict[str, Any]
+    result: dict[str, Any]  # what result.json holds, with its assignment and utility as arrays
     metrics: list[dict[str, Any]]
 
 
@@ -38,7 +38,7 @@ def load_run(path: Path, make: Callable[..., tuple[Env, Population]]) -> Run:
         ConfigError: the folder holds no finished run, or one of another version.
     """
     folder = RunFolder(path)
-    described, result = folder.read_config(), folder.read_result()
+    described, result = folder.read_config(), folder.read_result() | folder.read_arrays()
     config = load_train_config(described)
     env, population = make(described["env"], **described["env_options"])
     like = describe_policies(make_model(env.spec, config.sizes, config.k, config.n), config.k)
@@ -52,7 +52,7 @@ def load_run(path: Path, make: Callable[..., tuple[Env, Population]]) -> Run:
             statistics=restore_checkpoint(folder.checkpoints, like.statistics, ".statistics"),
             observation_clip=restore_checkpoint(folder.checkpoints, like.observation_clip, ".rates.observation_clip"),
         ),
-        assignment=np.asarray(result["assignment"], np.int32),
+        assignment=result["assignment"],
         result=result,
         metrics=folder.read_metrics(),
     )
@@ -79,7 +79,7 @@ def record_run(run: Run, seed: int = 0, deterministic: bool = True) -> Played:
 
 
 def describe_evaluation(judged: Evaluation, episodes: int) -> dict[str, Any]:
-    """An `Evaluation` as JSON takes it."""
+    """An `Evaluation` as JSON takes it, but for arrays of very many agents (`listed`)."""
     labels = np.asarray(judged.assignment)
     return {
         "episodes": episodes,
@@ -88,8 +88,8 @@ def describe_evaluation(judged: Evaluation, episodes: int) -> dict[str, Any]:
         "best_welfare": finite_number(judged.best_welfare),
         "policy_sizes": np.bincount(labels, minlength=len(judged.utility)).tolist(),
         "episode_length": np.round(np.asarray(judged.episode_length), 2).tolist(),
-        "assignment": labels.tolist(),
-        "utility": np.round(np.asarray(judged.utility), 4).tolist(),
+        "assignment": listed(labels),
+        "utility": listed(np.round(np.asarray(judged.utility), 4)),
     }
 
 

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.env import Env, EpisodeState, Population, auto_reset
+from rmdp_jax.env import Env, EpisodeState, auto_reset
 from rmdp_jax.glimpse import Glimpses, glimpse
+from rmdp_jax.scoring import Scorer
 from rmdp_jax.types import Array, PyTree
 
 
@@ -25,14 +26,13 @@ class Trajectory(NamedTuple):
     outcome: PyTree  # leaves (T, ...) float32, means over the environments
 
 
-_Carry = tuple[EpisodeState, Array, Glimpses | None]
+_Carry = tuple[EpisodeState, PyTree, Glimpses | None]
 
 
 def rollout(
     env: Env,
-    population: Population,
+    scorer: Scorer,
     act: Callable[[Array, Array], tuple[Array, Array]],
-    columns: Callable[[Array], Array],
     episodes: EpisodeState,
     starts: PyTree,
     noise: Array,
@@ -42,44 +42,41 @@ def rollout(
 
     Args:
         env: the unbatched env.
-        population: the n agents.
+        scorer: makes rewards of the steps.
         act: observations (E, o) and noise (E, ...) to actions and their log probabilities (E,).
-        columns: rewards (E, n) to reward columns (E, c).
         episodes: states (E,) to go on from.
         starts: pool of first states (P,) for episodes that begin.
         noise: (T, E, ...) of the policy's distribution.
         glimpses: of this policy so far, where somebody wants to see some.
 
     Returns:
-        States after the last step, the `Trajectory`, the rewards summed over steps and environments (n,), and the glimpses
-        brought up to date. Nothing of size n is kept per transition (unless c is n).
+        States after the last step, the `Trajectory`, what the scorer finishes with (the rewards summed over steps and
+        environments (n,)), and the glimpses brought up to date. Nothing of size n is kept per transition (unless c is n).
     """
     step_all = jax.vmap(auto_reset(env, starts).step)
-    rewards_of = jax.vmap(population.rewards)
 
-    def advance(carry: _Carry, noise: Array) -> tuple[_Carry, Trajectory]:
-        episodes, reward_sum, glimpses = carry
+    def advance(carry: _Carry, noise: Array) -> tuple[_Carry, tuple[Trajectory, PyTree]]:
+        episodes, scored, glimpses = carry
         action, log_prob = act(episodes.obs, noise)
         after, told = step_all(episodes, action)
-        rewards = rewards_of(told)
+        scored, columns, watched, kept = scorer.look(scored, told)
         seen = Trajectory(
             obs=episodes.obs,
             next_obs=told.obs,
             action=action,
             log_prob=log_prob,
-            reward=columns(rewards),
+            reward=columns,
             terminated=told.terminated,
             done=told.terminated | told.truncated,
             diverged=jnp.asarray(told.diverged),
             outcome=jax.tree.map(lambda x: _mean_where(~jnp.asarray(told.diverged), x.astype(jnp.float32)), told.outcome),
         )
         if glimpses is not None:
-            glimpses = glimpse(glimpses, rewards, seen.done, env.spec.stretch, env.spec.episode_length)
-        return (after, reward_sum + rewards.sum(0), glimpses), seen
+            glimpses = glimpse(glimpses, watched, seen.done, env.spec.stretch, env.spec.episode_length)
+        return (after, scored, glimpses), (seen, kept)
 
-    start = (episodes, jnp.zeros(population.n, jnp.float32), glimpses)
-    (episodes, reward_sum, glimpses), trajectory = jax.lax.scan(advance, start, noise)
-    return episodes, trajectory, reward_sum, glimpses
+    (episodes, scored, glimpses), (trajectory, kept) = jax.lax.scan(advance, (episodes, scorer.start, glimpses), noise)
+    return episodes, trajectory, scorer.finish(scored, kept), glimpses
 
 
 def _mean_where(kept: Array, x: Array) -> Array:

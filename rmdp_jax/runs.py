@@ -1,8 +1,12 @@
-"""A run's folder: config.json, metrics.jsonl, result.json, checkpoints/ and pictures. All reading and writing is here."""
+"""A run's folder: config.json, metrics.jsonl, result.json, checkpoints/ and pictures. All reading and writing is here.
+
+Of more than `LARGEST_LISTED` agents, result.json names a file beside it, result.npz, in place of what it would list of each.
+"""
 
 import json
 import os
 import platform
+import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -10,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from rmdp_jax.config import Rates, Sizes, TrainConfig
 from rmdp_jax.errors import ConfigError
 
 FORMAT = 1  # of config.json and result.json; raised when a reader of older files would misread newer ones
 
+LARGEST_LISTED = 10_000  # agents
+
+_ARRAYS = ("assignment", "utility")  # of result.json, one entry an agent
 _MAY_CHANGE_ON_RESUME = ("transitions", "log_every", "checkpoint_every", "evaluation_episodes")
 
 
@@ -35,8 +43,20 @@ class RunFolder:
         return self._read("config.json")
 
     def read_result(self) -> dict[str, Any]:
-        """result.json."""
+        """result.json, which names a file of `arrays` instead of holding them for very many agents; see `read_arrays`."""
         return self._read("result.json")
+
+    def read_arrays(self) -> dict[str, np.ndarray]:
+        """What result.json says of each agent, or the file that it names: assignment (n,) int32, utility (k, n)."""
+        result = self.read_result()
+        if "arrays" not in result:
+            return {"assignment": np.asarray(result["assignment"], np.int32), "utility": np.asarray(result["utility"])}
+        path = self.path / result["arrays"]
+        try:
+            with np.load(path) as arrays:
+                return {"assignment": arrays["assignment"].astype(np.int32), "utility": arrays["utility"]}
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise ConfigError(f"{path}: cannot be read ({error}); train again, or bring it back") from None
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl; a last line that was cut off in writing is left out."""
@@ -63,8 +83,13 @@ class RunFolder:
         write_lines(self.path / "metrics.jsonl", lines)
 
     def write_result(self, content: dict[str, Any]) -> None:
-        """Write result.json."""
-        self._write("result.json", content)
+        """Write result.json, and what it holds of each agent beside it where that is an array; see `listed`."""
+        arrays = {name: content[name] for name in _ARRAYS if isinstance(content[name], np.ndarray)}
+        if arrays:
+            temporary = self.path / "result.part.npz"  # np.savez wants this ending
+            np.savez(temporary, **arrays)
+            temporary.replace(self.path / "result.npz")
+        self._write("result.json", plain_result(content))
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
@@ -83,6 +108,17 @@ class RunFolder:
         temporary = self.path / (name + ".part")
         temporary.write_text(json.dumps({"format": FORMAT, **content}, indent=1) + "\n")
         temporary.replace(self.path / name)
+
+
+def listed(values: np.ndarray) -> list[Any] | np.ndarray:
+    """Values (..., n) as JSON lists them, or as they are where n is too large for a text."""
+    return values.tolist() if values.shape[-1] <= LARGEST_LISTED else values
+
+
+def plain_result(content: dict[str, Any]) -> dict[str, Any]:
+    """A result as JSON takes it: without the arrays of very many agents, but with the name of their file."""
+    plain = {name: value for name, value in content.items() if not isinstance(value, np.ndarray)}
+    return plain if len(plain) == len(content) else {**plain, "arrays": "result.npz"}
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -171,8 +207,16 @@ def load_train_config(content: dict[str, Any]) -> TrainConfig:
 
 
 def dump_train_config(config: TrainConfig) -> dict[str, Any]:
-    """A `TrainConfig` as JSON takes it."""
-    return json.loads(json.dumps(asdict(config)))
+    """A `TrainConfig` as JSON takes it.
+
+    What only matters to very many agents is left out where there are few: their runs are the same whatever it says, and the
+    same as those of versions that did not know it.
+    """
+    train = json.loads(json.dumps(asdict(config)))
+    if config.n <= min(config.sizes.agents_exact, Sizes.agents_exact):
+        for name in ("agents_exact", "utility_steps"):
+            del train["sizes"][name]
+    return train
 
 
 def describe_machine() -> dict[str, Any]:

@@ -15,7 +15,16 @@ from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.progress import announce
 from rmdp_jax.records import describe_task
-from rmdp_jax.runs import RunFolder, append_line, changed_settings, check_run, dump_train_config, read_lines, write_lines
+from rmdp_jax.runs import (
+    RunFolder,
+    append_line,
+    changed_settings,
+    check_run,
+    dump_train_config,
+    plain_result,
+    read_lines,
+    write_lines,
+)
 from rmdp_jax.together import Entry
 from rmdp_jax.training import train_together
 
@@ -182,7 +191,7 @@ class _Lines:
 
     def hold(self, result: dict[str, Any]) -> Line:
         """Make sure of the line of a finished run, and return it."""
-        line = {name: value for name, value in result.items() if name not in ("format", "utility")}
+        line = {name: value for name, value in plain_result(result).items() if name not in ("format", "utility")}
         if line not in self.lines:
             self.lines.append(line)
             append_line(self.path, line)

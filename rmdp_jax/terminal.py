@@ -4,6 +4,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.table import Table
 
@@ -101,13 +103,14 @@ def _unfinished(result: dict[str, Any]) -> str:
     return "" if result["finished"] else " (stopped early; go on with --resume)"
 
 
-def _policy_table(sizes: list[int], utility: list[list[float]], assignment: list[int], lengths: list[float]) -> Table:
+def _policy_table(sizes: list[int], utility: ArrayLike, assignment: ArrayLike, lengths: list[float]) -> Table:
+    utility, labels = np.asarray(utility), np.asarray(assignment)
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for name in ("policy", "agents", "mean return", "worst agent", "best agent", "steps"):
         table.add_column(name, justify="right")
     for j, size in enumerate(sizes):
-        own = [utility[j][i] for i, label in enumerate(assignment) if label == j]
-        spread = [f"{value:.1f}" for value in (sum(own) / len(own), min(own), max(own))] if own else ["-"] * 3
+        own = utility[j, labels == j]
+        spread = [f"{value:.1f}" for value in (own.mean(dtype=float), own.min(), own.max())] if own.size else ["-"] * 3
         table.add_row(str(j), str(size), *spread, f"{lengths[j]:.1f}")
     return table
 

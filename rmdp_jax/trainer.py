@@ -63,8 +63,10 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
     """
     _check_agreement(population, config, assigner)
     env, sizes, k, n = guard(env), config.sizes, config.k, config.n
+    watched = n if assigner.watched is None else len(assigner.watched)
     model = make_model(env.spec, sizes, k, n)
-    collect_all = jax.vmap(make_collect(env, population, model, sizes), (0, POLICY_AXES, 0, 0, 0, 0, None))
+    collect_one = make_collect(env, population, model, sizes, assigner.watched)
+    collect_all = jax.vmap(collect_one, (0, POLICY_AXES, 0, 0, 0, 0, None))
     improve = jax.named_scope("m_step")(make_improve(partial(ppo_loss, model), sizes, assigner))
 
     def init(key: Key, rates: Rates = config.rates, assignment: PyTree = None) -> TrainState:
@@ -77,7 +79,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
             statistics=repeat(model.normalizer.init(), k),
             episodes=jax.vmap(lambda key: first_episodes(env, fresh_starts(env, sizes, key)))(start_keys),
             utilities=no_utilities(k, n),
-            glimpses=repeat(no_glimpses(assigner.glimpses, n), k) if assigner.glimpses else None,
+            glimpses=repeat(no_glimpses(assigner.glimpses, watched), k) if assigner.glimpses else None,
             store=None,
             assignment=assignment,
             keys=keys,
@@ -106,10 +108,11 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
         utilities = accumulate(state.utilities, state.rates.utility_decay, seen.reward_sum, seen.episodes, sizes.transitions)
         iteration = state.iteration + 1
         shown = None if state.glimpses is None else state.glimpses.shown
+        stored = None if state.store is None else utility(state.store.utilities, env.spec.episode_length)
         with jax.named_scope("e_step"):
             served = utility(utilities, env.spec.episode_length)
-            told = constrain(Seen(served, state.iteration, iteration.astype(jnp.float32) / config.iterations, shown))
-            assignment, succession = constrain(assigner.reassign(assign_key, assignment, told))
+            told = Seen(served, state.iteration, iteration.astype(jnp.float32) / config.iterations, shown, stored)
+            assignment, succession = constrain(assigner.reassign(assign_key, assignment, constrain(told)))
         new = state._replace(learner=learner, utilities=utilities, assignment=assignment, iteration=iteration)
         after = assigner.weights(assignment)
         new = follow(succession, new)
@@ -171,13 +174,13 @@ def _forget(parents: Array, glimpses: Glimpses | None) -> Glimpses | None:
     """Whoever goes on from another has not shown anything yet."""
     if glimpses is None:
         return None
-    k, number, n = glimpses.shown.shape
+    k, number, watched = glimpses.shown.shape
     stays = parents == jnp.arange(k, dtype=jnp.int32)
 
     def keep(now: Array, fresh: Array) -> Array:
         return jnp.where(stays.reshape(k, *(1,) * (now.ndim - 1)), now, fresh)
 
-    return jax.tree.map(keep, glimpses, repeat(no_glimpses(number, n), k))
+    return jax.tree.map(keep, glimpses, repeat(no_glimpses(number, watched), k))
 
 
 def _heritage(state: TrainState) -> Heritage:

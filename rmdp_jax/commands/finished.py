@@ -27,10 +27,12 @@ class Evaluate(Compiling):
     deterministic: bool = False
     """Act by the most likely action instead of a sample."""
     json: bool = False
-    """Print JSON with the k x n matrix of returns instead of a table."""
+    """Print JSON with the k x n matrix of returns (up to 10,000 agents) instead of a table."""
 
     def run(self) -> None:
         """Restore, play, print."""
+        import numpy as np
+
         from rmdp_jax.envs import make
         from rmdp_jax.reporting import describe_evaluation, evaluate_run, load_run
         from rmdp_jax.terminal import print_evaluation
@@ -39,7 +41,7 @@ class Evaluate(Compiling):
         run = load_run(self.run_dir, make)
         judged = describe_evaluation(evaluate_run(run, self.episodes, self.seed, self.deterministic), self.episodes)
         if self.json:
-            print(json.dumps(judged))
+            print(json.dumps({name: value for name, value in judged.items() if not isinstance(value, np.ndarray)}))
         else:
             print_evaluation(judged)
 

@@ -13,6 +13,7 @@ from rmdp_jax.plots.style import (
     FAINT,
     INK,
     RULE,
+    count_agents,
     new_figure,
     policy_colors,
     shade,
@@ -100,6 +101,7 @@ def assignment_history(metrics: Lines) -> Figure:
     below.fill_between(starts, np.append(flips[:1], flips), step="pre", color=FAINT, linewidth=0)
     for axes in (above, below):
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.yaxis.set_major_formatter(count_agents)
         axes.grid(axis="y")
     transitions_axis(below, steps)
     above.tick_params(labelbottom=True)

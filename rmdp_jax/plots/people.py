@@ -10,9 +10,11 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from rmdp_jax.plots.style import FAINT, INK, agents_word, ink_on, new_figure, policy_colors, styled
+from rmdp_jax.plots.style import FAINT, INK, agents_word, count_agents, ink_on, new_figure, policy_colors, styled
 
 _MOST_COLUMNS = 400  # of the map; beyond it neighbours of the same policy are averaged
+_MOST_BARS = 1000  # of the agents; beyond it one in so many is drawn, evenly spread from worst to best served
+_TOGETHER = 25  # bars of such a picture that are sorted by policy
 _WORTH_MOVING = 0.5  # reference units: what another policy must pay more to be marked
 _MOST_NAMED = 20  # policies in a legend or with a row name of normal size
 
@@ -28,11 +30,11 @@ def utility_matrix(utility: ArrayLike, assignment: ArrayLike) -> Figure:
         utility: (k, n) mean returns in reference units (0..100).
         assignment: (n,) policy of each agent, 0..k-1.
     """
-    utility, labels = np.asarray(utility, float), np.asarray(assignment)
+    utility, labels = np.asarray(utility), np.asarray(assignment)
     k, n = utility.shape
-    paid = utility[labels, np.arange(n)]
+    paid = utility[labels, np.arange(n)].astype(float)
     order = np.lexsort((-paid, labels))
-    values, edges, owners = _bin_columns(utility[:, order], labels[order])
+    values, edges, owners = _bin_columns(utility, labels, order)
     alt = f"Returns of {agents_word(n)} under {k} policies; under their own policy the mean is {paid.mean():.1f}."
     figure = new_figure(8.4, min(2.0 + (0.32 if k <= _MOST_NAMED else 0.15) * k, 10.0), alt)
     bar, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, max(k * 2, 10)))
@@ -48,18 +50,24 @@ def utility_matrix(utility: ArrayLike, assignment: ArrayLike) -> Figure:
     sizes = np.bincount(labels, minlength=k)
     small = k > _MOST_NAMED
     axes.set_yticks(range(k), [f"{j}: {s}" if small else f"policy {j}: {agents_word(s)}" for j, s in enumerate(sizes.tolist())])
+    axes.xaxis.set_major_formatter(count_agents)
     axes.tick_params(axis="y", length=0, labelsize=6 if small else 8, labelcolor=INK)
     axes.spines[:].set_visible(False)
     return figure
 
 
-def _bin_columns(utility: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means (k, C), edges (C + 1,) in agents and policies (C,) of columns; no column holds agents of two policies."""
+def _bin_columns(utility: np.ndarray, labels: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means (k, C), edges (C + 1,) in agents and policies (C,) of columns; no column holds agents of two policies.
+
+    `order` (n,) puts the agents of each policy side by side, policy 0 first.
+    """
     n = len(labels)
     width = -(-n // _MOST_COLUMNS)
-    starts = [start for j in np.unique(labels) for start in range(int((labels < j).sum()), int((labels <= j).sum()), width)]
+    ends = np.cumsum(np.bincount(labels)).tolist()
+    starts = [start for begin, end in zip([0, *ends], ends, strict=False) for start in range(begin, end, width)]
     edges = np.array([*starts, n])
-    return np.add.reduceat(utility, starts, axis=1) / np.diff(edges), edges, labels[starts]
+    sums = [np.add.reduceat(row[order].astype(float), starts) for row in utility]  # row by row, as the whole may be large
+    return np.array(sums) / np.diff(edges), edges, labels[order[starts]]
 
 
 def _draw_owners(axes: Axes, edges: np.ndarray, owners: np.ndarray, k: int) -> None:
@@ -97,13 +105,15 @@ def _mark_better(axes: Axes, values: np.ndarray, edges: np.ndarray, owners: np.n
 def agent_distribution(utility: ArrayLike, assignment: ArrayLike) -> Figure:
     """Return of every agent under its own policy, from the worst to the best served, with the worst-served tenth marked.
 
+    With more than 1000 agents a thousand of them are drawn, evenly spread from the worst to the best served.
+
     Args:
         utility: (k, n) mean returns in reference units (0..100).
         assignment: (n,) policy of each agent, 0..k-1.
     """
-    utility, labels = np.asarray(utility, float), np.asarray(assignment)
+    utility, labels = np.asarray(utility), np.asarray(assignment)
     k, n = utility.shape
-    own = utility[labels, np.arange(n)]
+    own, sizes = utility[labels, np.arange(n)].astype(float), np.bincount(labels, minlength=k).tolist()
     order = np.argsort(own, kind="stable")
     own, labels = own[order], labels[order]
     tenth = max(1, round(n / 10))
@@ -113,19 +123,23 @@ def agent_distribution(utility: ArrayLike, assignment: ArrayLike) -> Figure:
     axes = figure.add_subplot(title="How good it is for everyone", ylabel="return (0 to 100)")
     axes.set(xlim=(0.5 - 0.01 * n, n + 0.5), ylim=(min(0.0, 1.1 * own[0]), 112), xlabel="agents, from worst to best served")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_formatter(count_agents)
     gap, named = 0.12 if n <= 100 else 0.0, k <= _MOST_NAMED  # stripes of more than 20 colours would tell nothing
+    bars = min(n, _MOST_BARS)
+    places = (np.arange(bars) * n + n // 2) // bars
+    # Of very many agents, those of a policy stand side by side where they get almost the same: colours are noise otherwise.
+    drawn = places[np.lexsort((places, labels[places], np.arange(bars) // _TOGETHER))] if bars < n else places
     for j, color in enumerate(policy_colors(k)):
-        mine = np.flatnonzero(labels == j)
-        axes.bar(mine + 1, own[mine], 1 - gap, color=color if named else FAINT, zorder=2)
+        mine = labels[drawn] == j
+        axes.bar(places[mine] + 1, own[places[mine]], (1 - gap) * n / bars, color=color if named else FAINT, zorder=2)
     axes.axvspan(0.5, tenth + 0.5, color=FAINT, alpha=0.22, linewidth=0, zorder=1)
     axes.annotate(f"worst-served tenth: mean {worst:.1f}", (0.5, 106), (3, 0), textcoords="offset points", va="center")
     _draw_level(axes, 100.0, "best\npossible", "bottom", (0, (5, 3)))
     _draw_level(axes, mean, f"mean {mean:.1f}", "top" if mean > 90 else "center", "-")
     if named:
-        sizes = np.bincount(labels, minlength=k).tolist()
         entries = enumerate(zip(policy_colors(k), sizes, strict=True))
         handles = [Patch(color=color, label=f"policy {j}: {agents_word(size)}") for j, (color, size) in entries]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(k, 5), handlelength=1)
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(k, 5 if n < 10_000 else 4), handlelength=1)
     return figure
 
 

@@ -145,5 +145,11 @@ def transitions_axis(axes: Axes, transitions: np.ndarray) -> None:
 
 
 def agents_word(number: int) -> str:
-    """`1 agent`, `5 agents`."""
-    return f"{number} agent" if number == 1 else f"{number} agents"
+    """`1 agent`, `5 agents`, `1,000,000 agents`."""
+    return f"{number} agent" if number == 1 else f"{number} agents" if number < 10_000 else f"{number:,} agents"
+
+
+def count_agents(number: float, place: float = 0) -> str:
+    """A number of agents on an axis: `100`, `250,000`."""
+    del place
+    return f"{number:,.0f}" if number >= 10_000 else f"{number:g}"

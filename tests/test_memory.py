@@ -1,0 +1,83 @@
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import pytest
+from probes import PROBES, make_probe, probe_config
+from tiny import CONFIG, K, N, make_tiny
+
+from rmdp_jax import ConfigError, TrainConfig, em, make_trainer, plain_em, train
+from rmdp_jax.loop import make_chunk
+from rmdp_jax.memory import Memory, available_memory, check_memory, estimate_memory, nbytes
+
+GIBIBYTE = 2**30
+
+
+def described(config, algorithm):
+    """Trainer, shapes of its state, and the estimate."""
+    env, population = make_probe(PROBES["action"], config.n)
+    trainer = make_trainer(env, population, config, algorithm)
+    like = jax.eval_shape(trainer.init, jax.random.key(0))
+    return trainer, like, estimate_memory(like, env.spec, population.agents, config)
+
+
+def test_bytes_of_shapes_are_those_of_the_real_state():
+    config = probe_config(2, 50, 10)
+    trainer, like, memory = described(config, em(2, 50, slots=3))
+    state = trainer.init(jax.random.key(0))
+    real = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert nbytes(like) == real
+    assert nbytes(like.store) == sum(leaf.nbytes for leaf in jax.tree.leaves(state.store))
+    assert memory.total - memory.process >= real
+
+
+@pytest.mark.parametrize(("algorithm", "n"), [(plain_em, 20_000), (plain_em, 20)])
+def test_estimate_is_near_what_xla_says(algorithm, n):
+    config = probe_config(3, n, 10, environments=64, unroll=32, minibatches=4)
+    trainer, like, memory = described(config, algorithm(3, n))
+    lowered = jax.jit(make_chunk(trainer), donate_argnums=0).lower(like, jax.ShapeDtypeStruct((), jnp.int32))
+    told = lowered.compile().memory_analysis()
+    needed = told.argument_size_in_bytes + told.temp_size_in_bytes + told.output_size_in_bytes - told.alias_size_in_bytes
+    assert 0.4 < (memory.total - memory.process) / needed < 2.5
+
+
+def test_what_grows_is_what_was_made_larger():
+    config = probe_config(2, 5000, 10)
+    base = described(config, plain_em(2, 5000))[2]
+    more = {
+        "agents": described(replace(config, n=10_000), plain_em(2, 10_000))[2],
+        "environments": described(replace(config, sizes=replace(config.sizes, environments=80)), plain_em(2, 5000))[2],
+        "networks": described(replace(config, sizes=replace(config.sizes, hidden=(160,))), plain_em(2, 5000))[2],
+        "store": described(config, em(2, 5000))[2],
+    }
+    for name, memory in more.items():
+        assert getattr(memory, name) > 1.9 * getattr(base, name)
+    env, population = make_probe(PROBES["action"], 5000)
+    like = described(config, plain_em(2, 5000))[1]
+    together = estimate_memory(like, env.spec, population.agents, config, runs=3)
+    assert together.total - together.process == 3 * (base.total - base.process)
+
+
+def test_too_much_is_refused_with_advice():
+    config = TrainConfig(k=50, n=10**6)
+    memory = Memory(1 * GIBIBYTE, 9 * GIBIBYTE, 2 * GIBIBYTE, GIBIBYTE // 2, GIBIBYTE)
+    assert check_memory(memory, 16 * GIBIBYTE, config) == "memory: about 13.5 GiB of 16.0 GiB"
+    assert check_memory(memory, None, config) == "memory: about 13.5 GiB"
+    message = r"k = 50, n = 1000000, .* 13.5 GiB of memory, must be at most the 8.0 GiB .* 9.0 GiB .* smaller n or k"
+    with pytest.raises(ConfigError, match=message):
+        check_memory(memory, 8 * GIBIBYTE, config)
+
+
+def test_this_machine_has_memory():
+    assert GIBIBYTE // 4 < available_memory() < 2**50
+
+
+def test_train_says_it_first_and_compiles_nothing_that_would_not_fit(monkeypatch, capsys):
+    monkeypatch.setattr("rmdp_jax.loop.available_memory", lambda: 10**6)
+    monkeypatch.setattr("jax.jit", None)
+    with pytest.raises(ConfigError, match="would take about"):
+        train(*make_tiny(), CONFIG, plain_em(K, N))
+    monkeypatch.setattr("rmdp_jax.loop.available_memory", lambda: 100 * GIBIBYTE)
+    with pytest.raises(TypeError):  # nothing can be jitted
+        train(*make_tiny(), CONFIG, plain_em(K, N))
+    assert capsys.readouterr().err.startswith("memory: about 1.3 GiB of 100.0 GiB\ncompiling")
