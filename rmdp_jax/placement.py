@@ -17,7 +17,7 @@ from rmdp_jax.attempts import Attempt, first_attempt, forget_peak, judge_attempt
 from rmdp_jax.errors import check
 from rmdp_jax.facility import keep_different
 from rmdp_jax.glimpse import UNSEEN, watched_agents
-from rmdp_jax.moves import choose_move, move_all
+from rmdp_jax.moves import Move, choose_move, move_all
 from rmdp_jax.neighbours import Crowd
 from rmdp_jax.types import Array, Key
 
@@ -129,7 +129,6 @@ def _all_alike(k: int, n: int) -> Array:
 
 def _reassign(rules: Rules, crowd: Crowd | None, before: Placement, seen: Seen) -> tuple[Placement, Succession]:
     """The E-step, a choice of places where one is due, and a new attempt where there is time for one."""
-    assert seen.glimpses is not None  # the trainer gives what `Assigner.glimpses` asks for
     (k, n), now = seen.utility.shape, seen.iteration + 1
     iterations = now.astype(jnp.float32) / seen.progress
     anneal = jnp.clip(rules.soft_at_most * iterations, 1.0, rules.anneal).astype(jnp.int32)
@@ -140,21 +139,14 @@ def _reassign(rules: Rules, crowd: Crowd | None, before: Placement, seen: Seen) 
     )
     passed = now - attempt.begun - anneal
     due = (k > 1) & (passed >= 0) & (passed % rules.every == 0) & (seen.progress <= rules.until)
-    shown = jnp.concatenate([seen.glimpses, before.shown])
-    age = jnp.concatenate([jnp.full(k, now.astype(jnp.float32)), before.age])
-    own = age >= attempt.begun.astype(jnp.float32)
-    known = jnp.where(own | verdict.ends | (attempt.number == 0), age, -jnp.inf)
-    watched = labels if crowd is None else labels[crowd.watched]
-    move = choose_move(k, shown, known, watched, jnp.where(due | verdict.ends, 2 * k, 0))
-    if crowd is not None:
-        move = move_all(crowd, move, labels, seen)
-    labels = jnp.where(move.gains, move.labels, labels)
-    parents = jnp.where(move.gains, move.parents, jnp.arange(k, dtype=jnp.int32))
+    since = jnp.where(verdict.ends | (attempt.number == 0), 0, attempt.begun)
+    move, shown, age = _look_round(crowd, before, seen, labels, since, jnp.where(due | verdict.ends, 2 * k, 0))
+    index = jnp.arange(k, dtype=jnp.int32)
+    labels, parents = jnp.where(move.gains, move.labels, labels), jnp.where(move.gains, move.parents, index)
     kept = _keep(rules, shown, age, parents, verdict.ends, now)
+    first = k + kept.shape[0] + index
     hard = jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32)
     weights = jnp.where(passed < 0, _soften(rules.temperature, seen.utility, 1.0 + passed / anneal), hard)
-    index = jnp.arange(k, dtype=jnp.int32)
-    first = k + kept.shape[0] + index
     return (
         Placement(
             labels=labels,
@@ -169,6 +161,19 @@ def _reassign(rules: Rules, crowd: Crowd | None, before: Placement, seen: Seen) 
             jnp.concatenate([kept, jnp.where(now == 1, index, first)]),
         ),
     )
+
+
+def _look_round(
+    crowd: Crowd | None, before: Placement, seen: Seen, labels: Array, since: Array, rounds: Array
+) -> tuple[Move, Array, Array]:
+    """The move that present policies and those stored `since` suggest; and what all of them showed, and their age."""
+    assert seen.glimpses is not None  # the trainer gives what `Assigner.glimpses` asks for
+    k, now = seen.utility.shape[0], (seen.iteration + 1).astype(jnp.float32)
+    shown = jnp.concatenate([seen.glimpses, before.shown])
+    age = jnp.concatenate([jnp.full(k, now), before.age])
+    known = jnp.where(age >= since.astype(jnp.float32), age, -jnp.inf)
+    move = choose_move(k, shown, known, labels if crowd is None else labels[crowd.watched], rounds)
+    return move if crowd is None else move_all(crowd, move, labels, seen), shown, age
 
 
 def _soften(temperature: tuple[float, float], utility: Array, passed: Array) -> Array:
