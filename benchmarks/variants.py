@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from rmdp_jax import Assigner, TrainConfig, em, end_to_end, plain_em
 from rmdp_jax.assign import shuffled_even
+from rmdp_jax.seeding import seeded_em
+from rmdp_jax.split_and_merge import split_and_merge
 
 
 def _as_it_is(config: TrainConfig) -> TrainConfig:
@@ -60,6 +62,8 @@ ASSIGNERS = {
     "annealing alone": Variant(partial(em, until=0.0, attempts=1)),
     "annealing with places": Variant(partial(em, attempts=1)),
     "em": Variant(em),
+    "split and merge": Variant(split_and_merge),
+    "seeding": Variant(seeded_em),
     "wide entropy": Variant(_shuffled, entropy_times(2.0, 1.0)),
     "end_to_end": Variant(end_to_end),
 }
