@@ -83,6 +83,7 @@ def test_no_cluster_empties_a_policy():
     assert follow(seeded_em(2, 5, warmup=1, glimpses=2), alike, jnp.zeros((2, 5)), 1) == [[0, 1, 0, 1, 0]]
 
 
+@pytest.mark.slow
 def test_wishes_are_told_apart_before_any_policy_serves_them():
     """Round robin gives each policy one agent of each wish, so that plain EM has to wait for luck; glimpses tell at once."""
     trainer = make_trainer(*make_probe(PROBES["action"], 4), probe_config(2, 4, 30), seeded_em(2, 4, warmup=2, glimpses=8))
