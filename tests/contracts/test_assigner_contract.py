@@ -11,11 +11,15 @@ from hypothesis import strategies as st
 
 from rmdp_jax import ConfigError, Seen, em, fixed, plain_em, random_even
 from rmdp_jax.assign import best_policies
+from rmdp_jax.seeding import seeded_em
+from rmdp_jax.split_and_merge import split_and_merge
 
 SIZES = [(1, 1), (1, 4), (2, 5), (3, 7), (5, 5)]
 ASSIGNERS = {
     "em": lambda k, n: em(k, n, anneal=2, every=2, glimpses=3, slots=4),
     "plain_em": lambda k, n: plain_em(k, n, warmup=1),
+    "split_and_merge": lambda k, n: split_and_merge(k, n, warmup=1, every=2),
+    "seeded_em": lambda k, n: seeded_em(k, n, warmup=2, hold=2, tries=2, glimpses=3),
     "random": random_even,
     "fixed": lambda k, n: fixed(k, n, jnp.arange(n) % k),
 }
@@ -81,9 +85,9 @@ def test_vmap_over_seeds_equals_single_seeds(make, k, n):
         state, succession = assigner.reassign(key, assigner.init(key), seen_by(assigner, utility, 9))
         return assigner.weights(assigner.descend(jnp.zeros((k, n)), state)), succession
 
-    together = jax.jit(jax.vmap(run))(keys, utility)
+    together, run_alone = jax.jit(jax.vmap(run))(keys, utility), jax.jit(run)
     for seed in range(4):
-        alone = run(keys[seed], utility[seed])
+        alone = run_alone(keys[seed], utility[seed])
         jax.tree.map(lambda a, b, seed=seed: np.testing.assert_array_equal(a, b[seed]), alone, together)
 
 

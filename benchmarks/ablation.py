@@ -1,0 +1,254 @@
+"""Ways past the local optimum, or settings of PPO, at equal transitions; all seeds of a variant train in one program.
+
+A variant and k whose line is in the results with these very settings is not trained again, and more seeds are trained as more:
+the same command goes on where it was.
+"""
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import tyro
+
+from benchmarks.common import emit, machine, show
+from benchmarks.variants import COMPARISONS, Comparison
+from rmdp_jax import Entry, TrainConfig, train_together
+from rmdp_jax.comparison import flat_settings
+from rmdp_jax.envs import make
+from rmdp_jax.envs.presets import preset
+from rmdp_jax.errors import ConfigError, check, unknown_name
+from rmdp_jax.progress import announce
+from rmdp_jax.runs import dump_train_config, read_lines, write_lines
+from rmdp_jax.statistics import LEVEL, paired_p, summarize_values
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """Train what is missing, and write lines and table anew after every variant and k."""
+
+    env: str = "resource_gathering"
+    """Task."""
+    of: Literal["assigners", "settings"] = "assigners"
+    """Compare assigners, each against plain_em, or changes of the preset under em, each against the preset."""
+    ks: str = "2,3,5"
+    """Numbers of policies, separated by commas."""
+    seeds: int = 5
+    """Seeds from 0 up."""
+    transitions: int = 1_000_000
+    """Per policy."""
+    variants: str | None = None
+    """Names of variants, separated by commas. Default: all."""
+    quick: bool = False
+    """k = 2, 2 seeds, 10,000 transitions, and two variants where none are named; results go to runs/ablation."""
+    results: Path | None = None
+    """File of lines; the table is written beside it. Default: benchmarks/results/ablation_ENV.jsonl, or _ENV_settings."""
+
+
+class Cell(NamedTuple):
+    """What the runs of one line have in common, and what tells its line from others."""
+
+    env: str
+    of: str
+    variant: str
+    k: int
+    budget: int  # transitions per policy that were asked for
+
+    def config(self) -> TrainConfig:
+        """Of seed 0."""
+        variant = COMPARISONS[self.of].variants[self.variant]
+        return variant.change(preset(self.env, k=self.k, transitions=self.budget))
+
+    def describe(self) -> Line:
+        """What its line begins with, as JSON gives it back."""
+        config = self.config()
+        assigner = COMPARISONS[self.of].variants[self.variant].assigner(config.k, config.n)
+        settings = flat_settings(dump_train_config(config))
+        told = {"n": config.n, "settings": settings, "algorithm": assigner.name, "algorithm_options": dict(assigner.options)}
+        return json.loads(json.dumps({"benchmark": "ablation", **self._asdict(), **told}))
+
+
+def narrow(arguments: Ablation) -> Ablation:
+    """`arguments` with the sizes of --quick, and with a file."""
+    stem = f"ablation_{arguments.env}" + "_settings" * (arguments.of == "settings")
+    folder = Path("runs/ablation" if arguments.quick else "benchmarks/results")
+    results = arguments.results or folder / f"{stem}.jsonl"
+    if not arguments.quick:
+        return replace(arguments, results=results)
+    named = arguments.variants or ",".join(list(COMPARISONS[arguments.of].variants)[:2])
+    return replace(arguments, ks="2", seeds=2, transitions=10_000, variants=named, results=results)
+
+
+def make_cells(arguments: Ablation) -> list[Cell]:
+    """Cells that are asked for, checked before anything is trained; all variants of a k before the next k."""
+    known = COMPARISONS[arguments.of].variants
+    names = list(known) if arguments.variants is None else [name.strip() for name in arguments.variants.split(",")]
+    for name in names:
+        if name not in known:
+            raise unknown_name("variant", name, known)
+    check("ks", arguments.ks, all(k.strip().isdecimal() for k in arguments.ks.split(",")), "whole numbers between commas")
+    check("seeds", arguments.seeds, arguments.seeds >= 1, "a whole number of at least 1")
+    ks = [int(k) for k in arguments.ks.split(",")]
+    cells = [Cell(arguments.env, arguments.of, name, k, arguments.transitions) for k in ks for name in names]
+    for cell in cells:
+        cell.describe()
+    return cells
+
+
+def run_ablation(arguments: Ablation) -> list[Line]:
+    """Lines of all that was asked for; those of what was missing are trained."""
+    cells = make_cells(arguments)
+    assert arguments.results is not None  # `narrow` sees to it
+    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    found = []
+    for number, cell in enumerate(cells, 1):
+        line = next((line for line in read_lines(arguments.results) if of_cell(line, cell)), None)
+        missing = [seed for seed in range(arguments.seeds) if line is None or seed not in line["seeds"]]
+        told = f"seeds {missing}" if missing else "finished before"
+        announce(True, f"cell {number}/{len(cells)}  {cell.env} k = {cell.k} {cell.variant}: {told}")
+        if missing:
+            line = train_cell(cell, missing, line)
+            others = [other for other in read_lines(arguments.results) if not of_cell(other, cell)]
+            write_lines(arguments.results, [*others, line])
+        assert line is not None
+        emit({name: value for name, value in line.items() if name not in ("runs", "settings")})
+        found.append(line)
+        write_table(arguments)
+    return found
+
+
+def of_cell(line: Line, cell: Cell) -> bool:
+    """Whether `line` is of `cell` as it is now, settings too."""
+    return line.items() >= cell.describe().items()
+
+
+def train_cell(cell: Cell, seeds: Sequence[int], before: Line | None) -> Line:
+    """The line of `cell` after training `seeds`, with the runs of its line from `before`."""
+    config = cell.config()
+    assigner = COMPARISONS[cell.of].variants[cell.variant].assigner(config.k, config.n)
+    made = [make(cell.env, seed=seed, n=config.n) for seed in seeds]
+    entries = [
+        Entry(population, replace(config, seed=seed), assigner, env_options=env.spec.options)
+        for seed, (env, population) in zip(seeds, made, strict=True)
+    ]
+    begun = time.perf_counter()
+    summaries = [result.summary for result in train_together(made[0][0], entries)]
+    wall_s = time.perf_counter() - begun + (before["wall_s"] if before else 0.0)
+    if not all(summary["finished"] for summary in summaries):
+        raise KeyboardInterrupt  # a line of half the training would pass for one of all
+    new = [{name: summary[name] for name in _OF_RUNS} for summary in summaries]
+    runs = sorted([*(before["runs"] if before else []), *new], key=lambda run: run["seed"])
+    return cell.describe() | summarize_runs(runs) | {"wall_s": round(wall_s, 1), "runs": runs, **machine()}
+
+
+_OF_RUNS = (
+    *("seed", "backend", "welfare", "welfare_deterministic", "upper_bound", "share_of_bound", "policy_sizes"),
+    *("transitions_per_policy", "total_transitions"),
+)
+
+
+def summarize_runs(runs: Sequence[Line]) -> Line:
+    """Welfare per seed and its mean, share of each seed's own bound, and transitions, which are the same for all."""
+    welfare = [run["welfare"] for run in runs]
+    summary = summarize_values(welfare)
+    shares = [run["share_of_bound"] for run in runs]
+    return {
+        "seeds": [run["seed"] for run in runs],
+        "transitions_per_policy": runs[0]["transitions_per_policy"],
+        "total_transitions": runs[0]["total_transitions"],
+        "welfare": welfare,
+        "welfare_mean": None if summary.mean is None else round(summary.mean, 3),
+        "welfare_standard_error": None if summary.standard_error is None else round(summary.standard_error, 3),
+        "share_of_bound": None if None in shares else round(float(np.mean(shares)), 4),
+    }
+
+
+def current_lines(arguments: Ablation) -> list[Line]:
+    """Lines in the results that are of the variants as they are now, by budget, k and variant."""
+    assert arguments.results is not None
+    order = list(COMPARISONS[arguments.of].variants)
+    asked = (arguments.env, arguments.of)
+    lines = [line for line in read_lines(arguments.results) if (line["env"], line["of"]) == asked and line["variant"] in order]
+    lines = [line for line in lines if of_cell(line, Cell(*(line[name] for name in Cell._fields)))]
+    return sorted(lines, key=lambda line: (line["budget"], line["k"], order.index(line["variant"])))
+
+
+def p_against(comparison: Comparison, line: Line, lines: Sequence[Line]) -> float | None:
+    """p of the paired t-test of `line` against the baseline's line of the same budget and k, where there is one."""
+    same = [other for other in lines if (other["budget"], other["k"]) == (line["budget"], line["k"])]
+    baseline = next((other for other in same if other["variant"] == comparison.against), None)
+    if baseline is None or baseline is line:
+        return None
+    a, b = ({run["seed"]: run["welfare"] for run in some["runs"]} for some in (line, baseline))
+    return paired_p(a, b)
+
+
+def table_rows(comparison: Comparison, lines: Sequence[Line]) -> list[list[str]]:
+    """Cells of the table, a row a line."""
+    rows = []
+    for line in lines:
+        error, share, p = line["welfare_standard_error"], line["share_of_bound"], p_against(comparison, line, lines)
+        welfare = f"{line['welfare_mean']:.2f}" + ("" if error is None else f" ± {error:.2f}")
+        told = "" if p is None else f"{p:.1e}" + " *" * (p < LEVEL)
+        seconds = f"{line['wall_s']:,.0f}"
+        row = [f"{line['budget']:,}", str(line["k"]), line["variant"], str(len(line["seeds"])), welfare]
+        rows.append([*row, "" if share is None else f"{share:.1%}", told, seconds])
+    return rows
+
+
+_COLUMNS = ("transitions", "k", "variant", "seeds", "welfare", "share", "p", "seconds")
+
+
+def write_table(arguments: Ablation) -> None:
+    """The markdown beside the lines."""
+    assert arguments.results is not None
+    comparison, lines = COMPARISONS[arguments.of], current_lines(arguments)
+    others = len(read_lines(arguments.results)) - len(lines)
+    text = [
+        f"# Ablation of {arguments.of}: {arguments.env}\n",
+        "| " + " | ".join(_COLUMNS) + " |",
+        "|" + "---|" * len(_COLUMNS),
+        *("| " + " | ".join(row) + " |" for row in table_rows(comparison, lines)),
+        "\nTransitions are those of each policy that were asked for, the same for all variants. Welfare: mean ± standard error "
+        "over seeds, fresh episodes acting as trained; share: mean of each seed's share of its own bound. p: paired t-test "
+        f"over seeds against {comparison.against} at the same k and transitions, * below {LEVEL}.\n",
+        *[f"{others} lines of other settings are in the file, and not in the table.\n"] * bool(others),
+        f"Made by `{_command(arguments)}`, or in parts with `--ks` and `--variants`.\n",
+        f"Device: {'; '.join(sorted({line['device'] for line in lines}))}.\n",
+    ]
+    arguments.results.with_suffix(".md").write_text("\n".join(text))
+
+
+def _command(arguments: Ablation) -> str:
+    """The command that makes the lines of all variants."""
+    names = ("env", "of", *(() if arguments.quick else ("ks", "seeds", "transitions")))
+    flags = [part for name in names for part in (f"--{name}", str(getattr(arguments, name)))]
+    return shlex.join(["python", "-m", "benchmarks.ablation", *flags, *["--quick"] * arguments.quick])
+
+
+def main() -> None:
+    """A line for each variant and k on stdout, the table on stderr."""
+    try:
+        arguments = narrow(tyro.cli(Ablation, description=__doc__))
+        run_ablation(arguments)
+    except ConfigError as error:
+        print(f"ablation: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("ablation: interrupted; the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None
+    comparison = COMPARISONS[arguments.of]
+    lines = [line for line in current_lines(arguments) if line["budget"] == arguments.transitions]
+    title = f"{arguments.env}, {arguments.transitions:,} transitions per policy, p against {comparison.against}"
+    show(title, list(_COLUMNS[1:]), [row[1:] for row in table_rows(comparison, lines)])
+
+
+if __name__ == "__main__":
+    main()

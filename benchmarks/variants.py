@@ -1,0 +1,82 @@
+"""What `benchmarks.ablation` compares: ways past the local optimum, and settings of PPO, by name. No name has a comma."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+from rmdp_jax import Assigner, TrainConfig, em, end_to_end, plain_em
+from rmdp_jax.assign import shuffled_even
+from rmdp_jax.seeding import seeded_em
+from rmdp_jax.split_and_merge import split_and_merge
+
+
+def _as_it_is(config: TrainConfig) -> TrainConfig:
+    return config
+
+
+class Variant(NamedTuple):
+    """One thing to compare."""
+
+    assigner: Callable[[int, int], Assigner] = em  # of k, n
+    change: Callable[[TrainConfig], TrainConfig] = _as_it_is  # of the task's preset
+
+
+class Comparison(NamedTuple):
+    """Variants, and the one of them that the others are tested against."""
+
+    against: str
+    variants: Mapping[str, Variant]
+
+
+def sized(**changes: Any) -> Callable[[TrainConfig], TrainConfig]:
+    """A change of `Sizes`."""
+    return lambda config: replace(config, sizes=replace(config.sizes, **changes))
+
+
+def rated(**changes: Any) -> Callable[[TrainConfig], TrainConfig]:
+    """A change of `Rates`."""
+    return lambda config: replace(config, rates=replace(config.rates, **changes))
+
+
+def entropy_times(start: float, end: float) -> Callable[[TrainConfig], TrainConfig]:
+    """The schedule of the entropy bonus with both its ends multiplied."""
+
+    def change(config: TrainConfig) -> TrainConfig:
+        first, last = config.rates.entropy
+        return rated(entropy=(start * first, end * last))(config)
+
+    return change
+
+
+def _constant_learning_rate(config: TrainConfig) -> TrainConfig:
+    start, _ = config.rates.learning_rate
+    return rated(learning_rate=(start, start))(config)
+
+
+_shuffled = partial(plain_em, first=shuffled_even)
+
+ASSIGNERS = {
+    "plain_em": Variant(plain_em),
+    "plain_em with shuffled groups": Variant(_shuffled),
+    "annealing alone": Variant(partial(em, until=0.0, attempts=1)),
+    "annealing with places": Variant(partial(em, attempts=1)),
+    "em": Variant(em),
+    "split and merge": Variant(split_and_merge),
+    "seeding": Variant(seeded_em),
+    "wide entropy": Variant(_shuffled, entropy_times(2.0, 1.0)),
+    "end_to_end": Variant(end_to_end),
+}
+SETTINGS = {
+    "preset": Variant(),
+    "shared trunk": Variant(change=sized(trunk="shared")),
+    "lambda 0.9": Variant(change=rated(gae_lambda=0.9)),
+    "epochs 5": Variant(change=sized(epochs=5)),
+    "64 environments x 32 steps": Variant(change=sized(environments=64, unroll=32)),
+    "16 environments x 128 steps": Variant(change=sized(environments=16, unroll=128)),
+    "discount 0.98": Variant(change=rated(discount=0.98)),
+    "discount 0.995": Variant(change=rated(discount=0.995)),
+    "constant learning rate": Variant(change=_constant_learning_rate),
+    "entropy x 3": Variant(change=entropy_times(3.0, 3.0)),
+}
+COMPARISONS = {"assigners": Comparison("plain_em", ASSIGNERS), "settings": Comparison("preset", SETTINGS)}

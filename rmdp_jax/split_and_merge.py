@@ -1,0 +1,98 @@
+"""`split_and_merge`: hard EM that takes the policy which is missed least to where agents are served worst.
+
+Ueda, Nakano, Ghahramani & Hinton (2000) leave local optima of EM so: two groups become one, and one becomes two. Which group is
+split goes by utilities alone, and nothing says beforehand what the split will bring; `em` looks at what was seen instead.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from rmdp_jax.assign import Assigner, Seen, Succession, best_policies, check_sizes, fixed, no_copies, round_robin
+from rmdp_jax.errors import check
+from rmdp_jax.types import Array, Key
+
+
+class Split(NamedTuple):
+    """Who is with whom, and for how long."""
+
+    labels: Array  # (n,) int32
+    held_until: Array  # () int32 iteration before which nobody moves, so that a copy can learn its place
+
+
+class Move(NamedTuple):
+    """One policy's agents go to others, and it goes on as a copy of a third."""
+
+    promises: Array  # () bool, there is more to gain from the split than the merge costs
+    labels: Array  # (n,) int32
+    parents: Array  # (k,) int32
+
+
+def split_and_merge(k: int, n: int, *, warmup: int = 50, every: int = 40, until: float = 0.6) -> Assigner:
+    """Hard EM from round robin with a split and a merge now and then; after a move nobody changes policy for half of `every`.
+
+    Args:
+        k, n: policies and agents.
+        warmup: M-steps before agents move.
+        every: iterations between two moves, the first this long after warm-up.
+        until: share of the run after which there is none.
+
+    Raises:
+        ConfigError: an argument breaks its rule.
+    """
+    check_sizes(k, n)
+    check("warmup", warmup, isinstance(warmup, int) and warmup >= 0, "a whole number from 0 up")
+    check("every", every, isinstance(every, int) and every >= 1, "a whole number of at least 1")
+    check("until", until, 0.0 <= until <= 1.0, "a share of the run, from 0 to 1")
+    plain = fixed(k, n, round_robin)
+
+    def reassign(key: Key, before: Split, seen: Seen) -> tuple[Split, Succession]:
+        del key
+        now = seen.iteration + 1
+        free = (now >= warmup) & (now >= before.held_until)
+        labels = jnp.where(free, best_policies(seen.utility, before.labels), before.labels)
+        passed = now - warmup
+        due = (passed > 0) & (passed % every == 0) & (seen.progress <= until)
+        move = choose_move(seen.utility, labels)
+        moves = due & move.promises
+        held_until = jnp.where(moves, now + every // 2, before.held_until)
+        parents = jnp.where(moves, move.parents, no_copies(k).parents)
+        return Split(jnp.where(moves, move.labels, labels), held_until), Succession(parents)
+
+    return plain._replace(
+        name="split_and_merge",
+        options={"warmup": warmup, "every": every, "until": until},
+        init=lambda key: Split(plain.init(key), jnp.int32(0)),
+        weights=lambda split: plain.weights(split.labels),
+        reassign=reassign,
+    )
+
+
+def choose_move(utility: Array, labels: Array) -> Move:
+    """What goes where, by what agents get now.
+
+    The merge takes the policy without which the total falls least when its agents go to their next best. The split takes the
+    group that falls short most: the sum over its agents of what the best served agent of all gets more. The half of it that is
+    served worse goes with the copy. The shortfall is the most that a split could bring, so a merge that costs more is no move.
+
+    Args:
+        utility: (k, n) float32.
+        labels: (n,) int32.
+    """
+    k, n = utility.shape
+    index, agents = jnp.arange(k, dtype=jnp.int32), jnp.arange(n)
+    member = labels[None] == index[:, None]
+    own, others = utility[labels, agents], jnp.where(member, -jnp.inf, utility)
+    costs = jnp.where(member, (own - others.max(0))[None], 0.0).sum(1)
+    merged = costs.argmin().astype(jnp.int32)
+    size = member.sum(1)
+    shortfall = jnp.where(member, (own.max() - own)[None], 0.0).sum(1)
+    shortfall = jnp.where((size >= 2) & (index != merged), shortfall, -jnp.inf)
+    split = shortfall.argmax().astype(jnp.int32)
+    rank = jnp.where(member[split], own, jnp.inf).argsort().argsort()  # 0 for the agent of the group who gets least
+    left = jnp.where(labels == merged, others.argmax(0).astype(jnp.int32), labels)
+    return Move(
+        promises=costs[merged] < shortfall[split],
+        labels=jnp.where(rank < size[split] // 2, merged, left),
+        parents=index.at[merged].set(split),
+    )

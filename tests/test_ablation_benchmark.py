@@ -1,0 +1,136 @@
+"""Which lines are taken for which variants, what is trained beside them, and the table; one small run of it all."""
+
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from benchmarks import ablation
+from benchmarks.ablation import Ablation, Cell, current_lines, make_cells, narrow, run_ablation, table_rows
+from benchmarks.variants import COMPARISONS
+from rmdp_jax import plain_em
+from rmdp_jax.envs.presets import preset
+from rmdp_jax.errors import ConfigError
+from rmdp_jax.runs import read_lines
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Seeds that would be trained, by variant; their welfare is made up."""
+    asked = []
+
+    def summaries(env, entries):
+        asked.append((entries[0].assigner.name, [entry.config.seed for entry in entries]))
+        return [Result(entry) for entry in entries]
+
+    monkeypatch.setattr(ablation, "train_together", summaries)
+    return asked
+
+
+class Result:
+    def __init__(self, entry):
+        welfare = 80.0 + entry.config.seed + 3.0 * (entry.assigner.name == "end_to_end")
+        told = {"seed": entry.config.seed, "backend": "jax", "welfare": welfare, "welfare_deterministic": welfare}
+        told |= {"upper_bound": 100.0, "share_of_bound": welfare / 100, "policy_sizes": [5, 5], "finished": True}
+        self.summary = told | {"transitions_per_policy": 2048, "total_transitions": 4096}
+
+
+def small(tmp_path, **changes):
+    return Ablation(
+        **{"ks": "2", "seeds": 2, "transitions": 2048, "variants": "plain_em,end_to_end", "results": tmp_path / "a.jsonl"}
+        | changes
+    )
+
+
+def test_what_is_there_is_not_trained_again_and_seeds_are_added(tmp_path, trained):
+    first = run_ablation(small(tmp_path))
+    assert trained == [("plain_em", [0, 1]), ("end_to_end", [0, 1])]
+    assert run_ablation(small(tmp_path)) == first
+    assert len(trained) == 2
+    more = run_ablation(small(tmp_path, seeds=4, variants="plain_em"))
+    assert trained[2:] == [("plain_em", [2, 3])]
+    assert (more[0]["seeds"], more[0]["welfare"]) == ([0, 1, 2, 3], [80.0, 81.0, 82.0, 83.0])
+    assert more[0]["welfare_standard_error"] == pytest.approx((5 / 3) ** 0.5 / 2, abs=1e-3)
+    assert run_ablation(small(tmp_path, variants="plain_em")) == more  # fewer seeds are there too
+    assert len(read_lines(tmp_path / "a.jsonl")) == 2
+
+
+def test_other_settings_are_other_lines(tmp_path, trained, monkeypatch):
+    run_ablation(small(tmp_path, variants="plain_em"))
+    run_ablation(small(tmp_path, variants="plain_em", transitions=4096))
+    variants = COMPARISONS["assigners"].variants
+    monkeypatch.setitem(variants, "plain_em", variants["plain_em"]._replace(assigner=partial(plain_em, warmup=9)))
+    run_ablation(small(tmp_path, variants="plain_em"))
+    assert trained == [("plain_em", [0, 1])] * 3
+    assert len(read_lines(tmp_path / "a.jsonl")) == 3
+    (shown,) = current_lines(small(tmp_path))
+    assert shown["algorithm_options"]["warmup"] == 9
+    assert "2 lines of other settings" in (tmp_path / "a.md").read_text()
+
+
+def test_the_table_tests_each_variant_against_the_baseline(tmp_path, trained):
+    run_ablation(small(tmp_path))
+    comparison, lines = COMPARISONS["assigners"], current_lines(small(tmp_path))
+    rows = table_rows(comparison, lines)
+    assert [row[1:7] for row in rows] == [
+        ["2", "plain_em", "2", "80.50 ± 0.50", "80.5%", ""],
+        ["2", "end_to_end", "2", "83.50 ± 0.50", "83.5%", "0.0e+00 *"],  # the same gain in both seeds
+    ]
+    assert "| 2,048 | 2 | end_to_end | 2 | 83.50 ± 0.50 | 83.5% |" in (tmp_path / "a.md").read_text()
+
+
+def test_variants_are_what_they_are_called():
+    assert not [name for of in COMPARISONS.values() for name in of.variants if "," in name]
+    for env in ("resource_gathering", "halfcheetah_speed"):
+        told = [Cell(env, "assigners", name, 3, 2048).describe() for name in COMPARISONS["assigners"].variants]
+        assert len({str(line | {"variant": ""}) for line in told}) == len(told), "two names for the same"
+    before = preset("halfcheetah_speed", k=3, transitions=2048)
+    changes = {name: variant.change(before) for name, variant in COMPARISONS["settings"].variants.items()}
+    assert changes.pop("preset") == before
+    assert len(set(map(str, changes.values())) - {str(before)}) == len(changes)
+    assert {config.sizes.transitions for config in changes.values()} == {2048}, "an iteration costs the same"
+    assert changes["entropy x 3"].rates.entropy == pytest.approx((3e-3, 3e-4))
+    assert changes["constant learning rate"].rates.learning_rate == (3e-4, 3e-4)
+
+
+def test_quick_results_are_no_results():
+    assert narrow(Ablation()).results == Path("benchmarks/results/ablation_resource_gathering.jsonl")
+    assert narrow(Ablation(of="settings", env="ant_speed")).results == Path(
+        "benchmarks/results/ablation_ant_speed_settings.jsonl"
+    )
+    assert narrow(Ablation(quick=True)).results == Path("runs/ablation/ablation_resource_gathering.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"variants": "plain_em,seedling"}, "variant = 'seedling' is not known; did you mean 'seeding'"),
+        ({"ks": "2,x"}, "ks = 2,x: must be whole numbers between commas"),
+        ({"ks": "26"}, "k = 26: must be at most n = 25"),
+        ({"seeds": 0}, "seeds = 0: must be a whole number of at least 1"),
+        ({"env": "gathering"}, "env = 'gathering' is not known"),
+    ],
+)
+def test_bad_arguments_are_named(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        make_cells(Ablation(**changes))
+
+
+@pytest.mark.slow
+def test_quick_run(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.ablation", "--quick", "--variants", "plain_em,seeding"]
+    command += ["--results", str(tmp_path / "lines.jsonl")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["variant"] for line in lines] == ["plain_em", "seeding"]
+    for line in lines:
+        assert sum(line["welfare"]) / 2 == pytest.approx(line["welfare_mean"], abs=1e-3)
+        assert line["share_of_bound"] == pytest.approx(line["welfare_mean"] / 86.0, abs=1e-3)
+        assert line["total_transitions"] == 2 * line["transitions_per_policy"] >= 20_000
+    assert (tmp_path / "lines.md").read_text().count("| 10,000 | 2 |") == 2
+    table = done.stderr[done.stderr.index("resource_gathering, 10,000") :]
+    assert max(map(len, table.splitlines())) <= 80
