@@ -21,7 +21,7 @@ N, ITERATIONS = 9, 8
 TASK = make("resource_gathering", size=3)
 ASSIGNERS = {
     "plain_em": lambda k: plain_em(k, N, warmup=2),
-    "em": lambda k: em(k, N, warmup=2, every=2, store_every=2, glimpses=4),
+    "em": lambda k: em(k, N, anneal=2, attempts=1, every=2, store_every=2, glimpses=4),
 }
 COLLECTIVES = "all-gather|all-reduce|all-to-all|collective-permute|collective-broadcast|reduce-scatter|ragged-all-to-all"
 

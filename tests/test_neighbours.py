@@ -5,8 +5,8 @@ import pytest
 
 from rmdp_jax import Seen, em, neighbours
 from rmdp_jax.glimpse import watched_agents
+from rmdp_jax.moves import Move, move_all
 from rmdp_jax.neighbours import Crowd, follow_nearest
-from rmdp_jax.placement import Move, _for_all
 
 
 @pytest.mark.parametrize("block", [7, 50, 1000])
@@ -50,13 +50,13 @@ def test_em_sends_everybody_where_the_watched_agents_like_them_go(monkeypatch):
     def at(*places):
         return jnp.asarray(np.clip(1.5 - np.abs(np.array(places)[:, None] - wishes), 0, 1), jnp.float32)
 
-    assigner = em(2, 50, warmup=1, every=2, glimpses=1, slots=2, store_every=2)
+    assigner = em(2, 50, anneal=1, every=2, attempts=1, glimpses=1, slots=2, store_every=2)
     assert set(wishes[assigner.watched]) == set(wishes)
-    state = assigner.init(jax.random.key(0))
+    state, reassign = assigner.init(jax.random.key(0)), jax.jit(assigner.reassign)
     for iteration, returns in enumerate([at(1, 5), at(1, 5), at(1, 2)]):
         shown = returns[:, None, assigner.watched]
         seen = Seen(returns, jnp.int32(iteration), jnp.float32(0.0), shown, stored=at(1, 5))
-        state, succession = assigner.reassign(jax.random.key(0), state, seen)
+        state, succession = reassign(jax.random.key(0), state, seen)
     assert succession.parents[0] == 0
     assert succession.parents[1] >= 2, "from the store"
     np.testing.assert_array_equal(state.labels, (wishes > 4).astype(int))
@@ -66,6 +66,6 @@ def test_nobody_moves_where_a_policy_would_be_left_to_nobody():
     crowd, labels = Crowd(np.array([0, 1], np.int32), 4), jnp.array([0, 1, 0, 1], jnp.int32)
     seen = Seen(jnp.zeros((2, 4)), jnp.int32(0))
     for found, gains in ([0, 0], False), ([1, 0], True):
-        move = _for_all(crowd, Move(jnp.bool_(True), jnp.array(found, jnp.int32), jnp.arange(2)), labels, seen)
+        move = move_all(crowd, Move(jnp.bool_(True), jnp.array(found, jnp.int32), jnp.arange(2)), labels, seen)
         assert bool(move.gains) == gains
         assert move.labels.tolist() == ([1, 0, 1, 1] if gains else labels.tolist())

@@ -22,7 +22,7 @@ def kind(request):
     def learn(probe, key):
         env, population = make_probe(probe, N)
         warmup = jnp.where(jnp.asarray(probe.acts), WARMUP, 10 * ITERATIONS)  # where nothing is better, noise moves agents
-        trainer = make_trainer(env, population, config, plain_em(K, N, anneal=warmup))
+        trainer = make_trainer(env, population, config, plain_em(K, N, warmup=warmup))
         infos = jax.eval_shape(trainer.step, jax.eval_shape(trainer.init, key))[1]
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), infos)
         return jax.lax.fori_loop(0, ITERATIONS, lambda _, now: trainer.step(now[0]), (trainer.init(key), nothing))
