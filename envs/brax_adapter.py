@@ -40,6 +40,7 @@ def from_brax(
     discount: float,
     backend: str,
     reference_scale: float = 1.0,
+    stretch: int | None = None,
     explodes_at: float = 1e3,
 ) -> Env:
     """`brax_env` as an `Env`: terminated where brax says done, truncated by our own clock.
@@ -55,6 +56,7 @@ def from_brax(
         discount: gamma of the task.
         backend: what steps it, for reports.
         reference_scale: welfare in reference units = reference_scale * mean return.
+        stretch: steps that show what a behaviour is worth if it is held; whole episodes when not given. See `EnvSpec`.
         explodes_at: size of an observation (m, rad, m/s, rad/s) that no sound physics reaches; raise it for odd units.
 
     Raises:
@@ -107,7 +109,7 @@ def from_brax(
         discount=discount,
         reference_scale=reference_scale,
         backend=backend,
-        stretch=1,  # brax tasks pay in every step
+        stretch=stretch,
         explodes_at=explodes_at,
     )
     return Env(spec, reset, step)

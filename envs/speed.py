@@ -31,6 +31,11 @@ class Body(NamedTuple):
     high: float
     options: dict[str, Any]  # of the brax class: no costs, health rules
 
+    @property
+    def falls(self) -> bool:
+        """Whether an episode ends when the body is in bad health."""
+        return "terminate_when_unhealthy" in self.options
+
 
 class Backend(NamedTuple):
     """Something that steps a body."""
@@ -140,6 +145,7 @@ def _make_env(body: str, backend: str, episode_length: int) -> Env:
         discount=0.99,
         backend=backend,
         reference_scale=100.0 / (REWARD_PER_STEP * episode_length),
+        stretch=None if BODIES[body].falls else 1,  # who falls does not hold what a step shows
     )
 
 

@@ -71,8 +71,8 @@ def em(
     temperature that falls for `anneal` iterations (deterministic annealing; Rose, 1998). From then on every agent is with its
     best policy, and every `every` iterations the k places are chosen anew. If they promise more than the present ones, policies
     go on from whoever showed their place, and nobody moves until the next choice. When welfare no longer rises, the best
-    policies so far are noted and all begin anew, if there is time; the last attempt goes on with the best of all. With as many
-    policies as agents, everybody has one from the start.
+    policies so far are noted and all begin anew, if there is time; the last attempt goes on with the best of all. One policy
+    for all and one for each have nothing to choose and learn as they are.
 
     Args:
         k, n: policies and agents.
@@ -99,7 +99,7 @@ def em(
         share = getattr(rules, name)
         check(name, share, 0.0 <= share <= 1.0, "a share of the run, from 0 to 1")
     check("temperature", temperature, min(temperature) > 0.0, "two numbers above 0, of the start and the end")
-    if k == n:  # nothing to choose: everybody has a policy
+    if k in (1, n):  # nothing to choose
         return plain_em(k, n)._replace(name="em")
     rows, watched = slots + k, watched_agents(n)
     crowd = None if watched is None else Crowd(watched, n)
@@ -138,7 +138,7 @@ def _reassign(rules: Rules, crowd: Crowd | None, before: Placement, seen: Seen) 
         before.attempt, welfare, now, iterations, at_least=anneal + rules.every, most=rules.attempts, until=rules.until
     )
     passed = now - attempt.begun - anneal
-    due = (k > 1) & (passed >= 0) & (passed % rules.every == 0) & (seen.progress <= rules.until)
+    due = (passed >= 0) & (passed % rules.every == 0) & (seen.progress <= rules.until)
     since = jnp.where(verdict.ends | (attempt.number == 0), 0, attempt.begun)
     move, shown, age = _look_round(crowd, before, seen, labels, since, jnp.where(due | verdict.ends, 2 * k, 0))
     index = jnp.arange(k, dtype=jnp.int32)

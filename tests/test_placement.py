@@ -139,3 +139,10 @@ def test_places_stay_at_the_end_of_the_run(until, moved):
 def test_bad_arguments_are_named(options, message):
     with pytest.raises(ConfigError, match=message):
         em(2, 5, **options)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_where_there_is_nothing_to_choose_nothing_is_stored(k):
+    assigner = em(k, 5)
+    assert (assigner.name, assigner.slots, assigner.glimpses) == ("em", 0, 0)
+    assert set(assigner.init(jax.random.key(0)).tolist()) == set(range(k))
