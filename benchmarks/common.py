@@ -6,17 +6,19 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from rich.console import Console
 from rich.table import Table
 
 from rmdp_jax.runs import describe_machine
+
+Name = TypeVar("Name")
 
 
 def machine() -> dict[str, Any]:
@@ -47,6 +49,20 @@ def seconds_per_call(call: Callable[[Any], Any], state: Any, repeats: int) -> tu
         state = jax.block_until_ready(call(state))
         times.append(time.perf_counter() - begun)
     return statistics.median(times), state
+
+
+def medians_in_turn(calls: Mapping[Name, Callable[[Any], Any]], states: Mapping[Name, Any], repeats: int) -> dict[Name, float]:
+    """Median seconds of each `state = call(state)`, already warm, all of them one after the other in each repeat.
+
+    What slows the machine for a while slows all of them alike, so that their ratios hold.
+    """
+    states = dict(states)
+    times: dict[Name, list[float]] = {name: [] for name in calls}
+    for name in list(calls) * repeats:
+        begun = time.perf_counter()
+        states[name] = jax.block_until_ready(calls[name](states[name]))
+        times[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:

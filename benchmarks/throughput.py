@@ -3,13 +3,13 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import tyro
 
-from benchmarks.common import compile_timed, emit, in_own_process, machine, peak_memory_gib, seconds_per_call, show
+from benchmarks.common import compile_timed, emit, in_own_process, machine, medians_in_turn, peak_memory_gib, show
 from rmdp_jax import TrainConfig, em, make_trainer, random_even
 from rmdp_jax.assign import Assigner
 from rmdp_jax.env import Env, EpisodeState, Population, auto_reset, first_episodes, guard, make_starts
@@ -24,7 +24,8 @@ from rmdp_jax.types import Key
 class Throughput:
     """Transitions per second with learning, by acting alone, and by stepping the env alone with random actions.
 
-    Several values of k, n and environments: a row for each combination, each in a process of its own.
+    Several values of k, n and environments: a row for each combination, each in a process of its own. With
+    --total-environments all rows are timed in turn in one process, so that their ratios hold; memory is then not told.
     """
 
     env: str = "resource_gathering"
@@ -45,6 +46,11 @@ class Throughput:
     """Also act alone, and train with fixed groups, which tells the time of the assignment; three more programs to compile."""
     quick: bool = False
     """Two iterations, two repeats."""
+
+    @property
+    def narrowed(self) -> "Throughput":
+        """As --quick has it."""
+        return replace(self, iterations=2, repeats=2) if self.quick else self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,58 +109,89 @@ def settle(arguments: Throughput, case: Case) -> tuple[Env, Population, TrainCon
     return env, population, replace(config, sizes=sizes)
 
 
-def measure(arguments: Throughput, case: Case) -> dict[str, Any]:
-    """All rates of one row."""
+class Prepared(NamedTuple):
+    """What is timed of a row: each part a loop over states that are warm."""
+
+    env: Env
+    config: TrainConfig
+    loops: dict[str, Callable[[Any], Any]]
+    states: dict[str, Any]
+    compile_s: float  # of what learns
+    peak_memory_gib: float
+
+
+def prepare(arguments: Throughput, case: Case) -> Prepared:
+    """All programs of one row, compiled and run once."""
     env, population, config = settle(arguments, case)
-    k, n, sizes = config.k, config.n, config.sizes
-    iterations, repeats = (2, 2) if arguments.quick else (arguments.iterations, arguments.repeats)
-    key = jax.random.key(0)
+    k, n, key = config.k, config.n, jax.random.key(0)
+    loops: dict[str, Callable[[Any], Any]] = {}
+    states: dict[str, Any] = {}
 
-    def time_loop(body: Callable[[Any], Any], state: Any) -> tuple[float, float]:
-        """Median seconds of a loop of `body`, and of compiling it."""
-        loop, compile_s = compile_timed(lambda s: jax.lax.fori_loop(0, iterations, lambda _, s: body(s), s), state)
-        return seconds_per_call(loop, state, repeats)[0], compile_s
+    def add(name: str, body: Callable[[Any], Any], state: Any) -> float:
+        """A loop of `body`; seconds of compiling it."""
+        number = arguments.narrowed.iterations
+        loops[name], seconds = compile_timed(lambda s: jax.lax.fori_loop(0, number, lambda _, s: body(s), s), state)
+        states[name] = jax.block_until_ready(loops[name](state))
+        return seconds
 
-    def time_learning(assigner: Assigner) -> tuple[float, float]:
-        """Median seconds of learning, and of compiling what learns."""
+    def add_learning(name: str, assigner: Assigner) -> float:
         trainer = make_trainer(env, population, config, assigner)
         init, init_s = compile_timed(trainer.init, key)
-        learning_s, compile_s = time_loop(lambda s: trainer.step(s)[0], init(key))
-        return learning_s, init_s + compile_s
+        return init_s + add(name, lambda s: trainer.step(s)[0], init(key))
 
-    learning_s, compile_s = time_learning(em(k, n, anneal=1))
+    compile_s = add_learning("learning", em(k, n, anneal=1))
     start, unroll = step_alone(env, config)
-    stepping_s, _ = time_loop(unroll, jax.jit(start)(jax.random.split(key, k)))
+    add("stepping", unroll, jax.jit(start)(jax.random.split(key, k)))
     peak = peak_memory_gib()
-    number = iterations * k * sizes.transitions
+    if arguments.parts:
+        trainer = make_trainer(env, population, config, random_even(k, n))
+        add("acting", lambda s: _advance(*trainer.collect(s)), jax.jit(trainer.init)(key))
+        add_learning("groups", random_even(k, n))
+    return Prepared(env, config, loops, states, compile_s, peak)
+
+
+def measure(arguments: Throughput, group: list[Case]) -> list[dict[str, Any]]:
+    """All rates of the rows of a group, timed in turn."""
+    rows = [prepare(arguments, case) for case in group]
+    calls, states = (
+        {(i, name): value for i, row in enumerate(rows) for name, value in getattr(row, part).items()}
+        for part in ("loops", "states")
+    )
+    seconds = medians_in_turn(calls, states, arguments.narrowed.repeats)
+    lines = [describe(arguments, row, {name: seconds[i, name] for name in row.loops}) for i, row in enumerate(rows)]
+    if len(rows) > 1:
+        return [line | {"peak_memory_gib": None} for line in lines]  # that of one row cannot be told
+    return lines
+
+
+def describe(arguments: Throughput, row: Prepared, seconds: dict[str, float]) -> dict[str, Any]:
+    """The line of a row from the seconds of its loops."""
+    k, sizes, learning_s = row.config.k, row.config.sizes, seconds["learning"]
+    number = arguments.narrowed.iterations * k * sizes.transitions
     told = {
         "transitions_per_s": round(number / learning_s),
-        "physics_only_per_s": round(number / stepping_s),
-        "ratio_to_physics": round(stepping_s / learning_s, 4),
+        "physics_only_per_s": round(number / seconds["stepping"]),
+        "ratio_to_physics": round(seconds["stepping"] / learning_s, 4),
     }
     if arguments.parts:
-        groups = random_even(k, n)
-        trainer = make_trainer(env, population, config, groups)
-        acting_s, _ = time_loop(lambda s: _advance(*trainer.collect(s)), jax.jit(trainer.init)(key))
-        groups_s, _ = time_learning(groups)
         parts = {
-            "physics": stepping_s,
-            "acting": acting_s - stepping_s,
-            "update": groups_s - acting_s,
-            "assignment": learning_s - groups_s,  # its glimpses, its store and its choices
+            "physics": seconds["stepping"],
+            "acting": seconds["acting"] - seconds["stepping"],
+            "update": seconds["groups"] - seconds["acting"],
+            "assignment": learning_s - seconds["groups"],  # its glimpses, its store and its choices
         }
-        told["acting_only_per_s"] = round(number / acting_s)
-        told |= {f"share_{part}": round(seconds / learning_s, 4) for part, seconds in parts.items()}
+        told["acting_only_per_s"] = round(number / seconds["acting"])
+        told |= {f"share_{part}": round(taken / learning_s, 4) for part, taken in parts.items()}
     return {
         "benchmark": "throughput",
         "env": arguments.env,
-        "backend": env.spec.backend,
+        "backend": row.env.spec.backend,
         "k": k,
-        "n": n,
+        "n": row.config.n,
         **{name: getattr(sizes, name) for name in ("environments", "unroll", "epochs", "minibatches")},
         **told,
-        "compile_s": round(compile_s, 2),
-        "peak_memory_gib": peak,
+        "compile_s": round(row.compile_s, 2),
+        "peak_memory_gib": row.peak_memory_gib,
         **machine(),
     }
 
@@ -167,20 +204,20 @@ def _advance(state: TrainState, seen: Experience) -> TrainState:
 def main() -> None:
     """Measure, print."""
     arguments = tyro.cli(Throughput, description=__doc__)
-    lines: list[dict[str, Any]] = []
-    for case in cases(arguments):
-        line = in_own_process(measure, arguments, case)
-        line["ratio_to_first"] = round(line["transitions_per_s"] / (lines or [line])[0]["transitions_per_s"], 3)
-        emit(line)
-        lines.append(line)
+    rows, lines = cases(arguments), list[dict[str, Any]]()
+    for group in [rows] if arguments.total_environments else [[row] for row in rows]:
+        for line in in_own_process(measure, arguments, group):
+            line["ratio_to_first"] = round(line["transitions_per_s"] / (lines or [line])[0]["transitions_per_s"], 3)
+            emit(line)
+            lines.append(line)
     names = ["k", "n", "environments", "transitions_per_s", "physics_only_per_s", "ratio_to_first"]
     shares = [f"share_{part}" for part in ("physics", "acting", "update", "assignment")]
-    rows = []
+    table = []
     for line in lines:
         told = [f"{line[share]:.0%}" if share in line else "" for share in shares]
-        rows.append([*(line[name] for name in names), *told, line["compile_s"], line["peak_memory_gib"]])
+        table.append([*(line[name] for name in names), *told, line["compile_s"], line["peak_memory_gib"] or ""])
     columns = ["k", "n", "E", "learning", "env only", "to 1st", "env", "acting", "update", "assign", "compile", "GiB"]
-    show(f"{lines[0]['env']} ({lines[0]['backend']}): transitions a second of all policies, shares", columns, rows)
+    show(f"{lines[0]['env']} ({lines[0]['backend']}): transitions a second of all policies, shares", columns, table)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,8 @@ def from_brax(
         stretch=stretch,
         explodes_at=explodes_at,
     )
-    return Env(spec, reset, step)
+    # Traced once for all programs that have it in them, which for a body takes long.
+    return Env(spec, jax.jit(reset, inline=True), jax.jit(step, inline=True))
 
 
 @contextlib.contextmanager

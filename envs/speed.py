@@ -127,6 +127,7 @@ def load_body(body: str, backend: str) -> Any:
         return BACKENDS[backend].build(lambda **options: cls(**known.options, **options))
 
 
+@cache  # pictures and resumed runs have it anew; loading and tracing a body takes long
 def _make_env(body: str, backend: str, episode_length: int) -> Env:
     adapter = import_module("rmdp_jax.envs.brax_adapter")
     brax_env = load_body(body, backend)

@@ -20,7 +20,7 @@ from rmdp_jax.layout import laid_out, shardings_of
 from rmdp_jax.memory import available_memory, check_memory, estimate_memory
 from rmdp_jax.progress import Reporter
 from rmdp_jax.records import Timing, metrics_line
-from rmdp_jax.together import Entry, agents_of, first_states, over_runs, stack, trainer_for, unstack
+from rmdp_jax.together import Entry, agents_of, first_states, make_begin, over_runs, stack, start_of, trainer_for, unstack
 from rmdp_jax.trainer import Trainer, TrainState
 from rmdp_jax.types import Array, PyTree
 
@@ -90,8 +90,8 @@ def _prepare(
     """Compiled chunk, states to go on from, and their iteration."""
     number, agents = len(entries), agents_of(entries)
     trainer = trainer_for(env, entries[0], entries[0].population.agents)
-    like = jax.eval_shape(trainer.init, jax.random.key(0))
-    first = entries[0]
+    begin, first = make_begin(trainer), entries[0]
+    like = jax.eval_shape(begin, jax.eval_shape(lambda: start_of(first)))
     memory = estimate_memory(like, env.spec, first.population.agents, first.config, number)
     reporter.note(check_memory(memory, available_memory(), first.config))
     reporter.say("compiling")
@@ -108,7 +108,7 @@ def _prepare(
     with tracing_on(mesh):
         compiled = chunks.lower(agents, all_states, jax.ShapeDtypeStruct((), jnp.int32)).compile()
     if states is None:
-        states = first_states(trainer, entries, **on_mesh(mesh, out_shardings=shardings))
+        states = first_states(begin, entries, **on_mesh(mesh, out_shardings=shardings))
     elif number > 1 and mesh is not None:  # stacking left it open where they are
         states = jax.jit(lambda states: states, out_shardings=shardings)(states)
     jax.block_until_ready(states)

@@ -62,19 +62,23 @@ def trainer_for(env: Env, entry: Entry, agents: PyTree) -> Trainer:
     return make_trainer(env, entry.population._replace(agents=agents), entry.config, entry.assigner)
 
 
-def first_states(trainer: Trainer, entries: Sequence[Entry], **placed: PyTree) -> TrainState:
-    """Where all runs begin, stacked; assignments are made one by one, as each run's assigner may begin in its own way.
-
-    `placed` are arguments of `jax.jit`, which say where the states are to be.
-    """
-    init = over_runs(lambda start: trainer.init(*start), len(entries))
-    return jax.jit(init, **placed)(stack([_start(entry) for entry in entries]))
+Start = tuple[Key, Rates, PyTree]  # arguments of `Trainer.init`
 
 
-def _start(entry: Entry) -> tuple[Key, Rates, PyTree]:
-    """Arguments of `Trainer.init`."""
+def start_of(entry: Entry) -> Start:
+    """How a run begins; its assignment in its own assigner's way, though the trainer may be another run's."""
     key = jax.random.key(entry.config.seed)
     return key, jax.tree.map(jnp.float32, entry.config.rates), entry.assigner.init(assigner_key(key))
+
+
+def make_begin(trainer: Trainer) -> Callable[[Start], TrainState]:
+    """`trainer.init` from a `Start`, traced once for the shapes of its state and for all programs that it is in."""
+    return jax.jit(lambda start: trainer.init(*start), inline=True)
+
+
+def first_states(begin: Callable[[Start], TrainState], entries: Sequence[Entry], **placed: PyTree) -> TrainState:
+    """Where all runs begin, stacked; `placed` are arguments of `jax.jit`, which say where the states are to be."""
+    return jax.jit(over_runs(begin, len(entries)), **placed)(stack([start_of(entry) for entry in entries]))
 
 
 def judge(

@@ -58,6 +58,14 @@ def test_welfare_curve_has_the_bound_dashed_and_numbered():
     assert not [line for line in without.axes[0].lines if line.get_linestyle() == "--"]
 
 
+def test_welfare_curve_has_a_circle_where_policies_went_on_from_others():
+    lines = [line | {"copies": copies} for line, copies in zip(metrics(), (0, 2, 0, 0, 3), strict=True)]
+    (axes,) = plots.welfare_curve(lines, 91.04, None).axes
+    (circles,) = [line for line in axes.lines if line.get_marker() == "o"]
+    assert circles.get_xydata().tolist() == [[2000, 10], [5000, 40]]
+    assert not [line for line in plots.welfare_curve(metrics(), 91.04, None).axes[0].lines if line.get_marker() == "o"]
+
+
 def test_welfare_curve_shows_fresh_episodes_with_their_standard_error():
     final = {"transitions_per_policy": 5000, "welfare": 42.0, "welfare_standard_error": 0.5}
     figure = plots.welfare_curve(metrics(), 84.0, final, bound_name="proved optimum")

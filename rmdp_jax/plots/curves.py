@@ -33,7 +33,8 @@ def welfare_curve(
     """Running welfare over training, under the bound, with what fresh episodes said at the end.
 
     Args:
-        metrics: lines of metrics.jsonl; `transitions_per_policy` and `welfare` (reference units, 0..100) are read.
+        metrics: lines of metrics.jsonl; `transitions_per_policy`, `welfare` (reference units, 0..100) and, where there is
+            one, `copies` are read; a line with copies gets a circle.
         upper_bound: best welfare that k policies can reach, in the same units; drawn dashed with its number.
         final: result.json; `welfare`, `welfare_standard_error` and `transitions_per_policy` are read.
         bound_name: what to call the bound, for instance "proved optimum".
@@ -51,6 +52,11 @@ def welfare_curve(
     low, high = min(shown.min(initial=0.0), 0.0), shown.max(initial=0.0) or 100.0
     axes.set_ylim(low, low + 1.14 * (high - low))
     axes.plot(steps, welfare, color=policy_colors(1)[0], linewidth=2, label="running estimate", zorder=3)
+    copied = np.array([line.get("copies", 0) > 0 for line in metrics], bool)
+    if copied.any():
+        circles: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 4, "markerfacecolor": "white", "zorder": 4}
+        axes.plot(steps[copied], welfare[copied], color=policy_colors(1)[0], label="policies sent elsewhere", **circles)
+        axes.set_title("circles: policies went on from another, or from an earlier one", loc="right", fontsize=8, color=FAINT)
     if upper_bound is not None:
         axes.axhline(upper_bound, color=INK, linewidth=1.2, linestyle=(0, (5, 3)), label=bound_name, zorder=2)
         _say(axes, f"{bound_name} {upper_bound:.2f}", (0.0, upper_bound), (4, 4), "left", "bottom")
