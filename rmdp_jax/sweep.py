@@ -1,4 +1,4 @@
-"""`sweep`: a grid of envs, algorithms, numbers of policies and seeds; all seeds of a cell train in one program."""
+"""`sweep`: a grid of envs, algorithms, numbers of policies, rates and seeds; rates and seeds share a program."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -7,10 +7,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from rmdp_jax.algorithms import Request, make_plans, settle
-from rmdp_jax.config import TrainConfig
+from rmdp_jax.config import Rates, TrainConfig
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.progress import announce
@@ -46,6 +47,8 @@ class Cell:
     """A key of `rmdp_jax.algorithms.ALGORITHMS`."""
     config: TrainConfig
     """Settings with the whole budget; its seed is not read."""
+    label: str = ""
+    """What tells its folders from those of a cell with other rates."""
 
 
 class _Run(NamedTuple):
@@ -75,8 +78,8 @@ def sweep(
     Args:
         cells: what to train.
         seeds: of every cell.
-        out: folder of the runs, each in one of its own, ENV[-OPTIONS]-ALGORITHM-kK-sSEED, and of runs.jsonl, which gets a
-            line for each finished run: its result.json without the k x n utilities.
+        out: folder of the runs, each in one of its own, ENV[-OPTIONS]-ALGORITHM-kK[-LABEL]-sSEED, and of runs.jsonl, which
+            gets a line for each finished run: its result.json without the k x n utilities.
         make: `rmdp_jax.envs.make`.
         progress: show on stderr what is going on.
         on_done: called with the line of every run that was trained.
@@ -91,15 +94,15 @@ def sweep(
     out = Path(out)
     names: dict[Path, dict[str, Any]] = {}
     found = [_new_only([_find(cell, seed, out, make) for seed in seeds], names) for cell in cells]
-    found = [runs for runs in found if runs]
-    for runs in found:
+    programs = _programs([runs for runs in found if runs])
+    for runs in programs:
         for run in runs:
             _check_writable(run)
     kept = _Lines(out / "runs.jsonl")
     lines: list[Line] = []
-    for number, runs in enumerate(found, 1):
+    for number, runs in enumerate(programs, 1):
         missing = [run for run in runs if run.result is None]
-        announce(progress, f"cell {number}/{len(found)}  {_describe_cell(runs, missing)}")
+        announce(progress, f"cell {number}/{len(programs)}  {_describe_program(runs, missing)}")
         lines += [kept.hold(run.result) for run in runs if run.result is not None]
         for group in _groups(missing):
             lines += _train(group, kept, progress, on_done)
@@ -112,7 +115,8 @@ def _find(cell: Cell, seed: int, out: Path, make: Make) -> _Run:
     config = replace(cell.config, n=population.n, seed=seed)
     settled, algorithm_options = settle(cell.algorithm, population, config)
     options = [f"{name}{value}" for name, value in cell.env_options.items()]
-    folder = RunFolder(out / "-".join([cell.env, *options, cell.algorithm, f"k{settled.k}", f"s{seed}"]))
+    parts = [cell.env, *options, cell.algorithm, f"k{settled.k}", *filter(None, [cell.label]), f"s{seed}"]
+    folder = RunFolder(out / "-".join(parts))
     task = json.loads(json.dumps(describe_task(env, cell.algorithm)))  # as config.json gives it back
     description = {**task, "algorithm_options": dict(algorithm_options), "train": dump_train_config(settled)}
     run = _Run(cell, env, population, config, folder, description, None, None)
@@ -148,6 +152,24 @@ def _check_writable(run: _Run) -> None:
         check_run(run.folder.path, resume=run.iteration is not None)
 
 
+def _programs(found: Sequence[list[_Run]]) -> list[list[_Run]]:
+    """Runs of cells that differ in their rates only, together."""
+    programs: list[list[_Run]] = []
+    for runs in found:
+        alike = (program for program in programs if _shared(program[0]) == _shared(runs[0]))
+        if program := next(alike, None):
+            program += runs
+        else:
+            programs.append(list(runs))
+    return programs
+
+
+def _shared(run: _Run) -> tuple[Any, ...]:
+    """What has to be the same for two runs to be trained by one program."""
+    cell, structure = run.cell, jax.tree.structure(run.config.rates)  # a discount that is given or not
+    return cell.env, dict(cell.env_options), cell.algorithm, replace(run.config, seed=0, rates=Rates()), structure
+
+
 def _groups(runs: list[_Run]) -> list[list[_Run]]:
     """Runs that one program can train: those that begin, and those that go on from the same iteration."""
 
@@ -174,11 +196,10 @@ def _train(runs: list[_Run], kept: "_Lines", progress: bool, on_done: Callable[[
     return lines
 
 
-def _describe_cell(runs: list[_Run], missing: list[_Run]) -> str:
-    first = runs[0]
-    name = first.folder.path.name.removesuffix(f"-s{first.config.seed}")
-    trained = ", ".join(str(run.config.seed) for run in missing)
-    return f"{name}: " + (f"seeds {trained}" if missing else "finished before")
+def _describe_program(runs: list[_Run], missing: list[_Run]) -> str:
+    names = dict.fromkeys(run.folder.path.name.removesuffix(f"-s{run.config.seed}") for run in runs)
+    seeds = dict.fromkeys(str(run.config.seed) for run in missing)
+    return f"{', '.join(names)}: " + (f"seeds {', '.join(seeds)}" if missing else "finished before")
 
 
 class _Lines:

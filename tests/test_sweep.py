@@ -2,12 +2,15 @@ import json
 import os
 import signal
 from dataclasses import replace
+from itertools import product
 
 import pytest
 from tiny import CONFIG, SIZES, N
 
 from rmdp_jax import ConfigError, baselines, loop
 from rmdp_jax.cli import main
+from rmdp_jax.commands.grids import Sweep
+from rmdp_jax.comparison import compare_runs, find_runs
 from rmdp_jax.envs import make
 from rmdp_jax.runs import RunFolder, read_lines
 from rmdp_jax.sweep import Cell, sweep
@@ -67,6 +70,22 @@ def test_a_sweep_trains_what_is_missing(tmp_path, trained):
     assert len(trained) == 1
     assert [line["seed"] for line in run([CELL], [1, 2], tmp_path)] == [1, 2]
     assert trained[1:] == [(LENGTH, [2])]
+
+
+def test_cells_that_differ_in_rates_are_trained_in_one_program(tmp_path, trained):
+    rates = {label: replace(TINY.rates, learning_rate=ends) for label, ends in (("slow", (1e-4, 1e-5)), ("fast", (1e-2, 1e-3)))}
+    cells = [replace(CELL, config=replace(TINY, rates=of), label=label) for label, of in rates.items()]
+    lines = run(cells, [0, 1], tmp_path)
+    assert trained == [(LENGTH, [0, 1, 0, 1])]
+    for line, (label, seed) in zip(lines, product(rates, (0, 1)), strict=True):
+        folder = RunFolder(tmp_path / f"resource_gathering-size2-em-k2-{label}-s{seed}")
+        assert folder.read_result()["utility"] != []
+        assert folder.read_config()["train"]["rates"]["learning_rate"] == list(rates[label].learning_rate)
+        assert line["seed"] == seed
+    told = [row.algorithm for row in compare_runs(find_runs([tmp_path]).lines)]
+    assert told == ["em learning_rate=[0.0001, 1e-05]", "em learning_rate=[0.01, 0.001]"]
+    assert run([CELL, *cells], [0, 1], tmp_path)[:4] == lines
+    assert trained[1:] == [(LENGTH, [0, 1])]  # the cell without a label
 
 
 def test_a_stopped_sweep_goes_on(tmp_path, trained, monkeypatch):
@@ -156,6 +175,16 @@ def test_other_settings_are_refused_and_equal_cells_are_trained_once(tmp_path, t
             run([other], [0, 1], tmp_path)
     assert run([replace(singles[0], config=replace(TINY, log_every=2))], [0], tmp_path) == lines
     assert trained == [(LENGTH, [0])]
+
+
+def test_the_command_makes_a_grid_of_rates(tmp_path):
+    rates = {"learning_rates": (1e-3, 2e-3), "entropies": (0.1,)}
+    cells = Sweep(envs=("resource_gathering",), out=tmp_path, **rates)._cells()
+    assert [cell.label for cell in cells] == ["lr0.001-entropy0.1", "lr0.002-entropy0.1"]
+    assert [cell.config.rates.learning_rate for cell in cells] == [(1e-3, pytest.approx(2e-4)), (2e-3, pytest.approx(4e-4))]
+    assert all(cell.config.rates.entropy == (0.1, pytest.approx(2e-3)) for cell in cells)
+    with pytest.raises(ConfigError, match=r"entropy = .*two positive numbers"):
+        Sweep(envs=("resource_gathering",), out=tmp_path, entropies=(0.0,))._cells()
 
 
 def test_the_command_trains_a_grid_whose_runs_can_be_reported(tmp_path, capsys):

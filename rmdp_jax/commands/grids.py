@@ -1,7 +1,7 @@
 """``rmdp-jax sweep | compare``: grids of runs."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +10,7 @@ import tyro
 
 from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.train import EnvOptions
+from rmdp_jax.config import Rates
 from rmdp_jax.errors import check
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep(Compiling):
-    """Train a grid of tasks, algorithms, k and seeds. Call it again to go on."""
+    """Train a grid of tasks, algorithms, k, rates and seeds. Call it again to go on."""
 
     envs: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="ENV [ENV ...]", help_behavior_hint="(one or more)")
@@ -30,6 +31,10 @@ class Sweep(Compiling):
     """Algorithms, as of `rmdp-jax train`."""
     ks: tuple[int, ...] = (5,)
     """Numbers of policies."""
+    learning_rates: tuple[float, ...] = ()
+    """Step sizes at the start of training; the end is in the preset's proportion. Default: the preset's."""
+    entropies: tuple[float, ...] = ()
+    """Weights of the entropy bonus, in the same way. All rates and seeds are trained in one program."""
     seeds: int = 5
     """Number of seeds; each draws its own agents, where agents are drawn."""
     first_seed: int = 0
@@ -73,8 +78,22 @@ class Sweep(Compiling):
             n = make(env, seed=self.first_seed, **options)[1].n
             for algorithm, k in product(self.algorithms, self.ks):
                 config = preset(env, self.preset, k=k, n=n, **changes)
-                cells.append(Cell(env=env, env_options=options, algorithm=algorithm, config=config))
+                for label, rates in self._rates(config.rates):
+                    rated = replace(config, rates=rates)
+                    cells.append(Cell(env=env, env_options=options, algorithm=algorithm, config=rated, label=label))
         return cells
+
+    def _rates(self, rates: Rates) -> list[tuple[str, Rates]]:
+        """All rates that were asked for, each with what names it."""
+        found = [("", rates)]
+        for name, short, starts in (("learning_rate", "lr", self.learning_rates), ("entropy", "entropy", self.entropies)):
+            first, last = getattr(rates, name)
+            changes = [(f"{short}{start:g}", {name: (start, start * last / first)}) for start in starts]
+            found = [
+                ("-".join(filter(None, [label, told])), replace(known, **change))
+                for (label, known), (told, change) in product(found, changes or [("", {})])
+            ]
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
