@@ -11,7 +11,7 @@ import tyro
 
 from benchmarks.common import compile_timed, emit, in_own_process, machine, medians_in_turn, peak_memory_gib, show
 from rmdp_jax import TrainConfig, em, make_trainer, random_even
-from rmdp_jax.assign import Assigner
+from rmdp_jax.assigners.base import Assigner
 from rmdp_jax.env import Env, EpisodeState, Population, auto_reset, first_episodes, guard, make_starts
 from rmdp_jax.envs import make
 from rmdp_jax.envs.presets import preset

@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from rmdp_jax import Assigner, TrainConfig, em, end_to_end, plain_em
-from rmdp_jax.assign import shuffled_even
-from rmdp_jax.seeding import seeded_em
-from rmdp_jax.split_and_merge import split_and_merge
+from rmdp_jax.assigners.base import shuffled_even
+from rmdp_jax.assigners.seeding import seeded_em
+from rmdp_jax.assigners.split_and_merge import split_and_merge
 
 
 def _as_it_is(config: TrainConfig) -> TrainConfig:

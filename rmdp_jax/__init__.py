@@ -9,7 +9,9 @@
 Importing this package imports neither brax nor mujoco.
 """
 
-from rmdp_jax.assign import Assigner, Seen, Succession, fixed, plain_em, random_even
+from rmdp_jax.assigners.base import Assigner, Seen, Succession, fixed, plain_em, random_even
+from rmdp_jax.assigners.end_to_end import end_to_end
+from rmdp_jax.assigners.placement import em
 from rmdp_jax.baselines import cluster, oracle
 from rmdp_jax.cache import use_cache
 from rmdp_jax.config import Rates, Sizes, TrainConfig
@@ -17,8 +19,6 @@ from rmdp_jax.env import Env, EnvSpec, Population, Step
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluate import Evaluation, evaluate, make_evaluate, make_record
 from rmdp_jax.info import Info
-from rmdp_jax.placement import em
-from rmdp_jax.soft_assign import end_to_end
 from rmdp_jax.together import Entry
 from rmdp_jax.trainer import Trainer, TrainState, make_trainer
 from rmdp_jax.training import Result, train, train_together

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from rmdp_jax.assign import Assigner, plain_em, random_even
+from rmdp_jax.assigners.base import Assigner, plain_em, random_even
+from rmdp_jax.assigners.end_to_end import end_to_end
+from rmdp_jax.assigners.placement import em
 from rmdp_jax.baselines import after_pretraining, clustered, clusters, oracle
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import unknown_name
-from rmdp_jax.placement import em
-from rmdp_jax.soft_assign import end_to_end
 
 
 class Plan(NamedTuple):

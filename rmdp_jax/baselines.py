@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rmdp_jax.assign import Assigner, fixed
+from rmdp_jax.assigners.base import Assigner, fixed
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.devices import choose_mesh, everywhere, on_mesh
 from rmdp_jax.distributed import is_first

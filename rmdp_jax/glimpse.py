@@ -2,7 +2,8 @@
 
 Running utilities are means over many episodes. A stretch is one sample of what a policy does: a whole episode where pay comes
 with its end, or a few steps where it comes with every step. Steadily held, a stretch is a place that the policy could take.
-Of very many agents a random subset is watched (`watched_agents`), and the others follow those like them (`neighbours.py`).
+Of very many agents a random subset is watched (`watched_agents`), and the others follow those like them
+(`assigners/neighbours.py`).
 """
 
 from typing import NamedTuple

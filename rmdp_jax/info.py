@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax.scipy.special import entr
 
-from rmdp_jax.assign import harden
+from rmdp_jax.assigners.base import harden
 from rmdp_jax.experience import Experience
 from rmdp_jax.ppo import LossParts
 from rmdp_jax.types import Array, PyTree

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rmdp_jax.assign import Assigner
+from rmdp_jax.assigners.base import Assigner
 from rmdp_jax.config import Rates, Sizes
 from rmdp_jax.devices import constrain
 from rmdp_jax.networks import Networks, Params

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rmdp_jax.assign import First, best_policies, shuffled_even
+from rmdp_jax.assigners.base import First, best_policies, shuffled_even
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.types import Array, Key, PyTree
 

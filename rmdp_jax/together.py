@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from rmdp_jax.assign import Assigner
+from rmdp_jax.assigners.base import Assigner
 from rmdp_jax.config import Rates, TrainConfig
 from rmdp_jax.devices import everywhere, on_mesh, tracing_on
 from rmdp_jax.env import Env, Population

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.assign import Assigner, Seen, Succession
+from rmdp_jax.assigners.base import Assigner, Seen, Succession
 from rmdp_jax.config import Rates, TrainConfig
 from rmdp_jax.devices import constrain
 from rmdp_jax.env import Env, EpisodeState, Population, first_episodes, guard

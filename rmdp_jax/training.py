@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, overload
 
 import jax
 
-from rmdp_jax.assign import Assigner, harden
+from rmdp_jax.assigners.base import Assigner, harden
+from rmdp_jax.assigners.placement import em
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.devices import choose_mesh, describe_mesh
 from rmdp_jax.distributed import is_first, wait_for_all
@@ -17,7 +18,6 @@ from rmdp_jax.evaluate import Evaluation
 from rmdp_jax.journal import Journal, Sink
 from rmdp_jax.loop import learn
 from rmdp_jax.model import Policies
-from rmdp_jax.placement import em
 from rmdp_jax.progress import announce, report_progress
 from rmdp_jax.records import Timing, describe_run, summarize
 from rmdp_jax.runs import check_run, open_run

@@ -6,7 +6,7 @@ import pytest
 
 from rmdp_jax import ConfigError, Population, Sizes, TrainConfig, baselines, make_trainer, oracle
 from rmdp_jax.algorithms import ALGORITHMS, make_plan
-from rmdp_jax.assign import harden
+from rmdp_jax.assigners.base import harden
 from rmdp_jax.envs import make
 from rmdp_jax.envs.resource_gathering import optimum
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rmdp_jax import Seen, em
-from rmdp_jax.attempts import first_attempt, forget_peak, judge_attempt, next_attempt
+from rmdp_jax.assigners.attempts import first_attempt, forget_peak, judge_attempt, next_attempt
 
 ITERATIONS, LIMITS = 100, {"at_least": 10, "most": 3, "until": 0.8}
 

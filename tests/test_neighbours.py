@@ -3,10 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmdp_jax import Seen, em, neighbours
+from rmdp_jax import Seen, em
+from rmdp_jax.assigners import neighbours
+from rmdp_jax.assigners.moves import Move, move_all
+from rmdp_jax.assigners.neighbours import Crowd, follow_nearest
 from rmdp_jax.glimpse import watched_agents
-from rmdp_jax.moves import Move, move_all
-from rmdp_jax.neighbours import Crowd, follow_nearest
 
 
 @pytest.mark.parametrize("block", [7, 50, 1000])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmdp_jax import ConfigError, Seen, em
-from rmdp_jax.facility import choose_places, greedy, keep_different, swap_until_best, total
+from rmdp_jax.assigners.facility import choose_places, greedy, keep_different, swap_until_best, total
 from rmdp_jax.glimpse import UNSEEN, glimpse, no_glimpses
 
 SHAPES = st.sampled_from([(6, 4, 1), (6, 4, 2), (9, 7, 3)])  # behaviours, agents, places

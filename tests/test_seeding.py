@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from rmdp_jax import ConfigError, Seen, make_trainer
+from rmdp_jax.assigners.seeding import cluster_agents, match_greedily, seeded_em
 from rmdp_jax.glimpse import UNSEEN
-from rmdp_jax.seeding import cluster_agents, match_greedily, seeded_em
 from tests.probes import PROBES, make_probe, probe_config
 
 cluster = jax.jit(partial(cluster_agents, k=2))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rmdp_jax import ConfigError, Seen, plain_em
-from rmdp_jax.split_and_merge import choose_move, split_and_merge
+from rmdp_jax.assigners.split_and_merge import choose_move, split_and_merge
 
 
 def test_a_move_by_hand():

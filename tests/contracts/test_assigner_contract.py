@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmdp_jax import ConfigError, Seen, em, fixed, plain_em, random_even
-from rmdp_jax.assign import best_policies
-from rmdp_jax.seeding import seeded_em
-from rmdp_jax.split_and_merge import split_and_merge
+from rmdp_jax.assigners.base import best_policies
+from rmdp_jax.assigners.seeding import seeded_em
+from rmdp_jax.assigners.split_and_merge import split_and_merge
 
 SIZES = [(1, 1), (1, 4), (2, 5), (3, 7), (5, 5)]
 ASSIGNERS = {

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.assign import Assigner, Seen, Succession, best_policies, check_sizes, fixed, plain_em, shuffled_even
-from rmdp_jax.attempts import Attempt, first_attempt, forget_peak, judge_attempt, next_attempt
+from rmdp_jax.assigners.attempts import Attempt, first_attempt, forget_peak, judge_attempt, next_attempt
+from rmdp_jax.assigners.base import Assigner, Seen, Succession, best_policies, check_sizes, fixed, plain_em, shuffled_even
+from rmdp_jax.assigners.facility import keep_different
+from rmdp_jax.assigners.moves import Move, choose_move, move_all
+from rmdp_jax.assigners.neighbours import Crowd
 from rmdp_jax.errors import check
-from rmdp_jax.facility import keep_different
 from rmdp_jax.glimpse import UNSEEN, watched_agents
-from rmdp_jax.moves import Move, choose_move, move_all
-from rmdp_jax.neighbours import Crowd
 from rmdp_jax.types import Array, Key
 
 

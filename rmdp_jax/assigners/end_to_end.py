@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rmdp_jax.assign import Assigner, Seen, Succession, check_sizes, no_copies
+from rmdp_jax.assigners.base import Assigner, Seen, Succession, check_sizes, no_copies
 from rmdp_jax.errors import unknown_name
 from rmdp_jax.types import Array, Key, PyTree
 

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.assign import Seen, best_policies
-from rmdp_jax.facility import choose_places, total
+from rmdp_jax.assigners.base import Seen, best_policies
+from rmdp_jax.assigners.facility import choose_places, total
+from rmdp_jax.assigners.neighbours import Crowd, follow_nearest
 from rmdp_jax.glimpse import UNSEEN
-from rmdp_jax.neighbours import Crowd, follow_nearest
 from rmdp_jax.types import Array
 
 

@@ -7,7 +7,7 @@ policies learn to serve their clusters before EM goes on. K-means++ (Arthur & Va
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.assign import Assigner, First, Seen, Succession, best_policies, check_sizes, fixed, no_copies, round_robin
+from rmdp_jax.assigners.base import Assigner, First, Seen, Succession, best_policies, check_sizes, fixed, no_copies, round_robin
 from rmdp_jax.errors import check
 from rmdp_jax.glimpse import UNSEEN
 from rmdp_jax.types import Array, Key

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from rmdp_jax.assign import Assigner, Seen, Succession, best_policies, check_sizes, fixed, no_copies, round_robin
+from rmdp_jax.assigners.base import Assigner, Seen, Succession, best_policies, check_sizes, fixed, no_copies, round_robin
 from rmdp_jax.errors import check
 from rmdp_jax.types import Array, Key
 
