@@ -1,4 +1,8 @@
-"""How fast is training, and where does the time go? Learning, acting and stepping alone, of the same batch in one run."""
+"""How fast is training, and where does the time go? Learning, acting and stepping alone, of the same batch in one run.
+
+Two limits stand beside it: the env alone, and the arithmetic of the update (6 operations for each weight and transition of an
+epoch: 2 forward, 4 backward) by the rate of one large matrix product on the same device.
+"""
 
 import itertools
 from collections.abc import Callable
@@ -16,8 +20,11 @@ from rmdp_jax.env import Env, EpisodeState, Population, auto_reset, first_episod
 from rmdp_jax.envs import make
 from rmdp_jax.envs.presets import preset
 from rmdp_jax.experience import Experience
+from rmdp_jax.memory import nbytes
 from rmdp_jax.trainer import TrainState
 from rmdp_jax.types import Key
+
+SIDE = 1024  # of the matrix that is multiplied by itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +50,7 @@ class Throughput:
     """In one timed loop. A multiple of 20 has the choices of places as often as training has."""
     repeats: int = 5
     parts: bool = True
-    """Also act alone, and train with fixed groups, which tells the time of the assignment; three more programs to compile."""
+    """Also act alone, and train with fixed groups, which tells the time of the assignment; four more programs to compile."""
     quick: bool = False
     """Two iterations, two repeats."""
 
@@ -116,6 +123,7 @@ class Prepared(NamedTuple):
     config: TrainConfig
     loops: dict[str, Callable[[Any], Any]]
     states: dict[str, Any]
+    weights: int  # of one policy's networks
     compile_s: float  # of what learns
     peak_memory_gib: float
 
@@ -147,7 +155,9 @@ def prepare(arguments: Throughput, case: Case) -> Prepared:
         trainer = make_trainer(env, population, config, random_even(k, n))
         add("acting", lambda s: _advance(*trainer.collect(s)), jax.jit(trainer.init)(key))
         add_learning("groups", random_even(k, n))
-    return Prepared(env, config, loops, states, compile_s, peak)
+        add("multiplying", lambda x: x @ x / SIDE, jnp.ones((SIDE, SIDE), jnp.float32))
+    weights = nbytes(states["learning"].learner.params) // 4 // k
+    return Prepared(env, config, loops, states, weights, compile_s, peak)
 
 
 def measure(arguments: Throughput, group: list[Case]) -> list[dict[str, Any]]:
@@ -180,6 +190,9 @@ def describe(arguments: Throughput, row: Prepared, seconds: dict[str, float]) ->
             "update": seconds["groups"] - seconds["acting"],
             "assignment": learning_s - seconds["groups"],  # its glimpses, its store and its choices
         }
+        operations = 6 * row.weights * sizes.epochs * number
+        told["update_gflop_per_s"] = round(operations / parts["update"] / 1e9, 1)
+        told["matmul_gflop_per_s"] = round(arguments.narrowed.iterations * 2 * SIDE**3 / seconds["multiplying"] / 1e9, 1)
         told["acting_only_per_s"] = round(number / seconds["acting"])
         told |= {f"share_{part}": round(taken / learning_s, 4) for part, taken in parts.items()}
     return {
@@ -210,14 +223,32 @@ def main() -> None:
             line["ratio_to_first"] = round(line["transitions_per_s"] / (lines or [line])[0]["transitions_per_s"], 3)
             emit(line)
             lines.append(line)
-    names = ["k", "n", "environments", "transitions_per_s", "physics_only_per_s", "ratio_to_first"]
+    show_tables(lines)
+
+
+def show_tables(lines: list[dict[str, Any]]) -> None:
+    """Rates, and where the time goes."""
+    title = f"{lines[0]['env']} ({lines[0]['backend']})"
+    sizes = [[line[name] for name in ("k", "n", "environments")] for line in lines]
+    rates = [
+        [
+            *size,
+            *(f"{line[name]:,}" for name in ("transitions_per_s", "physics_only_per_s")),
+            *(line[name] for name in ("ratio_to_physics", "ratio_to_first", "compile_s")),
+            line["peak_memory_gib"] or "",
+        ]
+        for size, line in zip(sizes, lines, strict=True)
+    ]
+    columns = ["k", "n", "E", "learning", "env only", "ratio", "to 1st", "compile s", "GiB"]
+    show(f"{title}: transitions a second of all policies", columns, rates)
     shares = [f"share_{part}" for part in ("physics", "acting", "update", "assignment")]
-    table = []
-    for line in lines:
-        told = [f"{line[share]:.0%}" if share in line else "" for share in shares]
-        table.append([*(line[name] for name in names), *told, line["compile_s"], line["peak_memory_gib"] or ""])
-    columns = ["k", "n", "E", "learning", "env only", "to 1st", "env", "acting", "update", "assign", "compile", "GiB"]
-    show(f"{lines[0]['env']} ({lines[0]['backend']}): transitions a second of all policies, shares", columns, table)
+    if shares[0] in lines[0]:
+        parts = [
+            [*size, *(f"{line[share]:.0%}" for share in shares), line["update_gflop_per_s"], line["matmul_gflop_per_s"]]
+            for size, line in zip(sizes, lines, strict=True)
+        ]
+        columns = ["k", "n", "E", "env", "acting", "update", "assignment", "update GFLOP/s", "of"]
+        show(f"{title}: shares of the time, arithmetic of the update", columns, parts)
 
 
 if __name__ == "__main__":
