@@ -59,6 +59,12 @@ def restore_checkpoint(folder: Path, like: Tree, prefix: str = "") -> Tree:
     return jax.tree_util.tree_map_with_path(restore, like)
 
 
+def saved_shape(folder: Path, name: str) -> tuple[int, ...]:
+    """Shape of one leaf of the latest state under `folder`, such as ``.iteration``."""
+    with ocp.CheckpointManager(folder.absolute(), item_handlers=ocp.StandardCheckpointHandler()) as manager:
+        return tuple(manager.item_metadata(manager.latest_step())[name].shape)
+
+
 def _load(folder: Path, shardings: dict[str, Any]) -> dict[str, Any]:
     if not folder.is_dir():
         raise ConfigError(f"checkpoints = {folder}: no such folder, so there is nothing to restore")

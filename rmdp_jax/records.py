@@ -105,6 +105,7 @@ def summarize(
     entry: Entry,
     iterations: int,
     weights: Array,
+    parents: Array,
     sampled: Evaluation,
     modal: Evaluation,
     timing: Timing,
@@ -115,6 +116,7 @@ def summarize(
         env, entry: what was trained.
         iterations: how far it came.
         weights: (k, n) of the assigner at the end.
+        parents: (k,) which policies are judged, of a `Conclusion`; told where they are not simply the last ones.
         sampled, modal: fresh episodes acting as trained, and by the modes of the distributions.
         timing: of the program.
     """
@@ -122,7 +124,7 @@ def summarize(
     bound = entry.population.upper_bound(config.k)
     bound = None if bound is None else round(env.spec.reference_scale * bound, 4)
     welfare = float(sampled.welfare)
-    labels = np.asarray(sampled.assignment)
+    labels, chosen = np.asarray(sampled.assignment), np.asarray(parents).tolist()
     return {
         **describe_task(env, assigner.name, entry.env_options),
         "algorithm_options": dict(assigner.options),
@@ -140,6 +142,7 @@ def summarize(
         "upper_bound": bound,
         "share_of_bound": None if not bound else finite_number(welfare / bound),
         "softness": finite_number(entr(weights).sum(0).mean()),  # in nats
+        **({} if chosen == list(range(config.k)) else {"policies_from": chosen}),
         "policy_sizes": np.bincount(labels, minlength=config.k).tolist(),
         "episode_length": np.round(np.asarray(sampled.episode_length), 2).tolist(),
         "runs_together": timing.runs,

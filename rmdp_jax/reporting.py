@@ -5,17 +5,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
 from rmdp_jax import plots
-from rmdp_jax.checkpoint import restore_checkpoint
+from rmdp_jax.checkpoint import restore_checkpoint, saved_shape
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
 from rmdp_jax.evaluate import Evaluation, Played, evaluate, make_record
 from rmdp_jax.model import Policies, describe_policies, make_model
 from rmdp_jax.records import finite_number
 from rmdp_jax.runs import RunFolder, listed, load_train_config
+from rmdp_jax.types import PyTree
 
 
 class Run(NamedTuple):
@@ -41,21 +43,35 @@ def load_run(path: Path, make: Callable[..., tuple[Env, Population]]) -> Run:
     described, result = folder.read_config(), folder.read_result() | folder.read_arrays()
     config = load_train_config(described)
     env, population = make(described["env"], **described["env_options"])
-    like = describe_policies(make_model(env.spec, config.sizes, config.k, config.n), config.k)
     return Run(
         folder=folder,
         env=env,
         population=population,
         config=config,
-        policies=Policies(
-            params=restore_checkpoint(folder.checkpoints, like.params, ".learner.params"),
-            statistics=restore_checkpoint(folder.checkpoints, like.statistics, ".statistics"),
-            observation_clip=restore_checkpoint(folder.checkpoints, like.observation_clip, ".rates.observation_clip"),
-        ),
+        policies=_load_policies(folder.checkpoints, env, config, result.get("policies_from")),
         assignment=result["assignment"],
         result=result,
         metrics=folder.read_metrics(),
     )
+
+
+def _load_policies(checkpoints: Path, env: Env, config: TrainConfig, parents: list[int] | None) -> Policies:
+    """The policies of the latest checkpoint, or where `parents` are given those of its policies and stored ones."""
+    like = describe_policies(make_model(env.spec, config.sizes, config.k, config.n), config.k)
+    params = restore_checkpoint(checkpoints, like.params, ".learner.params")
+    statistics = restore_checkpoint(checkpoints, like.statistics, ".statistics")
+    clip = restore_checkpoint(checkpoints, like.observation_clip, ".rates.observation_clip")
+    if parents is None:
+        return Policies(params, statistics, clip)
+    slots = saved_shape(checkpoints, ".store.utilities.steps")[0]
+
+    def choose(now: PyTree, prefix: str) -> PyTree:
+        rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((slots, *x.shape[1:]), x.dtype), now)
+        stored = restore_checkpoint(checkpoints, rows, prefix)
+        return jax.tree.map(lambda now, stored: jnp.concatenate([now, stored])[jnp.asarray(parents)], now, stored)
+
+    own = choose(params.own, ".store.params")
+    return Policies(params._replace(own=own), choose(statistics, ".store.statistics"), clip)
 
 
 def evaluate_run(run: Run, episodes: int, seed: int, deterministic: bool) -> Evaluation:

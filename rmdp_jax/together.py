@@ -17,7 +17,7 @@ from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluate import Evaluation, make_evaluate
 from rmdp_jax.journal import Sink
 from rmdp_jax.model import Policies
-from rmdp_jax.trainer import Trainer, TrainState, assigner_key, make_trainer
+from rmdp_jax.trainer import Conclusion, Trainer, TrainState, assigner_key, make_trainer
 from rmdp_jax.types import Array, Key, PyTree
 
 
@@ -79,6 +79,15 @@ def make_begin(trainer: Trainer) -> Callable[[Start], TrainState]:
 def first_states(begin: Callable[[Start], TrainState], entries: Sequence[Entry], **placed: PyTree) -> TrainState:
     """Where all runs begin, stacked; `placed` are arguments of `jax.jit`, which say where the states are to be."""
     return jax.jit(over_runs(begin, len(entries)), **placed)(stack([start_of(entry) for entry in entries]))
+
+
+def conclude(env: Env, entries: Sequence[Entry], states: TrainState, mesh: Mesh | None = None) -> Conclusion:
+    """What every run is judged by, stacked: what it ends with, or the best that it knows where it was stopped."""
+    first, stopped = entries[0], int(states.iteration.max()) < entries[0].config.iterations
+    assigner = first.assigner if stopped else first.assigner._replace(conclude=None)
+    concluded = over_runs(make_trainer(env, first.population, first.config, assigner).conclude, len(entries))
+    with tracing_on(mesh):
+        return (jax.jit(concluded) if assigner.conclude else concluded)(states)
 
 
 def judge(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.assigners.base import Assigner, Seen, Succession
+from rmdp_jax.assigners.base import Assigner, Seen, Succession, harden
 from rmdp_jax.config import Rates, TrainConfig
 from rmdp_jax.devices import constrain
 from rmdp_jax.env import Env, EpisodeState, Population, first_episodes, guard
@@ -47,12 +47,21 @@ class TrainState(NamedTuple):
     rates: Rates
 
 
+class Conclusion(NamedTuple):
+    """What a run is judged by."""
+
+    policies: Policies
+    labels: Array  # (n,) int32
+    parents: Array  # (k,) int32, which they are: of the present policies, 0..k-1, or of the stored, k..k+slots-1
+
+
 class Trainer(NamedTuple):
     """Pure functions to jit, scan and vmap (over seeds, over rates)."""
 
     init: Callable[..., TrainState]  # key, rates=config.rates, assignment=assigner.init(assigner_key(key)) -> state
     collect: Callable[[TrainState], tuple[TrainState, Experience]]  # the first half of `step`: act, learn nothing
     step: Callable[[TrainState], tuple[TrainState, Info]]
+    conclude: Callable[[TrainState], Conclusion]  # of a run that is stopped here, before its end
 
 
 def make_trainer(env: Env, population: Population, config: TrainConfig, assigner: Assigner) -> Trainer:
@@ -106,22 +115,34 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
         schedule = _schedule(state.rates, state.iteration, config.iterations)
         learner, assignment, losses = improve(state.rates, schedule, shuffle_key, state.learner, state.assignment, seen.batch)
         utilities = accumulate(state.utilities, state.rates.utility_decay, seen.reward_sum, seen.episodes, sizes.transitions)
-        iteration = state.iteration + 1
-        shown = None if state.glimpses is None else state.glimpses.shown
-        stored = None if state.store is None else utility(state.store.utilities, env.spec.episode_length)
+        new = state._replace(learner=learner, utilities=utilities, iteration=state.iteration + 1)
         with jax.named_scope("e_step"):
-            served = utility(utilities, env.spec.episode_length)
-            told = Seen(served, state.iteration, iteration.astype(jnp.float32) / config.iterations, shown, stored)
-            assignment, succession = constrain(assigner.reassign(assign_key, assignment, constrain(told)))
-        new = state._replace(learner=learner, utilities=utilities, assignment=assignment, iteration=iteration)
+            assignment, succession = constrain(assigner.reassign(assign_key, assignment, constrain(tell(new))))
         after = assigner.weights(assignment)
-        new = follow(succession, new)
+        new = follow(succession, new._replace(assignment=assignment))
         copies = (succession.parents != jnp.arange(k, dtype=jnp.int32)).sum(dtype=jnp.int32)
         with jax.named_scope("info"):
             served = constrain(utility(new.utilities, env.spec.episode_length))
             return new, inform(env.spec.reference_scale, served, before, after, copies, seen, losses)
 
-    return Trainer(init, collect, step)
+    def tell(state: TrainState) -> Seen:
+        """What an assigner hears at the end of an iteration."""
+        return Seen(
+            utility=utility(state.utilities, env.spec.episode_length),
+            iteration=state.iteration - 1,
+            progress=state.iteration.astype(jnp.float32) / config.iterations,
+            glimpses=None if state.glimpses is None else state.glimpses.shown,
+            stored=None if state.store is None else utility(state.store.utilities, env.spec.episode_length),
+        )
+
+    def conclude(state: TrainState) -> Conclusion:
+        if assigner.conclude is None:
+            return Conclusion(policies(state), harden(assigner.weights(state.assignment)), jnp.arange(k, dtype=jnp.int32))
+        labels, parents = constrain(assigner.conclude(state.assignment, constrain(tell(state))))
+        kept = jnp.arange(k, k + assigner.slots, dtype=jnp.int32) if assigner.slots else None
+        return Conclusion(policies(follow(Succession(parents, kept), state)), labels, parents)
+
+    return Trainer(init, collect, step, conclude)
 
 
 def assigner_key(key: Key) -> Key:

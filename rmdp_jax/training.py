@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, overload
 
 import jax
 
-from rmdp_jax.assigners.base import Assigner, harden
+from rmdp_jax.assigners.base import Assigner
 from rmdp_jax.assigners.placement import em
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.devices import choose_mesh, describe_mesh
@@ -21,8 +21,8 @@ from rmdp_jax.model import Policies
 from rmdp_jax.progress import announce, report_progress
 from rmdp_jax.records import Timing, describe_run, summarize
 from rmdp_jax.runs import check_run, open_run
-from rmdp_jax.together import Entry, check_together, judge, over_runs, trainer_for, unstack
-from rmdp_jax.trainer import TrainState, policies
+from rmdp_jax.together import Entry, check_together, conclude, judge, over_runs, trainer_for, unstack
+from rmdp_jax.trainer import Conclusion, TrainState
 from rmdp_jax.types import Array
 
 
@@ -97,8 +97,8 @@ def train(
         on_metrics: called with every logged line; the place for other sinks. With `seeds`, the lines name their `seed`.
 
     Returns:
-        A `Result`, or a list of one for each of `seeds`. Ctrl-C ends training after the running chunk; what was learned so
-        far is judged and returned.
+        A `Result`, or a list of one for each of `seeds`. Ctrl-C ends training after the running chunk; the best of what was
+        learned so far is judged and returned.
 
     Raises:
         ConfigError: before anything is compiled.
@@ -151,15 +151,13 @@ def train_together(
         states, timing = learn(env, entries, reporter, journals, mesh=mesh, resume=resume)
         reporter.say("judging by fresh episodes")
         weights = over_runs(entries[0].assigner.weights, len(entries))(states.assignment)
-        labels = over_runs(harden, len(entries))(weights)
+        found = conclude(env, entries, states, mesh)
         sampled, modal = (
-            judge(env, entries, policies(states), labels, deterministic=deterministic, mesh=mesh)
+            judge(env, entries, found.policies, found.labels, deterministic=deterministic, mesh=mesh)
             for deterministic in (False, True)
         )
-    own = (unstack(states, len(entries)), unstack(weights, len(entries)), sampled, modal)
-    results = [
-        _finish(env, entry, journal, timing, *found) for entry, journal, *found in zip(entries, journals, *own, strict=True)
-    ]
+    own = (*(unstack(tree, len(entries)) for tree in (states, weights, found)), sampled, modal)
+    results = [_finish(env, entry, journal, timing, *of) for entry, journal, *of in zip(entries, journals, *own, strict=True)]
     wait_for_all("written")
     return results
 
@@ -187,9 +185,10 @@ def _finish(
     timing: Timing,
     state: TrainState,
     weights: Array,
+    found: Conclusion,
     sampled: Evaluation,
     modal: Evaluation,
 ) -> Result:
-    summary = summarize(env, entry, int(state.iteration), weights, sampled, modal, timing)
+    summary = summarize(env, entry, int(state.iteration), weights, found.parents, sampled, modal, timing)
     summary = journal.close(summary, trained=timing.transitions > 0)
-    return Result(state, policies(state), sampled.assignment, sampled, summary, journal.history)
+    return Result(state, found.policies, sampled.assignment, sampled, summary, journal.history)

@@ -123,6 +123,26 @@ def test_places_stay_at_the_end_of_the_run(until, moved):
     assert (parents != [0, 1]) == moved
 
 
+@pytest.mark.parametrize("over", [False, True])
+def test_a_stopped_run_is_judged_by_the_best_it_knows(over):
+    """Policy 1 was at 5 and is at 2; nothing is due, but whoever stops now is given what was at 5, unless all is decided."""
+    assigner = em(2, 5, anneal=1, every=99, attempts=1, glimpses=1, slots=2, store_every=2)
+    state = assigner.init(jax.random.key(0))
+    for iteration, shown in enumerate([at(1, 5), at(1, 5), at(1, 2)]):
+        seen = Seen(shown[:, 0], jnp.int32(iteration), jnp.float32(0.1), shown)
+        state, succession = assigner.reassign(jax.random.key(0), state, seen)
+        assert succession.parents.tolist() == [0, 1]
+    if over:
+        state = state._replace(attempt=state.attempt._replace(number=jnp.int32(0)))
+    labels, parents = assigner.conclude(state, seen)
+    if over:
+        assert (labels.tolist(), parents.tolist()) == (state.labels.tolist(), [0, 1])
+    else:
+        assert parents.tolist()[0] == 0
+        assert parents.tolist()[1] >= 2, "from the store"
+        assert labels.tolist()[:4] == [0, 0, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -9,7 +9,21 @@ import numpy as np
 import pytest
 from tiny import CONFIG, ITERATIONS, SIZES, K, N, assert_same, leaves, make_tiny, stop_at, timeless
 
-from rmdp_jax import ConfigError, Entry, Rates, em, end_to_end, fixed, make_trainer, random_even, train, train_together
+from rmdp_jax import (
+    ConfigError,
+    Entry,
+    Rates,
+    em,
+    end_to_end,
+    evaluate,
+    fixed,
+    make_trainer,
+    random_even,
+    train,
+    train_together,
+)
+from rmdp_jax.envs import make
+from rmdp_jax.reporting import load_run
 from rmdp_jax.runs import RunFolder
 
 RESULT = {
@@ -106,6 +120,42 @@ def test_a_stopped_run_ends_cleanly_and_goes_on_bit_for_bit(written, tmp_path, n
     assert list(map(timeless, resumed.history)) == list(map(timeless, written[0].history))
     assert RunFolder(tmp_path).read_metrics() == resumed.history
     assert RunFolder(tmp_path).read_result()["finished"] is True
+
+
+@pytest.mark.parametrize("seeds", [None, 2])
+def test_a_stopped_run_is_judged_by_whom_the_assigner_names(written, tmp_path, seeds):
+    assigner = em(K, N, anneal=3)
+    named = [assigner.slots - 1, 0 - K]  # the first self of policy 1, which was stored at iteration 1, and policy 0 as it is
+
+    def conclude(placement, seen):
+        return jnp.array([1, 0, 0, 1]), K + jnp.array(named, jnp.int32)
+
+    def go(**options):
+        end = assigner._replace(conclude=conclude)
+        return train(*make_tiny(), CONFIG, end, out=tmp_path, seeds=seeds, progress=False, **options)
+
+    stop = stop_at(10)
+    results = go(on_metrics=lambda line: stop(line) if line.get("seed", CONFIG.seed) == CONFIG.seed else None)
+    for folder, result in (
+        [(tmp_path, results)] if seeds is None else zip(sorted(tmp_path.glob("seed-*")), results, strict=True)
+    ):
+        assert result.assignment.tolist() == result.summary["assignment"] == [1, 0, 0, 1]
+        assert result.summary["policies_from"] == [K + row for row in named]
+        run = load_run(folder, make)
+        assert_same(run.policies.params.own, result.policies.params.own)
+        for now, stored, judged in zip(*map(jax.tree.leaves, _own(result)), strict=True):
+            np.testing.assert_array_equal(judged, np.stack([stored[-1], now[0]]))
+        fresh = evaluate(run.env, run.population, run.config, run.policies, run.assignment, seed=CONFIG.seed + 1)
+        if seeds is None:
+            np.testing.assert_array_equal(fresh.utility, result.evaluation.utility)
+    if seeds is None:
+        resumed = go(resume=True)
+        assert_same(resumed.state, written[0].state)
+        assert "policies_from" not in resumed.summary
+
+
+def _own(result):
+    return result.state.learner.params.own, result.state.store.params, result.policies.params.own
 
 
 @pytest.fixture

@@ -49,6 +49,9 @@ class Assigner(NamedTuple):
     glimpses: int = 0  # environments of each policy (B) whose stretches `reassign` wants to see
     watched: np.ndarray | None = None  # (m,) agents whose glimpses it wants; all n of them where not given
     slots: int = 0  # earlier policies that the trainer is to store for it; `reassign` says which, in `Succession.kept`
+    # assignment, what was seen -> labels (n,), parents (k,) as in `Succession`: what to judge a run by that is stopped here;
+    # the present policies where not given
+    conclude: Callable[[PyTree, Seen], tuple[Array, Array]] | None = None
     options: Mapping[str, Any] = MappingProxyType({})  # what its rules were made with, for config.json and result.json
 
 

@@ -119,6 +119,7 @@ def em(
         weights=lambda placement: placement.weights,
         descend=lambda gradient, placement: placement,
         reassign=lambda key, placement, seen: _reassign(rules, crowd, placement, seen),
+        conclude=lambda placement, seen: _conclude(crowd, placement, seen),
     )
 
 
@@ -161,6 +162,14 @@ def _reassign(rules: Rules, crowd: Crowd | None, before: Placement, seen: Seen) 
             jnp.concatenate([kept, jnp.where(now == 1, index, first)]),
         ),
     )
+
+
+def _conclude(crowd: Crowd | None, placement: Placement, seen: Seen) -> tuple[Array, Array]:
+    """Labels and parents of the best that the present attempt and those before it have shown."""
+    k, going_on = seen.utility.shape[0], placement.attempt.number > 0
+    move, _, _ = _look_round(crowd, placement, seen, placement.labels, jnp.int32(0), jnp.where(going_on, 2 * k, 0))
+    stay = jnp.arange(k, dtype=jnp.int32)
+    return jnp.where(move.gains, move.labels, placement.labels), jnp.where(move.gains, move.parents, stay)
 
 
 def _look_round(
