@@ -31,7 +31,9 @@ def _targets(run: Run) -> dict[str, Figure]:
     targets = np.asarray(run.population.agents)
     span = (body.low, body.high)
     mean_speed = np.nanmean(speed, axis=1)
-    pictures = {"targets": plots.target_histogram(targets, run.assignment, run.config.k, span, policy_speeds=mean_speed)}
+    returns = np.asarray(run.result["utility"])[run.assignment, np.arange(run.population.n)]
+    histogram = plots.target_histogram(targets, run.assignment, run.config.k, span, policy_speeds=mean_speed, returns=returns)
+    pictures = {"targets": histogram}
     if "assignment" in run.metrics[0]:  # not logged for very many agents
         transitions = [line["transitions_per_policy"] for line in run.metrics]
         speeds = np.array([line["mean_speed"] for line in run.metrics])

@@ -11,7 +11,7 @@ from PIL import Image
 from rmdp_jax import plots
 from rmdp_jax.envs.resource_gathering import cells_of_walk, optimum
 from rmdp_jax.plots.routes import count_bumps, trace
-from rmdp_jax.plots.style import count_transitions, deep
+from rmdp_jax.plots.style import RULE, count_transitions, deep
 
 
 def metrics(k=3, lines=5):
@@ -133,6 +133,18 @@ def test_histogram_counts_every_agent_once():
     assert order[0].startswith("policy 1: 20 agents, mean 1.0")
     diamonds = [float(line.get_xdata()[0]) for line in below.lines if line.get_marker() == "D"]
     assert diamonds == [1.0, 3.0]
+
+
+def test_histogram_shows_who_is_hardly_served_in_grey():
+    targets, labels = np.array([1.0, 1.2, 3.0, 3.2, 3.9]), np.array([0, 0, 1, 1, 0])
+    returns = [50, 10, 20, 30, 9.9]
+    above, below = plots.target_histogram(targets, labels, 2, (0.0, 4.0), returns=returns).axes
+    grey = [bar for bar in above.patches if same_color(bar.get_facecolor(), RULE)]
+    assert sum(bar.get_height() for bar in grey) == 1
+    assert sum(bar.get_height() for bar in above.patches) == 5
+    assert "grey: 1 agent with less than 10 of 100" in above.get_title("left") + above.get_title()
+    rows = [label.get_text() for label in below.get_yticklabels()]
+    assert rows == ["policy 0: 2 agents, mean 1.10", "policy 1: 2 agents, mean 3.10"]
 
 
 def test_speed_history_tells_speed_and_targets():

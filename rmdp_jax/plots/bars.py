@@ -63,7 +63,7 @@ def welfare_by_k(
     colors = dict(zip(names, _colors(names), strict=True))
     for axes, panel in zip(grid, panels, strict=False):
         _draw_panel(axes, own[panel], {k: x for (of, k), x in bounds.items() if of == panel}, colors)
-        axes.set_title(panel if len(panels) > 1 else "", fontsize=9)
+        axes.set_title(panel if len(panels) > 1 else "", fontsize=8)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     _draw_legend(figure, colors, starred=any(_starred(own[panel]) for panel in panels), bound=bound_name if bounds else None)

@@ -6,8 +6,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from rmdp_jax.plots.style import FAINT, INK, agents_word, count_agents, new_figure, policy_colors, shade, styled
+from rmdp_jax.plots.style import FAINT, INK, RULE, agents_word, count_agents, new_figure, policy_colors, shade, styled
 
+LEAST = 10.0  # of 100; who gets less is hardly served
 _MOST_TICKS = 200  # of a policy; of more agents the quantiles of their targets are drawn, which lie as dense as they do
 
 
@@ -19,6 +20,7 @@ def target_histogram(
     span: tuple[float, float],
     unit: str = "m/s",
     policy_speeds: ArrayLike | None = None,
+    returns: ArrayLike | None = None,
 ) -> Figure:
     """Histogram of the agents' targets stacked by policy, over a row per policy with each single target (quantiles of many).
 
@@ -29,48 +31,61 @@ def target_histogram(
         span: lowest and highest target that agents may have.
         unit: of targets and speeds.
         policy_speeds: (k,) mean speed that each policy reached, drawn as a diamond in its row.
+        returns: (n,) what each agent gets, 0..100. Those below `LEAST` are grey, and count in no mean: they only wait.
     """
     targets, labels = np.asarray(targets, float), np.asarray(assignment)
-    order = _order_by_mean(targets, labels, k)
+    served = np.ones(len(targets), bool) if returns is None else np.asarray(returns) >= LEAST
+    order = _order_by_mean(targets, np.where(served, labels, k), k)
     used = int((np.bincount(labels, minlength=k) > 0).sum())
-    alt = f"Targets of {agents_word(len(targets))} from {span[0]:g} to {span[1]:g} {unit} by {used} of {k} policies."
+    alt = f"Targets of {agents_word(len(targets))} from {span[0]:g} to {span[1]:g} {unit} by {used} of {k} policies"
+    waiting = "" if served.all() else f"; grey: {agents_word((~served).sum())} with less than {LEAST:g} of 100"
+    alt += waiting + "."
     pitch = 0.2 if k <= 20 else 0.13  # inches of a row
     figure = new_figure(7.6, 2.9 + max(pitch * k, 0.5), alt)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, max(pitch * k, 0.5)))
     bins = np.linspace(*span, _bins(len(targets)) + 1)
-    groups, fills = [targets[labels == j] for j in order], [policy_colors(k)[j] for j in order]
-    above.hist(groups, bins=bins, stacked=True, color=fills, edgecolor="white", linewidth=0.5)
+    groups, fills = [targets[served & (labels == j)] for j in order], [policy_colors(k)[j] for j in order]
+    above.hist([*groups, targets[~served]], bins=bins, stacked=True, color=[*fills, RULE], edgecolor="white", linewidth=0.5)
     for bar in [bar for bar in above.patches if not bar.get_height()]:
         bar.remove()  # thousands of empty ones take seconds to draw
     above.yaxis.set_major_formatter(count_agents)
-    above.set(title="Targets of the agents, by the policy that serves them", ylabel="agents", xlim=span)
+    above.set(title="Targets, by the policy that serves them" + waiting, ylabel="agents", xlim=span)
     above.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     above.grid(axis="y")
     above.tick_params(labelbottom=True)
     speeds = None if policy_speeds is None else np.asarray(policy_speeds, float)
-    _draw_rows(below, targets, labels, order, speeds, small=k > 20)
+    _draw_rows(below, targets, labels, served, order, speeds, small=k > 20)
     below.set_xlabel(f"target speed ({unit})" + ("" if speeds is None else "; diamonds: mean speed of the policy"))
     return figure
 
 
 def _draw_rows(
-    axes: Axes, targets: np.ndarray, labels: np.ndarray, order: list[int], speeds: np.ndarray | None, *, small: bool
+    axes: Axes,
+    targets: np.ndarray,
+    labels: np.ndarray,
+    served: np.ndarray,
+    order: list[int],
+    speeds: np.ndarray | None,
+    *,
+    small: bool,
 ) -> None:
     colors = policy_colors(len(order))
     names = []
     for row, j in enumerate(order):
-        own = targets[labels == j]
+        own, waiting = targets[served & (labels == j)], targets[~served & (labels == j)]
         color = shade(colors[j], -0.12)
         if len(own):
             axes.plot([own.min(), own.max()], [row, row], color=color, alpha=0.35, linewidth=3 if small else 6, zorder=1)
-        ticks = own if len(own) <= _MOST_TICKS else np.quantile(own, (np.arange(_MOST_TICKS) + 0.5) / _MOST_TICKS)
-        axes.plot(
-            ticks, np.full(len(ticks), row), "|", color=color, markersize=5 if small else 9, markeredgewidth=1.1, zorder=2
-        )
+        for some, ink in ((waiting, RULE), (own, color)):
+            ticks = some if len(some) <= _MOST_TICKS else np.quantile(some, (np.arange(_MOST_TICKS) + 0.5) / _MOST_TICKS)
+            size = 5 if small else 9
+            axes.plot(ticks, np.full(len(ticks), row), "|", color=ink, markersize=size, markeredgewidth=1.1, zorder=2)
         if speeds is not None and np.isfinite(speeds[j]):
             (diamond,) = axes.plot([speeds[j]], [row], "D", color=INK, markersize=4 if small else 6.5, zorder=3)
             diamond.set(markeredgecolor="white", markeredgewidth=0.7)
-        count = f"{agents_word(len(own))}, mean {own.mean():.2f}" if len(own) else "no agents"
+        count = (
+            f"{agents_word(len(own))}, mean {own.mean():.2f}" if len(own) else "nobody served" if len(waiting) else "no agents"
+        )
         names.append(f"{j}: {len(own)}" if small else f"policy {j}: {count}")
     axes.set_yticks(range(len(order)), names, fontsize=5.5 if small else 8)
     axes.set_ylim(len(order) - 0.4, -0.6)
