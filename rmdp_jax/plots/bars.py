@@ -53,7 +53,8 @@ def welfare_by_k(
         bound_name: what the bounds are.
     """
     panels = list(dict.fromkeys(bar.panel for bar in bars))
-    names = list(dict.fromkeys(bar.name for bar in bars))
+    fullest = sorted(bars, key=lambda bar: -sum((other.panel, other.k) == (bar.panel, bar.k) for other in bars))
+    names = list(dict.fromkeys(bar.name for bar in fullest))  # in the order of a group that has all, where there is one
     own = {panel: [bar for bar in bars if bar.panel == panel] for panel in panels}
     columns, rows = _grid(len(panels))
     widest = max((_inches(own[panel]) for panel in panels), default=3.0)
