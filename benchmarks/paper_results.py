@@ -119,7 +119,7 @@ def draw_targets(lines: Sequence[Line]) -> dict[str, Figure]:
         line = sorted(group, key=lambda line: line["share_of_bound"] or 0.0)[len(group) // 2]
         body = BODIES[env.removesuffix("_speed")]
         span, speeds = (body.low, body.high), np.array(line["policy_speeds"], float)
-        returns = line["own_return"]
+        returns = line.get("own_return")
         figure = target_histogram(line["targets"], line["assignment"], k, span, policy_speeds=speeds, returns=returns)
         title = f"{body.cls}: target speeds by policy, seed {line['seed']}; grey: less than {LEAST:g} of 100"
         figure.axes[0].set_title(title, loc="left", fontsize=10, fontweight="bold")
