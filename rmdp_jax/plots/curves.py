@@ -56,7 +56,8 @@ def welfare_curve(
     if copied.any():
         circles: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 4, "markerfacecolor": "white", "zorder": 4}
         axes.plot(steps[copied], welfare[copied], color=policy_colors(1)[0], label="policies sent elsewhere", **circles)
-        axes.set_title("circles: policies went on from another, or from an earlier one", loc="right", fontsize=8, color=FAINT)
+        told = "circles: policies went on from another, or from an earlier one"
+        axes.set_title(told, loc="right", fontsize=8, fontweight="normal", color=FAINT)
     if upper_bound is not None:
         axes.axhline(upper_bound, color=INK, linewidth=1.2, linestyle=(0, (5, 3)), label=bound_name, zorder=2)
         _say(axes, f"{bound_name} {upper_bound:.2f}", (0.0, upper_bound), (4, 4), "left", "bottom")

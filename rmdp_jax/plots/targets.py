@@ -49,7 +49,7 @@ def target_histogram(
     for bar in [bar for bar in above.patches if not bar.get_height()]:
         bar.remove()  # thousands of empty ones take seconds to draw
     above.yaxis.set_major_formatter(count_agents)
-    above.set(title="Targets, by the policy that serves them" + waiting, ylabel="agents", xlim=span)
+    above.set(title="Targets by policy" + waiting, ylabel="agents", xlim=span)
     above.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     above.grid(axis="y")
     above.tick_params(labelbottom=True)
