@@ -27,7 +27,7 @@ from benchmarks.common import emit, in_own_process, machine, show
 from rmdp_jax import Sizes, em, make_trainer
 from rmdp_jax.envs import make, preset
 from rmdp_jax.envs.speed import BODIES, load_body
-from rmdp_jax.loop import make_chunk
+from rmdp_jax.loop import compile_side_by_side, make_chunk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +72,11 @@ def ours(work: Work) -> dict[str, float]:
     config = replace(config, sizes=work.sizes)
     begun = time.perf_counter()
     trainer = make_trainer(env, population, config, em(work.k, work.n))
-    state = jax.jit(trainer.init)(jax.random.key(0))
-    number = jnp.int32(work.iterations)
-    chunk = jax.jit(make_chunk(trainer), donate_argnums=0).lower(state, number).compile()
+    key, number = jax.random.key(0), jnp.int32(work.iterations)
+    init, learn = jax.jit(trainer.init), jax.jit(make_chunk(trainer), donate_argnums=0)
+    like = jax.eval_shape(trainer.init, key)
+    start, chunk = compile_side_by_side(init.lower(key), learn.lower(like, number))
+    state = start(key)
     times = []
     for _ in range(1 + work.repeats):
         loop_begun = time.perf_counter()

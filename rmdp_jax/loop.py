@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jax.stages import Compiled, Lowered
 
 from rmdp_jax.cache import seconds_saved
 from rmdp_jax.devices import everywhere, on_mesh, tracing_on
@@ -20,7 +22,7 @@ from rmdp_jax.layout import laid_out, shardings_of
 from rmdp_jax.memory import available_memory, check_memory, estimate_memory
 from rmdp_jax.progress import Reporter
 from rmdp_jax.records import Timing, metrics_line
-from rmdp_jax.together import Entry, agents_of, first_states, make_begin, over_runs, stack, start_of, trainer_for, unstack
+from rmdp_jax.together import Entry, agents_of, make_begin, over_runs, stack, start_of, trainer_for, unstack
 from rmdp_jax.trainer import Trainer, TrainState
 from rmdp_jax.types import Array, PyTree
 
@@ -84,6 +86,12 @@ def make_chunk(trainer: Trainer) -> Chunk:
     return chunk
 
 
+def compile_side_by_side(*programs: Lowered) -> list[Compiled]:
+    """All of them in the time of the longest, where there are as many cores: XLA takes one for much of a program."""
+    with ThreadPoolExecutor(len(programs)) as threads:
+        return list(threads.map(lambda program: program.compile(), programs))
+
+
 def _prepare(
     env: Env, entries: Sequence[Entry], mesh: Mesh | None, resumed: Sequence[Journal] | None, reporter: Reporter
 ) -> tuple[Chunk, TrainState, int]:
@@ -106,11 +114,16 @@ def _prepare(
     placed = on_mesh(mesh, in_shardings=(whole, shardings, whole), out_shardings=(shardings, whole))
     chunks = jax.jit(over_runs(chunk, number, (0, 0, None)), donate_argnums=1, **placed)
     with tracing_on(mesh):
-        compiled = chunks.lower(agents, all_states, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+        chunk_program = chunks.lower(agents, all_states, jax.ShapeDtypeStruct((), jnp.int32))
     if states is None:
-        states = first_states(begin, entries, **on_mesh(mesh, out_shardings=shardings))
-    elif number > 1 and mesh is not None:  # stacking left it open where they are
-        states = jax.jit(lambda states: states, out_shardings=shardings)(states)
+        starts = stack([start_of(entry) for entry in entries])
+        beginnings = jax.jit(over_runs(begin, number), **on_mesh(mesh, out_shardings=shardings))
+        compiled, begin_all = compile_side_by_side(chunk_program, beginnings.lower(starts))
+        states = begin_all(starts)
+    else:
+        compiled = chunk_program.compile()
+        if number > 1 and mesh is not None:  # stacking left it open where they are
+            states = jax.jit(lambda states: states, out_shardings=shardings)(states)
     jax.block_until_ready(states)
     return partial(compiled, agents), states, int(states.iteration.max())
 

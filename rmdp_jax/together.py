@@ -76,11 +76,6 @@ def make_begin(trainer: Trainer) -> Callable[[Start], TrainState]:
     return jax.jit(lambda start: trainer.init(*start), inline=True)
 
 
-def first_states(begin: Callable[[Start], TrainState], entries: Sequence[Entry], **placed: PyTree) -> TrainState:
-    """Where all runs begin, stacked; `placed` are arguments of `jax.jit`, which say where the states are to be."""
-    return jax.jit(over_runs(begin, len(entries)), **placed)(stack([start_of(entry) for entry in entries]))
-
-
 def conclude(env: Env, entries: Sequence[Entry], states: TrainState, mesh: Mesh | None = None) -> Conclusion:
     """What every run is judged by, stacked: what it ends with, or the best that it knows where it was stopped."""
     first, stopped = entries[0], int(states.iteration.max()) < entries[0].config.iterations
