@@ -6,7 +6,6 @@ the same command goes on where it was.
 
 import json
 import shlex
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +15,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import tyro
 
-from benchmarks.common import emit, machine, show
+from benchmarks.common import clean_exit, emit, machine, show
 from benchmarks.variants import COMPARISONS, Comparison
 from rmdp_jax import Entry, TrainConfig, train_together
 from rmdp_jax.comparison import flat_settings
 from rmdp_jax.envs import make
 from rmdp_jax.envs.presets import preset
-from rmdp_jax.errors import ConfigError, check, unknown_name
+from rmdp_jax.errors import check, unknown_name
 from rmdp_jax.progress import announce
 from rmdp_jax.runs import dump_train_config, read_lines, write_lines
 from rmdp_jax.statistics import LEVEL, paired_p, summarize_values
@@ -235,15 +234,9 @@ def _command(arguments: Ablation) -> str:
 
 def main() -> None:
     """A line for each variant and k on stdout, the table on stderr."""
-    try:
+    with clean_exit("ablation"):
         arguments = narrow(tyro.cli(Ablation, description=__doc__))
         run_ablation(arguments)
-    except ConfigError as error:
-        print(f"ablation: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("ablation: interrupted; the same command goes on", file=sys.stderr)
-        raise SystemExit(130) from None
     comparison = COMPARISONS[arguments.of]
     lines = [line for line in current_lines(arguments) if line["budget"] == arguments.transitions]
     title = f"{arguments.env}, {arguments.transitions:,} transitions per policy, p against {comparison.against}"

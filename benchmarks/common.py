@@ -6,8 +6,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
+from rmdp_jax.errors import ConfigError
 from rmdp_jax.runs import describe_machine
 
 Name = TypeVar("Name")
@@ -88,6 +90,19 @@ def _peak_resident_bytes() -> int:
     except (OSError, StopIteration):
         unit = 1 if sys.platform == "darwin" else 1024
         return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@contextmanager
+def clean_exit(name: str) -> Iterator[None]:
+    """What stops the script `name`, which can be called again to go on, told in a line on stderr: refused input, or Ctrl-C."""
+    try:
+        yield
+    except ConfigError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def emit(line: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import tyro
 
-from benchmarks.common import emit, machine, show
+from benchmarks.common import clean_exit, emit, machine, show
 from benchmarks.paper_results import (
     Draw,
     against_em,
@@ -214,14 +214,8 @@ def _command(arguments: Paper, lines: Sequence[Line]) -> str:
 def main() -> None:
     """Lines of the table on stdout, the table on stderr."""
     arguments = tyro.cli(Paper, description=__doc__)
-    try:
+    with clean_exit("paper"):
         lines = run_figure(arguments)
-    except ConfigError as error:
-        print(f"paper: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("paper: interrupted; the same command goes on", file=sys.stderr)
-        raise SystemExit(130) from None
     rows = compare(lines)
     told = against_em(rows, lines)
     for row, p in told.items():
