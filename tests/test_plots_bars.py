@@ -1,0 +1,40 @@
+from drawn import texts
+
+from rmdp_jax import plots
+
+
+def bars(panel="grid", best="em", **heights):
+    """Bars of one panel at k = 2 and k = 5, 5 higher there."""
+    return [
+        plots.Bar(panel, k, name, height + 5 * (k == 5), 0.5, name == best) for k in (2, 5) for name, height in heights.items()
+    ]
+
+
+def test_bars_stand_by_k_with_their_errors_numbers_and_levels():
+    figure = plots.welfare_by_k(bars(em=85.0, random=80.0), {("grid", 2): 86.0, ("grid", 5): 91.04})
+    (axes,) = figure.axes
+    tops = [bar.get_y() + bar.get_height() for bar in axes.patches]
+    assert tops == [85.0, 80.0, 90.0, 85.0]
+    assert all(word in texts(figure) for word in ("85.0", "80.0", "90.0", "86.00", "91.04"))
+    assert [line.get_ydata()[0] for line in axes.lines if line.get_gid() == "bound"] == [86.0, 91.04]
+    errors = [segment for bar in axes.containers if hasattr(bar, "has_yerr") for segment in bar.lines[2][0].get_segments()]
+    assert errors[0][:, 1].tolist() == [84.5, 85.5]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["k = 2", "k = 5"]
+    assert axes.get_ylim()[0] > 0
+    assert f"axis from {axes.get_ylim()[0]:g}" in axes.get_ylabel()
+
+
+def test_stars_mark_the_best_where_something_is_worse():
+    stars = [line for line in plots.welfare_by_k(bars(em=85.0, random=80.0), {}).axes[0].lines if line.get_gid() == "best"]
+    assert [round(line.get_xdata()[0]) for line in stars] == [0, 1]
+    alone = plots.welfare_by_k(bars(em=85.0), {}).axes[0].lines
+    assert not [line for line in alone if line.get_gid() == "best"]
+
+
+def test_an_algorithm_has_its_color_in_every_panel_and_low_bars_start_at_zero():
+    figure = plots.welfare_by_k([*bars("a", em=30.0, random=5.0), *bars("b", random=5.0)], {})
+    first, second = figure.axes
+    assert second.patches[0].get_facecolor() == first.patches[1].get_facecolor()
+    assert first.patches[0].get_facecolor() != first.patches[1].get_facecolor()
+    assert first.get_ylim()[0] == 0
+    assert [axes.get_title("left") for axes in figure.axes] == ["a", "b"]

@@ -1,0 +1,63 @@
+import pytest
+from drawn import metrics, texts
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import same_color
+
+from rmdp_jax import plots
+from rmdp_jax.plots.style import count_transitions
+
+
+def test_welfare_curve_has_the_bound_dashed_and_numbered():
+    final = {"transitions_per_policy": 5000, "welfare": 42.0, "welfare_standard_error": 0.5}
+    figure = plots.welfare_curve(metrics(), 91.04, final)
+    (axes,) = figure.axes
+    dashed = [line for line in axes.lines if line.get_linestyle() == "--" and set(line.get_ydata()) == {91.04}]
+    assert len(dashed) == 1
+    assert "91.04" in texts(figure)
+    running = [line for line in axes.lines if list(line.get_ydata()) == [0.0, 10.0, 20.0, 30.0, 40.0]]
+    assert list(running[0].get_xdata()) == [1000, 2000, 3000, 4000, 5000]
+    without = plots.welfare_curve(metrics(), None, None)
+    assert not [line for line in without.axes[0].lines if line.get_linestyle() == "--"]
+
+
+def test_welfare_curve_has_a_circle_where_policies_went_on_from_others():
+    lines = [line | {"copies": copies} for line, copies in zip(metrics(), (0, 2, 0, 0, 3), strict=True)]
+    (axes,) = plots.welfare_curve(lines, 91.04, None).axes
+    (circles,) = [line for line in axes.lines if line.get_marker() == "o"]
+    assert circles.get_xydata().tolist() == [[2000, 10], [5000, 40]]
+    assert not [line for line in plots.welfare_curve(metrics(), 91.04, None).axes[0].lines if line.get_marker() == "o"]
+
+
+def test_welfare_curve_shows_fresh_episodes_with_their_standard_error():
+    final = {"transitions_per_policy": 5000, "welfare": 42.0, "welfare_standard_error": 0.5}
+    figure = plots.welfare_curve(metrics(), 84.0, final, bound_name="proved optimum")
+    (axes,) = figure.axes
+    (errors,) = axes.containers[0].lines[2]
+    assert errors.get_segments()[0].tolist() == [[5000, 41.5], [5000, 42.5]]
+    assert "42.00 ± 0.50\n50.0% of the proved optimum" in texts(figure)
+    unknown = plots.welfare_curve(
+        [{"transitions_per_policy": 9, "welfare": None}], None, {**final, "welfare_standard_error": None}
+    )
+    assert "42.00" in texts(unknown)
+    assert "±" not in texts(unknown)
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0"), (100_000, "100k"), (1_500_000, "1.5M"), (2_000_000, "2M")])
+def test_transitions_are_counted_in_thousands_and_millions(number, text):
+    assert count_transitions(number) == text
+
+
+def test_assignment_history_names_the_last_sizes_and_counts_moves():
+    said = texts(plots.assignment_history(metrics()))
+    assert "policy 0: 6" in said
+    assert "policy 2: 2" in said
+    assert "10 moves" in said
+
+
+def test_assignment_history_stacks_to_n_in_the_colors_of_the_policies():
+    above, below = plots.assignment_history(metrics()).axes
+    bands = [band for band in above.collections if isinstance(band, PolyCollection)]
+    for color, band in zip(plots.policy_colors(3), bands, strict=True):
+        assert same_color(band.get_facecolor()[0][:3], color)
+    assert max(band.get_paths()[0].vertices[:, 1].max() for band in bands) == 12
+    assert below.collections[0].get_paths()[0].vertices[:, 1].max() == 4  # the most flips in one line
