@@ -77,7 +77,7 @@ SETTINGS = {
     "discount 0.98": Variant(change=rated(discount=0.98)),
     "discount 0.995": Variant(change=rated(discount=0.995)),
     "constant learning rate": Variant(change=_constant_learning_rate),
-    "entropy x 2 at first": Variant(change=entropy_times(2.0, 1.0)),
+    "a quarter of the entropy": Variant(change=entropy_times(0.25, 0.25)),
     "entropy x 3": Variant(change=entropy_times(3.0, 3.0)),
 }
 COMPARISONS = {"assigners": Comparison("plain_em", ASSIGNERS), "settings": Comparison("preset", SETTINGS)}
