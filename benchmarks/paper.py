@@ -6,10 +6,11 @@ a figure can so be run one by one, and a figure that is half done can be drawn.
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import tyro
@@ -54,6 +55,7 @@ class FigureSpec(NamedTuple):
     draw: Draw
     algorithms: tuple[str, ...] = ("em",)
     more: tuple[tuple[str, int], ...] = ()  # algorithms and k beside the product of all
+    grids: Mapping[int, tuple[int, ...]] = MappingProxyType({})  # k of grids with another side
 
 
 _GRID = ("resource_gathering",)
@@ -61,7 +63,12 @@ _BODIES = ("halfcheetah_speed", "walker2d_speed", "hopper_speed", "ant_speed")
 FIGURES = {
     1: FigureSpec(Scale(_GRID, (5,), 1_000_000, 10), Scale(_GRID, (5,), 60_000, 2), draw_walks),
     2: FigureSpec(
-        Scale(_GRID, (1, 2, 3, 5, 10), 1_000_000, 10), Scale(_GRID, (2, 5), 200_000, 2), draw_bars, ALGORITHMS, (("em", 25),)
+        Scale(_GRID, (1, 2, 3, 5, 10), 1_000_000, 10),
+        Scale(_GRID, (2, 5), 200_000, 2),
+        draw_bars,
+        ALGORITHMS,
+        more=(("em", 25),),
+        grids=MappingProxyType({4: (2, 3, 4, 6)}),
     ),
     3: FigureSpec(Scale(_BODIES, (1, 2, 5, 10), 1_000_000, 10), Scale(_BODIES[:1], (2,), 40_000, 2), draw_bars, ALGORITHMS),
     4: FigureSpec(
@@ -106,8 +113,9 @@ class Paper:
 
     @property
     def spec(self) -> FigureSpec:
-        """What the figure shows."""
-        return FIGURES[self.figure]
+        """What the figure shows, on the grid that is asked for."""
+        spec = FIGURES[self.figure]
+        return spec._replace(full=spec.full._replace(ks=spec.grids.get(self.size or 0, spec.full.ks)))
 
     @property
     def scale(self) -> Scale:

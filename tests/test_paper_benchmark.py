@@ -60,6 +60,7 @@ def test_figures_are_those_of_the_paper():
     assert {cell.config.transitions for found in cells.values() for cell in found} == {1_000_000}
     assert {cell.config.n for cell in cells[3]} == {100}
     assert [cell.algorithm for cell in cells[2] if cell.config.k == 25] == ["em"]
+    assert {cell.config.k for cell in make_cells(Paper(figure=2, size=4))} == {2, 3, 4, 6}
     narrowed = make_cells(Paper(figure=2, ks=(2, 25), algorithms=("random", "em"), size=3))
     assert {(cell.algorithm, cell.config.k, cell.config.n) for cell in narrowed} == {("random", 2, 9), ("em", 2, 9)}
 
