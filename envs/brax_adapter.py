@@ -8,11 +8,13 @@ import contextlib
 import io
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from rmdp_jax.env import Env, EnvSpec, Step
 from rmdp_jax.errors import ConfigError
@@ -20,7 +22,7 @@ from rmdp_jax.types import Array, Key, PyTree
 
 try:
     from jax.interpreters.partial_eval import dce_jaxpr
-except ImportError:  # not promised by jax; without it the whole brax state is carried, which is only slower
+except ImportError:  # not promised by jax; without it everything is carried and computed, which is only slower
     dce_jaxpr = None  # type: ignore[assignment]
 
 
@@ -64,13 +66,19 @@ def from_brax(
     """
     if episode_length < 1:
         raise ConfigError(f"episode_length = {episode_length}: must be at least 1")
-    with _relaxed():
-        like = jax.eval_shape(lambda key: brax_env.reset(_raw_key(key)), jax.random.key(0))
+
+    @jax.jit  # as `advance`: traced once, which for a body takes long
+    def begin(key: Key) -> Any:
+        with _relaxed():
+            return brax_env.reset(_raw_key(key))
+
+    like = jax.eval_shape(begin, jax.random.key(0))
     if getattr(like.obs, "ndim", None) != 1:
         raise ConfigError(f"brax_env: observations of {name} must be one vector, got {jax.tree.map(jnp.shape, like.obs)}")
-    leaves: list[jax.ShapeDtypeStruct] = jax.tree.leaves(like)
+    leaves = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(like)]  # of a strong type
     structure: Any = jax.tree.structure(like)
 
+    @jax.jit
     def advance(flat: list[Array], action: Array) -> tuple[list[Array], Array, Array, PyTree]:
         before = structure.unflatten(flat)
         with _relaxed():
@@ -80,14 +88,13 @@ def from_brax(
             raise ConfigError(f"brax_env: a step of {name} changes the structure of its state")
         return jax.tree.leaves(after), after.obs, after.done, outcome(before, after)
 
-    kept = _leaves_read(advance, leaves, brax_env.action_size)
+    kept = _leaves_read(advance, leaves, _like_action(brax_env))
 
     def carry(flat: list[Array], clock: Array) -> BraxState:
         return BraxState(tuple(_strong(flat[i], leaves[i].dtype) for i in kept), clock)
 
     def reset(key: Key) -> tuple[BraxState, Array]:
-        with _relaxed():
-            state = brax_env.reset(_raw_key(key))
+        state = begin(key)
         return carry(jax.tree.leaves(state), jnp.int32(0)), _strong(state.obs, jnp.float32)
 
     def step(state: BraxState, action: Array) -> tuple[BraxState, Step]:
@@ -112,8 +119,8 @@ def from_brax(
         stretch=stretch,
         explodes_at=explodes_at,
     )
-    # Traced once for all programs that have it in them, which for a body takes long.
-    return Env(spec, jax.jit(reset, inline=True), jax.jit(step, inline=True))
+    first, _ = jax.eval_shape(reset, jax.random.key(0))
+    return Env(spec, _pruned(reset, jax.random.key(0)), _pruned(step, first, _like_action(brax_env)))
 
 
 @contextlib.contextmanager
@@ -141,11 +148,15 @@ def _ignore(message: str) -> None:
     del message
 
 
-def _leaves_read(advance: Callable, leaves: list[jax.ShapeDtypeStruct], action_size: int) -> list[int]:
+def _like_action(brax_env: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((brax_env.action_size,), jnp.float32)
+
+
+def _leaves_read(advance: Callable, leaves: list[jax.ShapeDtypeStruct], action: jax.ShapeDtypeStruct) -> list[int]:
     """Indices of the state leaves on which observations, terminations or outcomes of some later step depend."""
-    program, shapes = jax.make_jaxpr(advance, return_shape=True)(leaves, jax.ShapeDtypeStruct((action_size,), jnp.float32))
     if dce_jaxpr is None:
         return list(range(len(leaves)))
+    program, shapes = jax.make_jaxpr(advance, return_shape=True)(leaves, action)
     told = [True] * len(jax.tree.leaves(shapes[1:]))
     read = [False] * len(leaves)
     while True:  # what is read to compute what is read, until nothing is added
@@ -154,6 +165,21 @@ def _leaves_read(advance: Callable, leaves: list[jax.ShapeDtypeStruct], action_s
         if grown == read:
             return [i for i, needed in enumerate(read) if needed]
         read = grown
+
+
+def _pruned(function: Callable, *like: PyTree) -> Callable:
+    """`function` for arguments `like` without what no result needs, of which brax computes much: each vmap takes its time."""
+    if dce_jaxpr is None:
+        return jax.jit(function, inline=True)
+    program, shapes = jax.make_jaxpr(function, return_shape=True)(*like)
+    needed, _ = dce_jaxpr(program.jaxpr, True, instantiate=True)
+    evaluate = jaxpr_as_fun(ClosedJaxpr(needed, program.consts))
+
+    @partial(jax.jit, inline=True)
+    def pruned(*arguments: PyTree) -> PyTree:
+        return jax.tree.unflatten(jax.tree.structure(shapes), evaluate(*jax.tree.leaves(arguments)))
+
+    return pruned
 
 
 def _strong(x: Array, dtype: Any) -> Array:

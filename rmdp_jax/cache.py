@@ -12,8 +12,8 @@ from pathlib import Path
 import jax
 
 SETTINGS = {
-    # A start compiles dozens of small programs; all but the trivial ones are worth a file.
-    "jax_persistent_cache_min_compile_time_secs": 0.1,
+    # A start compiles dozens of small programs, which together are worth half a second.
+    "jax_persistent_cache_min_compile_time_secs": 0.01,
     "jax_persistent_cache_min_entry_size_bytes": 0,
 }
 

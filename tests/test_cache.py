@@ -63,7 +63,7 @@ def test_it_is_where_the_user_wants_caches(tmp_path, changes, place):
     changes = {name: value and value.format(tmp=tmp_path) for name, value in changes.items()}
     told = start(tmp_path, **changes)
     assert told["folder"].startswith(str(tmp_path / place))
-    assert told["settings"] == ([1.0, 0] if place == "own" else [0.1, 0])
+    assert told["settings"] == ([1.0, 0] if place == "own" else [0.01, 0])
 
 
 @pytest.mark.parametrize("changes", [{"JAX_ENABLE_COMPILATION_CACHE": "false"}, {"XDG_CACHE_HOME": "/dev/null"}])
