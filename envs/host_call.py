@@ -8,6 +8,8 @@ Source of the structures: xla/ffi/api/c_api.h, which comes with jaxlib (`jax.ffi
 tells its size, which is compared before the first call.
 """
 
+import atexit
+import contextlib
 import ctypes
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +26,7 @@ _Pointer = ctypes.c_void_p
 _INTERNAL = 13  # XLA_FFI_Error_Code_INTERNAL
 _MAJOR = 0  # XLA_FFI_API_MAJOR
 _known: dict[str, Any] = {}  # handlers by name, which must outlive all programs
+_leaving = False  # Python ends
 
 
 def host_call(name: str, function: Function, width: int) -> Callable[[Array], Array]:
@@ -51,8 +54,19 @@ def _register(name: str, function: Function) -> bool:
             jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(ctypes.cast(handler, _Pointer)), platform="cpu")
         except Exception:  # whatever jaxlib raises of a handler that names no version
             return False
+        if not _known:
+            atexit.register(_end_programs)
         _known[name] = handler
     return True
+
+
+def _end_programs() -> None:
+    """Programs under way end at their next call: one into a Python that is gone would be a crash, or wait for ever."""
+    global _leaving
+    _leaving = True
+    for array in jax.live_arrays():
+        with contextlib.suppress(Exception):
+            array.block_until_ready()
 
 
 def _handle_by(function: Function) -> Callable[[Any], int | None]:
@@ -64,6 +78,8 @@ def _handle_by(function: Function) -> Callable[[Any], int | None]:
             _answer(frame)
             return None
         try:
+            if _leaving:
+                raise RuntimeError("Python is about to end")
             _array_at(frame.results.items[0])[...] = function(_array_at(frame.arguments.items[0]))
         except BaseException as error:  # nothing may leave: C would go on as if all were well
             told = _Error(ctypes.sizeof(_Error), None, f"{type(error).__name__}: {error}".encode(), _INTERNAL)

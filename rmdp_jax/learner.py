@@ -44,11 +44,15 @@ class _Progress(NamedTuple):
     active: Array  # (k,) bool, false once mean_kl has passed the limit
 
 
-def make_optimizer(rates: Rates, learning_rate: Array | float) -> optax.GradientTransformation:
-    """Clipped Adam for the parameters of one policy; its state does not depend on the rates."""
+def make_optimizer(rates: Rates, learning_rate: Array | float, active: Array | bool = True) -> optax.GradientTransformation:
+    """Clipped Adam for the parameters of one policy; its state does not depend on the rates.
+
+    While not `active`, () bool, it keeps its moments, as they decay by 1, and its steps mean nothing. To choose between
+    the moments before and after would take another pass over them, in place of none.
+    """
     return optax.chain(
         optax.clip_by_global_norm(rates.max_gradient_norm),
-        optax.scale_by_adam(eps=rates.adam_epsilon),
+        optax.scale_by_adam(jnp.where(active, 0.9, 1.0), jnp.where(active, 0.999, 1.0), rates.adam_epsilon),
         optax.scale_by_learning_rate(learning_rate),
     )
 
@@ -73,8 +77,7 @@ def make_improve(loss: Loss, sizes: Sizes, assigner: Assigner) -> Improve:
     ) -> tuple[Learner, PyTree, LossParts]:
         k, number = batch.log_prob.shape
         batch = constrain(batch, "policy")  # minibatches are drawn from all environments
-        optimizer = make_optimizer(rates, schedule.learning_rate)
-        update = _make_update(partial(loss, rates, schedule.entropy), optimizer, k)
+        update = _make_update(partial(loss, rates, schedule.entropy), partial(_move, rates, schedule.learning_rate), k)
 
         def minibatch(progress: _Progress, rows: Array) -> tuple[_Progress, LossParts]:
             part = constrain(jax.tree.map(lambda x: x[:, rows], batch), "policy", "env")
@@ -95,11 +98,10 @@ def make_improve(loss: Loss, sizes: Sizes, assigner: Assigner) -> Improve:
     return improve
 
 
-def _make_update(loss: Callable, optimizer: optax.GradientTransformation, k: int) -> Callable:
+def _make_update(loss: Callable, move: Callable, k: int) -> Callable:
     """One update of k policies: learner, weights (k, n), active (k,), batch -> learner, gradient (k, n), LossParts (k,)."""
     index = jnp.arange(k, dtype=jnp.int32)
     losses_of = jax.vmap(loss, (Params(None, 0), 0, 0, 0))
-    update_own = jax.vmap(optimizer.update)
 
     def total(params: Params, weights: Array, active: Array, batch: Batch) -> tuple[Array, LossParts]:
         losses, parts = losses_of(params, weights, index, batch)
@@ -108,25 +110,21 @@ def _make_update(loss: Callable, optimizer: optax.GradientTransformation, k: int
     def update(learner: Learner, weights: Array, active: Array, batch: Batch) -> tuple[Learner, Array, LossParts]:
         params, state = learner
         (gradient, by_weight), parts = jax.grad(total, argnums=(0, 1), has_aux=True)(params, weights, active, batch)
-        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer power
-            shared, shared_state = optimizer.update(gradient.shared, state.shared)
-            own, own_state = update_own(gradient.own, state.own)
-        moved = Learner(optax.apply_updates(params, Params(shared, own)), Params(shared_state, own_state))
-        return _keep_idle(active, moved, learner), by_weight, parts
+        # Policies that share nothing have nothing to tell each other, which between devices costs a message a minibatch.
+        together = active.any() if jax.tree.leaves(params.shared) else jnp.bool_(True)
+        shared, shared_state = move(together, params.shared, gradient.shared, state.shared)
+        own, own_state = jax.vmap(move)(active, params.own, gradient.own, state.own)
+        return Learner(Params(shared, own), Params(shared_state, own_state)), by_weight, parts
 
     return update
 
 
-def _keep_idle(active: Array, new: Learner, old: Learner) -> Learner:
-    """Old values for policies that no longer learn; the shared part, where there is one, stops when all have."""
-    # Policies that share nothing have nothing to tell each other, which between devices costs a message a minibatch.
-    together = active.any() if jax.tree.leaves(old.params.shared) else jnp.bool_(True)
-
-    def choose(flag: Array, new: Array, old: Array) -> Array:
-        return jnp.where(flag.reshape(flag.shape + (1,) * (new.ndim - flag.ndim)), new, old)
-
-    def keep(new: Params, old: Params) -> Params:
-        shared = jax.tree.map(lambda a, b: choose(together, a, b), new.shared, old.shared)
-        return Params(shared, jax.tree.map(lambda a, b: choose(active, a, b), new.own, old.own))
-
-    return Learner(keep(new.params, old.params), keep(new.opt_state, old.opt_state))
+def _move(
+    rates: Rates, learning_rate: Array, active: Array, params: PyTree, gradient: PyTree, state: PyTree
+) -> tuple[PyTree, PyTree]:
+    """Parameters of one policy, or the shared ones, a step on, and the optimiser's state; both as they are while not active."""
+    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer power
+        steps, after = make_optimizer(rates, learning_rate, active).update(gradient, state)
+    steps = jax.tree.map(lambda step: jnp.where(active, step, 0.0), steps)
+    count = jnp.where(active, optax.tree.get(after, "count"), optax.tree.get(state, "count"))
+    return optax.apply_updates(params, steps), optax.tree.set(after, count=count)

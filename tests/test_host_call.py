@@ -1,5 +1,8 @@
 """Functions called by XLA itself: the same numbers as by a callback, errors told, and a fallback."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,3 +62,34 @@ def test_an_interface_of_another_version_is_left_for_a_callback(monkeypatch):
 def test_structures_of_another_size_are_left_for_a_callback(monkeypatch):
     monkeypatch.setattr(module, "_Items", module._Attributes)
     assert uses_callback(host_call("test.of_another_size", first_and_sum, 2))
+
+
+LEAVES_WHILE_A_PROGRAM_RUNS = """
+import sys, time
+import jax, jax.numpy as jnp
+from rmdp_jax.envs.host_call import host_call
+
+def slowly(x):
+    time.sleep(0.02)
+    return x + 1
+
+call = host_call("test.slowly", slowly, 3)
+
+@jax.jit
+def program(x):
+    x = jax.lax.scan(lambda x, _: (call(x), None), x, None, 5000)[0]
+    return x.sum() + jnp.ones((500, 500)) @ jnp.full((500, 500), x[0])  # enough for XLA to work beside Python
+
+after = program(jnp.zeros(3))
+time.sleep(0.1)
+print(after.is_ready())
+sys.exit(3)
+"""
+
+
+def test_python_ends_cleanly_while_a_program_runs():
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES_WHILE_A_PROGRAM_RUNS], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (3, "False\n"), done.stderr  # long before its 100 s are over
+    assert not done.stderr

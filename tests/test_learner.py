@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rmdp_jax import EnvSpec, Rates, Sizes, fixed
-from rmdp_jax.learner import Learner, Schedule, init_learner, make_improve, make_optimizer
+from rmdp_jax.learner import Learner, Schedule, _move, init_learner, make_improve, make_optimizer
 from rmdp_jax.model import make_model
 from rmdp_jax.ppo import Batch, ppo_loss
 
@@ -138,6 +138,17 @@ def test_a_policy_stops_by_its_own_kl(two, batch):
     assert updates_of(stopped) == [EPOCHS * MINIBATCHES, 1]
     free, _ = improve(rates, jax.random.key(2), learner, seen)
     jax.tree.map(np.testing.assert_array_equal, all_of(stopped, 0), all_of(free, 0))
+
+
+def test_a_policy_that_stopped_keeps_its_place_and_its_moments_bit_for_bit(two, batch):
+    learner, improve = two
+    once, _ = improve(RATES, jax.random.key(2), learner, batch)
+    params, state = all_of(once, 0)
+    gradient = jax.tree.map(jnp.ones_like, params)
+    kept, moved = (_move(RATES, jnp.float32(0.1), jnp.bool_(active), params, gradient, state) for active in (False, True))
+    jax.tree.map(np.testing.assert_array_equal, kept, (params, state))
+    assert changed(moved[0], params)
+    assert int(_count(moved[1])) == int(_count(state)) + 1
 
 
 def test_a_shared_trunk_goes_on_until_all_policies_have_stopped(batch):
