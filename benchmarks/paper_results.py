@@ -178,7 +178,7 @@ def _markdown(name: str, lines: Sequence[Line], pictures: Sequence[Path], notes:
     versions = {package: version for package, version in machine()["versions"].items() if version}
     return "\n".join(
         [
-            f"# {name.replace('_', ' ').capitalize()}\n",
+            f"# {name.replace('_', ' ').replace('figure', 'Figure')}\n",
             *(f"![{picture.stem}]({picture.name})" for picture in pictures),
             "\n| " + " | ".join(_COLUMNS) + " |",
             "|" + "---|" * len(_COLUMNS),
