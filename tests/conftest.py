@@ -1,6 +1,8 @@
 """Strict JAX for all tests: a silent broadcast or cast is an error here, long before it is a wrong number."""
 
 import os
+import signal
+import threading
 from importlib.metadata import version
 
 # Compiling is what tests wait for; without fusion and optimisation it takes a sixth of the time.
@@ -14,6 +16,9 @@ os.environ["XLA_FLAGS"] = " ".join(
 )
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # commands would keep programs in the home of whoever runs the tests
 os.environ.setdefault("MPLBACKEND", "Agg")  # before matplotlib is imported, and for the processes that tests start
+
+if threading.current_thread() is threading.main_thread():  # what a shell starts in the background ignores Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hypothesis
 import jax
