@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from rmdp_jax import Assigner, TrainConfig, em, end_to_end, plain_em
 from rmdp_jax.assigners.base import shuffled_even
+from rmdp_jax.assigners.halving import halving_em
 from rmdp_jax.assigners.seeding import seeded_em
 from rmdp_jax.assigners.split_and_merge import split_and_merge
 
@@ -64,6 +65,7 @@ ASSIGNERS = {
     "em": Variant(em),
     "split and merge": Variant(split_and_merge),
     "seeding": Variant(seeded_em),
+    "successive halving": Variant(halving_em),
     "wide entropy": Variant(_shuffled, entropy_times(2.0, 1.0)),
     "end_to_end": Variant(end_to_end),
 }

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rmdp_jax import ConfigError, Seen, em, fixed, plain_em, random_even
 from rmdp_jax.assigners.base import best_policies
+from rmdp_jax.assigners.halving import halving_em
 from rmdp_jax.assigners.seeding import seeded_em
 from rmdp_jax.assigners.split_and_merge import split_and_merge
 
@@ -20,6 +21,7 @@ ASSIGNERS = {
     "plain_em": lambda k, n: plain_em(k, n, warmup=1),
     "split_and_merge": lambda k, n: split_and_merge(k, n, warmup=1, every=2),
     "seeded_em": lambda k, n: seeded_em(k, n, warmup=2, hold=2, tries=2, glimpses=3),
+    "halving_em": lambda k, n: halving_em(k, n, starts=2, warmup=1),
     "random": random_even,
     "fixed": lambda k, n: fixed(k, n, jnp.arange(n) % k),
 }
