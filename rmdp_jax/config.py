@@ -33,7 +33,9 @@ class Sizes:
     critic: Literal["mixed", "per_agent"] = "mixed"
     """One value, of the policy's mixed reward, or n values, one for each agent."""
     std: Literal["learned", "fixed"] = "learned"
-    """Standard deviation of continuous actions: learned from e^-1, or staying there."""
+    """Standard deviation of continuous actions: learned, or staying as it is at first."""
+    log_std_init: float = -1.0
+    """Logarithm of the standard deviation of continuous actions at first."""
     normalize_observations: bool = False
     """Subtract the running mean and divide by the running deviation of what each policy sees."""
     agents_exact: int = 4096
@@ -48,6 +50,7 @@ class Sizes:
         check("trunk", repr(self.trunk), self.trunk in ("separate", "shared"), "'separate' or 'shared'")
         check("std", repr(self.std), self.std in ("learned", "fixed"), "'learned' or 'fixed'")
         check("critic", repr(self.critic), self.critic in ("mixed", "per_agent"), "'mixed' or 'per_agent'")
+        check("log_std_init", self.log_std_init, _is_between(self.log_std_init, -10, 10), "a number from -10 to 10")
         rule = f"a divisor of environments * unroll = {self.transitions}"
         check("minibatches", self.minibatches, self.transitions % self.minibatches == 0, rule)
 
@@ -69,6 +72,8 @@ class Rates:
     """Gamma; the task's own when not given."""
     gae_lambda: float = 0.95
     """Lambda of generalised advantage estimation."""
+    reward_scaling: float = 1.0
+    """Factor of the rewards that policies learn from; brings what the critic predicts nearer to 1 or beyond."""
     clip: float = 0.2
     """Largest change of the probability ratio that PPO rewards."""
     value_loss: float = 0.5
@@ -89,7 +94,7 @@ class Rates:
             pair = getattr(self, name)
             holds = isinstance(pair, tuple) and len(pair) == 2 and all(map(_is_positive, pair))
             check(name, pair, holds, "two positive numbers (start, end)")
-        for name in ("clip", "max_gradient_norm", "max_kl", "adam_epsilon", "observation_clip"):
+        for name in ("clip", "max_gradient_norm", "max_kl", "adam_epsilon", "observation_clip", "reward_scaling"):
             check(name, getattr(self, name), _is_positive(getattr(self, name)), "a positive number")
         for name in ("gae_lambda", "utility_decay"):
             check(name, getattr(self, name), _is_between(getattr(self, name), 0, 1), "a number from 0 to 1")

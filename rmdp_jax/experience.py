@@ -87,7 +87,8 @@ def make_collect(env: Env, population: Population, model: Model, sizes: Sizes, w
         )
         value, next_value = (model.networks.critic(policy.params, index, x) for x in (obs, next_obs))
         discount = env.spec.discount if rates.discount is None else rates.discount
-        advantage, target = gae(seen.reward, value, next_value, seen.terminated, seen.done, discount, rates.gae_lambda)
+        reward = rates.reward_scaling * seen.reward
+        advantage, target = gae(reward, value, next_value, seen.terminated, seen.done, discount, rates.gae_lambda)
         batch = Batch(obs, seen.action, seen.log_prob, advantage, target)
         experience = Experience(
             batch=jax.tree.map(lambda x: x.reshape(sizes.transitions, *x.shape[2:]), batch),

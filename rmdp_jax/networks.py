@@ -46,7 +46,7 @@ class Distribution(NamedTuple):
 
 def make_networks(spec: EnvSpec, sizes: Sizes, k: int, columns: int) -> Networks:
     """Networks of one policy for observations (..., o), with `columns` critic outputs (c)."""
-    head = Head(spec.action_size, spec.discrete, sizes.std == "learned")
+    head = Head(spec.action_size, spec.discrete, sizes.std == "learned", sizes.log_std_init)
     return _TRUNKS[sizes.trunk](Body(sizes.hidden), head, Critic(sizes.hidden, columns), spec, k)
 
 
@@ -125,11 +125,12 @@ class Body(nn.Module):
 
 
 class Head(nn.Module):
-    """Logits of the actions, or mean and log standard deviation (-1 at first, or for ever if not `learns_std`)."""
+    """Logits of the actions, or mean and log standard deviation (as at first for ever if not `learns_std`)."""
 
     size: int
     discrete: bool
     learns_std: bool = True
+    log_std_init: float = -1.0
 
     @nn.compact
     def __call__(self, x: Array) -> PyTree:
@@ -138,8 +139,8 @@ class Head(nn.Module):
         if self.discrete:
             return mean
         if not self.learns_std:
-            return mean, jnp.full_like(mean, -1.0)
-        log_std = self.param("log_std", nn.initializers.constant(-1.0), (self.size,))
+            return mean, jnp.full_like(mean, self.log_std_init)
+        log_std = self.param("log_std", nn.initializers.constant(self.log_std_init), (self.size,))
         return mean, jnp.broadcast_to(log_std, mean.shape)
 
 

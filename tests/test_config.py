@@ -23,6 +23,7 @@ BAD_SIZES = [
     ("hidden", (64, 0), "must be one or more layers of at least 1 unit"),
     ("trunk", "both", "must be 'separate' or 'shared'"),
     ("critic", "all", "must be 'mixed' or 'per_agent'"),
+    *[("log_std_init", value, "must be a number from -10 to 10") for value in (-11.0, 11.0, NAN, INF)],
 ]
 BAD_RATES = [
     *[(name, (value, 1e-3), PAIR) for name in ("learning_rate", "entropy") for value in (0.0, -1e-3, NAN, INF)],
@@ -30,7 +31,7 @@ BAD_RATES = [
     ("learning_rate", (1e-3,), PAIR),
     *[
         (name, value, POSITIVE)
-        for name in ("clip", "max_gradient_norm", "max_kl", "adam_epsilon", "observation_clip")
+        for name in ("clip", "max_gradient_norm", "max_kl", "adam_epsilon", "observation_clip", "reward_scaling")
         for value in (0.0, -0.1, NAN, INF)
     ],
     *[(name, value, SHARE) for name in ("gae_lambda", "utility_decay", "discount") for value in (-0.1, 1.1, NAN, INF)],

@@ -3,10 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmdp_jax import EnvSpec, Rates
+from rmdp_jax import EnvSpec, Rates, Sizes
 from rmdp_jax.critics import CRITICS
 from rmdp_jax.model import Model
-from rmdp_jax.networks import Networks, Params, make_distribution
+from rmdp_jax.networks import Networks, Params, make_distribution, make_networks
 from rmdp_jax.ppo import Batch, ppo_loss
 
 SPEC = EnvSpec("none", 1, 2, True, 1, 0.9, 1.0, "jax")
@@ -119,3 +119,13 @@ def test_gaussian_by_hand():
     drawn = GAUSSIAN.sample(parameters, GAUSSIAN.noise(jax.random.key(0), (20_000, 2)))
     np.testing.assert_allclose(drawn.mean(0), [1.0, -1.0], atol=0.05)
     np.testing.assert_allclose(drawn.std(0), [0.5, 2.0], rtol=0.02)
+
+
+@pytest.mark.parametrize("std", ["learned", "fixed"])
+def test_actions_vary_at_first_as_they_are_told_to(std):
+    spec = EnvSpec("push", 3, 2, False, 5, 0.9, 1.0, "jax")
+    networks = make_networks(spec, Sizes(std=std, log_std_init=-0.5), k=1, columns=1)
+    params = Params(networks.init_shared(jax.random.key(0)), networks.init_own(jax.random.key(1)))
+    _, log_std = networks.actor(params, jnp.ones((4, 3)))
+    np.testing.assert_array_equal(log_std, np.full((4, 2), -0.5, np.float32))
+    assert len(jax.tree.leaves(params.own["head"])) == (3 if std == "learned" else 2)

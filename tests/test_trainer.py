@@ -166,6 +166,17 @@ def test_a_tiny_kl_limit_stops_the_epochs(trainer):
     assert updates(Rates(learning_rate=(1e-2, 1e-2), max_kl=1e-6)) == [2] * K
 
 
+def test_reward_scaling_is_of_what_policies_learn_from_alone(trainer):
+    def collect(scaling):  # without any discount the targets are the rewards
+        state = trainer.init(jax.random.key(0), Rates(discount=0.0, gae_lambda=0.0, reward_scaling=scaling))
+        return trainer.collect(state)[1]
+
+    plain, scaled = collect(1.0), collect(8.0)
+    assert float(plain.batch.target.max()) > 0.1
+    np.testing.assert_allclose(scaled.batch.target, 8 * plain.batch.target, atol=1e-5)
+    assert same(scaled.reward_sum, plain.reward_sum)
+
+
 def test_running_utilities_agree_with_fresh_episodes(task, trainer):
     state = trainer.init(jax.random.key(2), STILL)
     advance = jax.jit(lambda state: jax.lax.fori_loop(0, 3999, lambda _, state: trainer.step(state)[0], state))
