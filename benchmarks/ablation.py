@@ -44,7 +44,7 @@ class Ablation:
     transitions: int = 1_000_000
     """Per policy."""
     variants: str | None = None
-    """Names of variants, separated by commas. Default: all."""
+    """Names of variants, separated by commas. Default: all, but for those that are the same here as one before."""
     quick: bool = False
     """k = 2, 2 seeds, 10,000 transitions, and two variants where none are named; results go to runs/ablation."""
     results: Path | None = None
@@ -88,17 +88,27 @@ def narrow(arguments: Ablation) -> Ablation:
 def make_cells(arguments: Ablation) -> list[Cell]:
     """Cells that are asked for, checked before anything is trained; all variants of a k before the next k."""
     known = COMPARISONS[arguments.of].variants
+    check("ks", arguments.ks, all(k.strip().isdecimal() for k in arguments.ks.split(",")), "whole numbers between commas")
+    check("seeds", arguments.seeds, arguments.seeds >= 1, "a whole number of at least 1")
+    ks = [int(k) for k in arguments.ks.split(",")]
     names = list(known) if arguments.variants is None else [name.strip() for name in arguments.variants.split(",")]
     for name in names:
         if name not in known:
             raise unknown_name("variant", name, known)
-    check("ks", arguments.ks, all(k.strip().isdecimal() for k in arguments.ks.split(",")), "whole numbers between commas")
-    check("seeds", arguments.seeds, arguments.seeds >= 1, "a whole number of at least 1")
-    ks = [int(k) for k in arguments.ks.split(",")]
     cells = [Cell(arguments.env, arguments.of, name, k, arguments.transitions) for k in ks for name in names]
+    if arguments.variants is None:
+        cells = _all_different(cells)
     for cell in cells:
         cell.describe()
     return cells
+
+
+def _all_different(cells: Sequence[Cell]) -> list[Cell]:
+    """`cells` without those that are the same as one before, as settings are that the preset has anyway."""
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        found.setdefault(str(cell.describe() | {"variant": ""}), cell)
+    return list(found.values())
 
 
 def run_ablation(arguments: Ablation) -> list[Line]:

@@ -55,6 +55,9 @@ def _constant_learning_rate(config: TrainConfig) -> TrainConfig:
     return rated(learning_rate=(start, start))(config)
 
 
+_std_from_1 = sized(log_std_init=0.0)
+_std_from_1_over_e = sized(log_std_init=-1.0)
+_plain_rewards = rated(reward_scaling=1.0)
 _shuffled = partial(plain_em, first=shuffled_even)
 
 ASSIGNERS = {
@@ -80,6 +83,11 @@ SETTINGS = {
     "discount 0.995": Variant(change=rated(discount=0.995)),
     "constant learning rate": Variant(change=_constant_learning_rate),
     "a quarter of the entropy": Variant(change=entropy_times(0.25, 0.25)),
+    "std from 1": Variant(change=_std_from_1),
+    "std from e^-1": Variant(change=_std_from_1_over_e),
+    "rewards x 100": Variant(change=rated(reward_scaling=100.0)),
+    "rewards as they are": Variant(change=_plain_rewards),
+    "std from e^-1 and rewards as they are": Variant(change=lambda config: _plain_rewards(_std_from_1_over_e(config))),
     "entropy x 3": Variant(change=entropy_times(3.0, 3.0)),
 }
 COMPARISONS = {"assigners": Comparison("plain_em", ASSIGNERS), "settings": Comparison("preset", SETTINGS)}

@@ -82,18 +82,28 @@ def test_the_table_tests_each_variant_against_the_baseline(tmp_path, trained):
     assert "| 2,048 | 2 | end_to_end | 2 | 83.50 ± 0.50 | 83.5% |" in (tmp_path / "a.md").read_text()
 
 
+def small_settings(env):
+    return Ablation(env=env, of="settings", ks="3", transitions=2048)
+
+
 def test_variants_are_what_they_are_called():
     assert not [name for of in COMPARISONS.values() for name in of.variants if "," in name]
     for env in ("resource_gathering", "halfcheetah_speed"):
         told = [Cell(env, "assigners", name, 3, 2048).describe() for name in COMPARISONS["assigners"].variants]
         assert len({str(line | {"variant": ""}) for line in told}) == len(told), "two names for the same"
     before = preset("halfcheetah_speed", k=3, transitions=2048)
-    changes = {name: variant.change(before) for name, variant in COMPARISONS["settings"].variants.items()}
+    named = COMPARISONS["settings"].variants
+    changes = {cell.variant: named[cell.variant].change(before) for cell in make_cells(small_settings("halfcheetah_speed"))}
+    assert set(named) - set(changes) == {"std from e^-1", "rewards as they are", "std from e^-1 and rewards as they are"}
     assert changes.pop("preset") == before
     assert len(set(map(str, changes.values())) - {str(before)}) == len(changes)
     assert {config.sizes.transitions for config in changes.values()} == {2048}, "an iteration costs the same"
     assert changes["entropy x 3"].rates.entropy == pytest.approx((3e-3, 3e-4))
     assert changes["constant learning rate"].rates.learning_rate == (3e-4, 3e-4)
+    of_hopper = {cell.variant: cell.config() for cell in make_cells(small_settings("hopper_speed"))}
+    assert set(named) - set(of_hopper) == {"std from 1", "rewards x 100"}
+    plain = of_hopper["std from e^-1 and rewards as they are"]
+    assert (plain.sizes.log_std_init, plain.rates.reward_scaling) == (-1.0, 1.0)
 
 
 def test_quick_results_are_no_results():
