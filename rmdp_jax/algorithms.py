@@ -42,7 +42,7 @@ class Algorithm(NamedTuple):
     """How runs are planned."""
 
     settle: Callable[[Population, TrainConfig], Settled]  # or the plan's `ConfigError`; trains nothing
-    plan: Callable[[Env, Sequence[Request], bool], list[Plan]]  # runs that are alike, whether to show progress
+    plan: Callable[..., list[Plan]]  # as `make_plans` without the name
 
 
 def _direct(
@@ -60,7 +60,7 @@ def _direct(
 
     return Algorithm(
         settle=settle_plan,
-        plan=lambda env, requests, progress: [plan(request.population, request.config) for request in requests],
+        plan=lambda env, requests, **of_training: [plan(request.population, request.config) for request in requests],
     )
 
 
@@ -72,9 +72,9 @@ def _per_agent_critic(config: TrainConfig) -> TrainConfig:
     return replace(config, sizes=replace(config.sizes, critic="per_agent"))
 
 
-def _plan_clusters(env: Env, requests: Sequence[Request], progress: bool) -> list[Plan]:
+def _plan_clusters(env: Env, requests: Sequence[Request], **of_training: Any) -> list[Plan]:
     new = [request for request in requests if request.checkpoints is None]
-    made = iter(clusters(env, [r.population for r in new], [r.config for r in new], progress=progress) if new else [])
+    made = iter(clusters(env, [r.population for r in new], [r.config for r in new], **of_training) if new else [])
     return [
         Plan(after_pretraining(request.config), next(made) if request.checkpoints is None else _saved_clusters(request))
         for request in requests
@@ -127,6 +127,7 @@ def make_plan(
     config: TrainConfig,
     *,
     checkpoints: Path | None = None,
+    devices: int | None = None,
     progress: bool = False,
 ) -> Plan:
     """The plan of algorithm `name`; `cluster` trains a policy for it.
@@ -135,17 +136,20 @@ def make_plan(
         name: a key of `ALGORITHMS`.
         env, population, config: the task, and settings with the whole budget.
         checkpoints: folder with a checkpoint of the run that is to go on; nothing is trained for its plan then.
+        devices: how many to train on at most, where a plan takes training; as in `train`.
         progress: show a bar on stderr where a plan takes training.
 
     Raises:
         ConfigError: the name is not in `ALGORITHMS`, or the algorithm cannot be planned for this config.
         KeyboardInterrupt: Ctrl-C while `cluster` trains.
     """
-    return make_plans(name, env, [Request(population, config, checkpoints)], progress=progress)[0]
+    return make_plans(name, env, [Request(population, config, checkpoints)], devices=devices, progress=progress)[0]
 
 
-def make_plans(name: str, env: Env, requests: Sequence[Request], *, progress: bool = False) -> list[Plan]:
+def make_plans(
+    name: str, env: Env, requests: Sequence[Request], *, devices: int | None = None, progress: bool = False
+) -> list[Plan]:
     """`make_plan` for several runs, which may differ in `config.seed`, `config.rates` and agents; all train in one program."""
     check_algorithm(name)
-    plans = ALGORITHMS[name].plan(env, requests, progress)
+    plans = ALGORITHMS[name].plan(env, requests, devices=devices, progress=progress)
     return [plan._replace(assigner=plan.assigner._replace(name=name)) for plan in plans]

@@ -39,30 +39,35 @@ def oracle(population: Population, k: int) -> Assigner:
     return fixed(k, population.n, np.asarray(population.oracle_groups(k), np.int32))._replace(name="oracle")
 
 
-def cluster(env: Env, population: Population, config: TrainConfig) -> Assigner:
+def cluster(env: Env, population: Population, config: TrainConfig, *, devices: int | None = None) -> Assigner:
     """K-means on the rewards that agents get from one policy trained for everybody (Ivanov & Ben-Porat, 2024).
 
     Trains that policy for half of `config.transitions` environment steps, takes `CLUSTER_TRANSITIONS` further steps of it,
     and clusters the agents by their rewards in these; more than `Sizes.agents_exact` agents by their rewards in
     `Sizes.utility_steps` of them, around the means of `agents_exact` agents, which takes time and memory of order n. The
     assigner's `pretraining` says how many steps that took; train with what is left of the budget
-    (`rmdp_jax.algorithms.make_plan` does).
+    (`rmdp_jax.algorithms.make_plan` does). `devices` is that of `train`.
 
     Raises:
         ConfigError: `config.transitions` are too few.
         KeyboardInterrupt: Ctrl-C, as groups by a half-trained policy would pass for those of a trained one.
     """
-    return clusters(env, [population], [config])[0]
+    return clusters(env, [population], [config], devices=devices)[0]
 
 
 def clusters(
-    env: Env, populations: Sequence[Population], configs: Sequence[TrainConfig], *, progress: bool = False
+    env: Env,
+    populations: Sequence[Population],
+    configs: Sequence[TrainConfig],
+    *,
+    devices: int | None = None,
+    progress: bool = False,
 ) -> list[Assigner]:
     """`cluster` for several runs whose policies for everybody are trained in one program; see `train_together`."""
     entries = [_for_everybody(population, config) for population, config in zip(populations, configs, strict=True)]
     check_together(entries)
     single = entries[0].config
-    mesh = choose_mesh(single.k, single.sizes.environments, env.spec.backend)
+    mesh = choose_mesh(single.k, single.sizes.environments, env.spec.backend, devices)
     with report_progress(progress and is_first(), single.iterations, "pre-training  ") as reporter:
         states, _ = learn(env, entries, reporter, mesh=mesh)
         if int(states.iteration.max()) < single.iterations:

@@ -30,15 +30,21 @@ def choose_mesh(k: int, environments: int, backend: str, devices: int | None = N
     Raises:
         ConfigError: there are not so many devices, or several processes, each of which has to take part, cannot.
     """
+    check_devices(devices)
     known = jax.devices()
-    if devices is not None:
-        check("devices", devices, 1 <= devices <= len(known), f"from 1 to {len(known)}, the devices that JAX finds")
     most = len(known) if devices is None else devices
     number = 1 if backend == "native" else max(number for number in range(1, most + 1) if _fits(number, k, environments))
     if jax.process_count() > 1 and number < len(known):
         raise _idle_processes(len(known), k, environments, backend, devices)
     shape = (math.gcd(number, k), number // math.gcd(number, k))
     return None if number == 1 else Mesh(np.array(known[:number]).reshape(shape), ("policy", "env"), axis_types=_AUTO)
+
+
+def check_devices(devices: int | None) -> None:
+    """Raise `ConfigError` where JAX does not find so many."""
+    known = jax.device_count()
+    if devices is not None:
+        check("devices", devices, 1 <= devices <= known, f"from 1 to {known}, the devices that JAX finds")
 
 
 _AUTO = (AxisType.Auto, AxisType.Auto)

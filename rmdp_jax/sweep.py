@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from rmdp_jax.algorithms import Request, make_plans, settle
 from rmdp_jax.config import Rates, TrainConfig
+from rmdp_jax.devices import check_devices
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.progress import announce
@@ -70,6 +71,7 @@ def sweep(
     out: str | Path,
     *,
     make: Make,
+    devices: int | None = None,
     progress: bool = True,
     on_done: Callable[[Line], None] | None = None,
 ) -> list[Line]:
@@ -81,6 +83,7 @@ def sweep(
         out: folder of the runs, each in one of its own, ENV[-OPTIONS]-ALGORITHM-kK[-LABEL]-sSEED, and of runs.jsonl, which
             gets a line for each finished run: its result.json without the k x n utilities.
         make: `rmdp_jax.envs.make`.
+        devices: how many to train on at most, as in `train`.
         progress: show on stderr what is going on.
         on_done: called with the line of every run that was trained.
 
@@ -91,6 +94,7 @@ def sweep(
         ConfigError: before anything is trained: a cell cannot be, or `out` holds a run of other settings.
         KeyboardInterrupt: Ctrl-C. The same call goes on where it was.
     """
+    check_devices(devices)
     out = Path(out)
     names: dict[Path, dict[str, Any]] = {}
     found = [_new_only([_find(cell, seed, out, make) for seed in seeds], names) for cell in cells]
@@ -105,7 +109,7 @@ def sweep(
         announce(progress, f"cell {number}/{len(programs)}  {_describe_program(runs, missing)}")
         lines += [kept.hold(run.result) for run in runs if run.result is not None]
         for group in _groups(missing):
-            lines += _train(group, kept, progress, on_done)
+            lines += _train(group, kept, devices, progress, on_done)
     return lines
 
 
@@ -179,15 +183,17 @@ def _groups(runs: list[_Run]) -> list[list[_Run]]:
     return [list(group) for _, group in groupby(sorted(runs, key=place), key=place)]
 
 
-def _train(runs: list[_Run], kept: "_Lines", progress: bool, on_done: Callable[[Line], None] | None) -> list[Line]:
+def _train(
+    runs: list[_Run], kept: "_Lines", devices: int | None, progress: bool, on_done: Callable[[Line], None] | None
+) -> list[Line]:
     first = runs[0]
     requests = [Request(run.population, run.config, run.folder.checkpoints if first.iteration else None) for run in runs]
-    plans = make_plans(first.cell.algorithm, first.env, requests, progress=progress)
+    plans = make_plans(first.cell.algorithm, first.env, requests, devices=devices, progress=progress)
     entries = [
         Entry(run.population, plan.config, plan.assigner, run.folder.path, env_options=run.env.spec.options)
         for run, plan in zip(runs, plans, strict=True)
     ]
-    results = train_together(first.env, entries, resume=first.iteration is not None, progress=progress)
+    results = train_together(first.env, entries, devices=devices, resume=first.iteration is not None, progress=progress)
     if not all(result.summary["finished"] for result in results):
         raise KeyboardInterrupt("interrupted; the same command goes on with what was saved")
     lines = [kept.hold(result.summary) for result in results]

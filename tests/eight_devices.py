@@ -11,11 +11,12 @@ import pytest
 from jax.sharding import PartitionSpec
 from tiny import SIZES, leaves, stop_at
 
-from rmdp_jax import ConfigError, TrainConfig, em, make_trainer, plain_em, train
+from rmdp_jax import ConfigError, TrainConfig, baselines, em, make_trainer, plain_em, train
 from rmdp_jax.checkpoint import restore_checkpoint
 from rmdp_jax.devices import choose_mesh, everywhere, on_mesh, tracing_on
 from rmdp_jax.envs import make
 from rmdp_jax.layout import laid_out, shardings_of
+from rmdp_jax.sweep import Cell, sweep
 
 N, ITERATIONS = 9, 8
 TASK = make("resource_gathering", size=3)
@@ -128,6 +129,15 @@ def test_policies_and_environments_over_devices_and_runs_in_one_program():
     assert together[0].summary["devices"] == 8
     for one, many in zip(alone, together, strict=True):
         assert_close(one, many)
+
+
+def test_groups_of_cluster_take_as_many_devices_as_they_are_given(monkeypatch, tmp_path):
+    taken = []
+    monkeypatch.setattr(baselines, "choose_mesh", lambda *known: taken.append(choose_mesh(*known)) or taken[-1])
+    monkeypatch.setattr(baselines, "CLUSTER_TRANSITIONS", 32)
+    cells = [Cell(env="resource_gathering", env_options={"size": 3}, algorithm="cluster", config=config(8))]
+    (line,) = sweep(cells, [0], tmp_path, make=make, devices=2, progress=False)
+    assert taken[0].size == line["devices"] == 2
 
 
 @pytest.mark.parametrize(

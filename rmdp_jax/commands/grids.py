@@ -49,6 +49,8 @@ class Sweep(Compiling):
     """Fresh episodes of each policy by which a result is judged."""
     log_every: int | None = None
     """Iterations between two lines of metrics."""
+    devices: int | None = None
+    """How many to train on at most. Default: all that JAX finds."""
     quiet: bool = False
     """Show no progress."""
     env_options: EnvOptions = field(default_factory=EnvOptions)
@@ -62,7 +64,7 @@ class Sweep(Compiling):
         for name in ("envs", "algorithms", "ks"):
             check(name, getattr(self, name), len(getattr(self, name)) > 0, "one or more")
         seeds = range(self.first_seed, self.first_seed + self.seeds)
-        sweep(self._cells(), seeds, self.out, make=make, progress=not self.quiet)
+        sweep(self._cells(), seeds, self.out, make=make, devices=self.devices, progress=not self.quiet)
         print(f"lines    {self.out / 'runs.jsonl'}\ncompare  rmdp-jax compare {self.out}")
 
     def _cells(self) -> "list[Cell]":

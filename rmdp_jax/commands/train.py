@@ -81,6 +81,8 @@ class Train(Compiling):
     """Fresh episodes of each policy by which the result is judged."""
     resume: bool = False
     """Go on with the run in --out, bit for bit as if it had never stopped."""
+    devices: int | None = None
+    """How many to train on at most. Default: all that JAX finds."""
     quiet: bool = False
     """Show no progress."""
     machines: Machines = field(default_factory=Machines)
@@ -119,9 +121,19 @@ class Train(Compiling):
             population,
             config,
             checkpoints=_saved_checkpoints(out) if self.resume else None,
+            devices=self.devices,
             progress=not self.quiet,
         )
-        result = train(env, population, plan.config, plan.assigner, out=out, resume=self.resume, progress=not self.quiet)
+        result = train(
+            env,
+            population,
+            plan.config,
+            plan.assigner,
+            out=out,
+            devices=self.devices,
+            resume=self.resume,
+            progress=not self.quiet,
+        )
         run = load_run(out, make)  # by all processes, as they read checkpoints together
         if is_first():
             print_summary(result.summary)
