@@ -66,18 +66,24 @@ def saved_shape(folder: Path, name: str) -> tuple[int, ...]:
 
 
 def _load(folder: Path, shardings: dict[str, Any]) -> dict[str, Any]:
+    """Leaves of the latest state by their names, those of `shardings` that it has; others are not read."""
     if not folder.is_dir():
         raise ConfigError(f"checkpoints = {folder}: no such folder, so there is nothing to restore")
     here = SingleDeviceSharding(jax.local_devices()[0])
-    with ocp.CheckpointManager(folder.absolute(), item_handlers=ocp.StandardCheckpointHandler()) as manager:
+    with ocp.CheckpointManager(folder.absolute(), item_handlers=ocp.PyTreeCheckpointHandler()) as manager:
         step = manager.latest_step()
         if step is None:
             raise ConfigError(f"checkpoints = {folder}: holds no finished checkpoint")
-        saved = manager.item_metadata(step)
+        saved = manager.item_metadata(step).tree
         wanted = {
-            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings.get(name) or here) for name, x in saved.items()
+            name: jax.ShapeDtypeStruct(saved[name].shape, saved[name].dtype, sharding=sharding or here)
+            for name, sharding in shardings.items()
+            if name in saved
         }
-        return manager.restore(step, args=ocp.args.StandardRestore(wanted))
+        if not wanted:  # statistics of observations that are not normalised
+            return {}
+        how = ocp.checkpoint_utils.construct_restore_args(wanted)
+        return manager.restore(step, args=ocp.args.PyTreeRestore(wanted, restore_args=how, partial_restore=True))
 
 
 def _flatten(state: TrainState) -> dict[str, Any]:
