@@ -57,6 +57,7 @@ def _constant_learning_rate(config: TrainConfig) -> TrainConfig:
 
 _std_from_1 = sized(log_std_init=0.0)
 _std_from_1_over_e = sized(log_std_init=-1.0)
+_far_view = rated(discount=None, gae_lambda=0.95)
 _plain_rewards = rated(reward_scaling=1.0)
 _shuffled = partial(plain_em, first=shuffled_even)
 
@@ -81,6 +82,8 @@ SETTINGS = {
     "16 environments x 128 steps": Variant(change=sized(environments=16, unroll=128)),
     "discount 0.98": Variant(change=rated(discount=0.98)),
     "discount 0.995": Variant(change=rated(discount=0.995)),
+    "discount 0.98 and lambda 0.9": Variant(change=rated(discount=0.98, gae_lambda=0.9)),
+    "the discount of the task and lambda 0.95": Variant(change=_far_view),
     "constant learning rate": Variant(change=_constant_learning_rate),
     "a quarter of the entropy": Variant(change=entropy_times(0.25, 0.25)),
     "std from 1": Variant(change=_std_from_1),
