@@ -19,6 +19,7 @@ _SPEED = TrainConfig(
 _HOPPER = replace(_SPEED, sizes=replace(_SPEED.sizes, log_std_init=0.0), rates=replace(_SPEED.rates, reward_scaling=100.0))
 # A shorter view than the task's own 0.99 and 0.95 (benchmarks/README.md).
 _ANT = replace(_SPEED, rates=replace(_SPEED.rates, discount=0.98, gae_lambda=0.9))
+_WALKER = replace(_SPEED, rates=replace(_SPEED.rates, discount=0.995))  # a longer one
 _GATHERING = TrainConfig(
     n=25,
     transitions=1_000_000,
@@ -39,7 +40,13 @@ _REFERENCE_GATHERING = replace(
 
 _BODIES = tuple(f"{body}_speed" for body in BODIES)
 PRESETS: dict[str, dict[str, TrainConfig]] = {
-    "default": {"resource_gathering": _GATHERING, **dict.fromkeys(_BODIES, _SPEED), "ant_speed": _ANT, "hopper_speed": _HOPPER},
+    "default": {
+        "resource_gathering": _GATHERING,
+        "halfcheetah_speed": _SPEED,
+        "walker2d_speed": _WALKER,
+        "ant_speed": _ANT,
+        "hopper_speed": _HOPPER,
+    },
     "reference": {"resource_gathering": _REFERENCE_GATHERING, **dict.fromkeys(_BODIES, _REFERENCE_SPEED)},
 }
 

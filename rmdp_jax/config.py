@@ -53,6 +53,9 @@ class Sizes:
         check("log_std_init", self.log_std_init, _is_between(self.log_std_init, -10, 10), "a number from -10 to 10")
         rule = f"a divisor of environments * unroll = {self.transitions}"
         check("minibatches", self.minibatches, self.transitions % self.minibatches == 0, rule)
+        # advantages are standardised within a minibatch, which leaves nothing of a single one
+        rule = f"at most half of environments * unroll = {self.transitions}, two transitions to a minibatch"
+        check("minibatches", self.minibatches, 2 * self.minibatches <= self.transitions, rule)
 
     @property
     def transitions(self) -> int:

@@ -19,7 +19,10 @@ UNSEEN = float(np.finfo(np.float32).min)  # worse than anything, and no infinity
 
 
 class Glimpses(NamedTuple):
-    """Of the first B environments of one policy and m watched agents; where E < B, some environments are seen several times."""
+    """Of the first B environments of one policy and m watched agents; where E < B, some environments are seen several times.
+
+    Every other glimpse is of every other environment, so of an odd number of environments the last is not watched.
+    """
 
     reward_sum: Array  # (B, m) since the stretch began
     steps: Array  # (B,) float32, likewise
@@ -51,7 +54,8 @@ def glimpse(before: Glimpses, rewards: Array, done: Array, stretch: int | None, 
             episode where not given.
         episode_length: steps of an episode at most.
     """
-    watched = jnp.arange(before.steps.shape[0], dtype=jnp.int32) % rewards.shape[0]
+    environments = rewards.shape[0] - rewards.shape[0] % 2 or 1
+    watched = jnp.arange(before.steps.shape[0], dtype=jnp.int32) % environments
     reward_sum, steps, done = before.reward_sum + rewards[watched], before.steps + 1.0, done[watched]
     full = steps >= float(stretch) if stretch is not None else jnp.zeros_like(done)
     scale = jnp.where(full, episode_length / steps, 1.0)

@@ -13,6 +13,7 @@ from rmdp_jax import plots
 from rmdp_jax.checkpoint import restore_checkpoint, saved_shape
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
+from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluate import Evaluation, Played, evaluate, make_record
 from rmdp_jax.model import Policies, describe_policies, make_model
 from rmdp_jax.records import finite_number
@@ -33,15 +34,21 @@ class Run(NamedTuple):
     metrics: list[dict[str, Any]]
 
 
-def load_run(path: Path, make: Callable[..., tuple[Env, Population]]) -> Run:
+def load_run(path: str | Path, make: Callable[..., tuple[Env, Population]]) -> Run:
     """The run in folder `path`; `make` is `rmdp_jax.envs.make`, or a user's own with the same arguments.
 
     Raises:
-        ConfigError: the folder holds no finished run, or one of another version.
+        ConfigError: the folder holds no finished run, or one of another version, or one that went on and did not end.
     """
-    folder = RunFolder(path)
+    folder = RunFolder(Path(path))
     described, result = folder.read_config(), folder.read_result() | folder.read_arrays()
     config = load_train_config(described)
+    saved = int(restore_checkpoint(folder.checkpoints, jnp.int32(0), ".iteration"))
+    if saved != result["iterations"]:
+        raise ConfigError(
+            f"out = {path}: its result is of iteration {result['iterations']}, its checkpoint of {saved}, as it went on and "
+            "did not end; end it with --resume"
+        )
     env, population = make(described["env"], **described["env_options"])
     return Run(
         folder=folder,
@@ -63,12 +70,14 @@ def _load_policies(checkpoints: Path, env: Env, config: TrainConfig, parents: li
     clip = restore_checkpoint(checkpoints, like.observation_clip, ".rates.observation_clip")
     if parents is None:
         return Policies(params, statistics, clip)
-    slots = saved_shape(checkpoints, ".store.utilities.steps")[0]
 
-    def choose(now: PyTree, prefix: str) -> PyTree:
-        rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((slots, *x.shape[1:]), x.dtype), now)
-        stored = restore_checkpoint(checkpoints, rows, prefix)
-        return jax.tree.map(lambda now, stored: jnp.concatenate([now, stored])[jnp.asarray(parents)], now, stored)
+    def choose(known: PyTree, prefix: str) -> PyTree:
+        if max(parents) >= config.k:
+            slots = saved_shape(checkpoints, ".store.utilities.steps")[0]
+            rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((slots, *x.shape[1:]), x.dtype), known)
+            stored = restore_checkpoint(checkpoints, rows, prefix)
+            known = jax.tree.map(lambda now, stored: jnp.concatenate([now, stored]), known, stored)
+        return jax.tree.map(lambda x: x[jnp.asarray(parents)], known)
 
     own = choose(params.own, ".store.params")
     return Policies(params._replace(own=own), choose(statistics, ".store.statistics"), clip)

@@ -59,18 +59,18 @@ def paired_p(a: Mapping[int, float], b: Mapping[int, float]) -> float | None:
 
 
 def best_of(welfare: Mapping[str, Mapping[int, float]], level: float = LEVEL) -> set[str]:
-    """Names with the highest mean, and all that a paired t-test at `level` cannot tell from it (the paper's bold).
+    """The name with the highest mean, and all that a paired t-test at `level` does not tell from it (the paper's bold).
 
     Args:
         welfare: {name: {seed: welfare}}; names without a seed are left out.
-        level: a name is out when its p against the highest mean is below this.
+        level: a name is out when its p against the highest mean is below this, or there are too few seeds for a test.
     """
     means = {name: float(np.mean(list(values.values()))) for name, values in welfare.items() if values}
     if not means:
         return set()
     leader = max(means, key=lambda name: means[name])
     p = {name: paired_p(welfare[leader], welfare[name]) for name in means}
-    return {name for name, value in p.items() if name == leader or value is None or value >= level}
+    return {name for name, value in p.items() if name == leader or (value is not None and value >= level)}
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:

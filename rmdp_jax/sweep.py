@@ -130,7 +130,8 @@ def _find(cell: Cell, seed: int, out: Path, make: Make) -> _Run:
     if changed:
         raise ConfigError(f"out = {out}: {folder.path.name} was made with other {', '.join(changed)}; choose another --out")
     result = folder.read_result() if (folder.path / "result.json").exists() else {"finished": False}
-    return run._replace(result=result) if result["finished"] else run._replace(iteration=_saved_iteration(folder))
+    ended = result["finished"] and result["iterations"] >= settled.iterations  # a longer run may have been begun from it
+    return run._replace(result=result) if ended else run._replace(iteration=_saved_iteration(folder))
 
 
 def _saved_iteration(folder: RunFolder) -> int:

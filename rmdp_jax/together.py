@@ -137,4 +137,5 @@ _SHARED: dict[str, Callable[[Entry], object]] = {
     "rates": lambda entry: jax.tree.structure(entry.config.rates),  # a discount that is given or not
     "agents": lambda entry: jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), entry.population.agents),
     "algorithm": lambda entry: (entry.assigner.name, entry.assigner.k, entry.assigner.n, entry.assigner.pretraining),
+    "algorithm options": lambda entry: dict(entry.assigner.options),
 }

@@ -73,7 +73,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
     _check_agreement(population, config, assigner)
     env, sizes, k, n = guard(env), config.sizes, config.k, config.n
     watched = n if assigner.watched is None else len(assigner.watched)
-    model = make_model(env.spec, sizes, k, n)
+    model, slots = make_model(env.spec, sizes, k, n), assigner.slots if sizes.trunk == "separate" else 0
     collect_one = make_collect(env, population, model, sizes, assigner.watched)
     collect_all = jax.vmap(collect_one, (0, POLICY_AXES, 0, 0, 0, 0, None))
     improve = jax.named_scope("m_step")(make_improve(partial(ppo_loss, model), sizes, assigner))
@@ -96,7 +96,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
             iteration=jnp.int32(0),
             rates=jax.tree.map(jnp.float32, rates),
         )
-        return state._replace(store=_empty_store(assigner.slots, state))
+        return state._replace(store=_empty_store(slots, state))
 
     def collect(state: TrainState) -> tuple[TrainState, Experience]:
         keys = jax.vmap(jax.random.fold_in, (0, None))(state.keys, state.iteration)
@@ -133,13 +133,14 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
             progress=state.iteration.astype(jnp.float32) / config.iterations,
             glimpses=None if state.glimpses is None else state.glimpses.shown,
             stored=None if state.store is None else utility(state.store.utilities, env.spec.episode_length),
+            stores=slots == assigner.slots,
         )
 
     def conclude(state: TrainState) -> Conclusion:
         if assigner.conclude is None:
             return Conclusion(policies(state), harden(assigner.weights(state.assignment)), jnp.arange(k, dtype=jnp.int32))
         labels, parents = constrain(assigner.conclude(state.assignment, constrain(tell(state))))
-        kept = jnp.arange(k, k + assigner.slots, dtype=jnp.int32) if assigner.slots else None
+        kept = jnp.arange(k, k + slots, dtype=jnp.int32) if slots else None
         return Conclusion(policies(follow(Succession(parents, kept), state)), labels, parents)
 
     return Trainer(init, collect, step, conclude)
@@ -166,6 +167,7 @@ def follow(succession: Succession, state: TrainState) -> TrainState:
 
     Most iterations change nothing. Then nothing is read either, which between devices would be all policies for each.
     """
+    succession = succession if state.store is not None else succession._replace(kept=None)
     changed = (succession.parents != jnp.arange(succession.parents.size, dtype=jnp.int32)).any()
     if succession.kept is not None:
         slots = jnp.arange(succession.kept.size, dtype=jnp.int32) + succession.parents.size

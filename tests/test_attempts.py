@@ -66,7 +66,7 @@ def test_the_best_of_all_attempts_goes_on(second):
     reassign, rows = jax.jit(assigner.reassign), 4 + 2 * k
     held = np.zeros((rows, n))  # what the stored policies would bring
     served = np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    own, first, attempts = 5.0 * served, 5.0 * served, 1
+    own, first, attempts, begun = 5.0 * served, 5.0 * served, 1, None
     for iteration in range(iterations):
         utility = jnp.asarray(own, jnp.float32)
         shown = jnp.broadcast_to(utility[:, None], (k, 2, n))
@@ -77,7 +77,9 @@ def test_the_best_of_all_attempts_goes_on(second):
         if int(state.attempt.number) > attempts:
             attempts = int(state.attempt.number)
             np.testing.assert_array_equal(own, first, "who begins anew begins as the first policies")
-            own = second * served
+            own, begun = second * served, begun or iteration + 1
+        if begun and iteration + 1 == begun + 2:
+            assert own.max() == max(5.0, second), "the first choice of places knows the attempt before"
     assert attempts >= 2
     assert own[np.asarray(state.labels), np.arange(n)].tolist() == [max(5.0, second)] * n
 

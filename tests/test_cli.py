@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
@@ -145,6 +146,14 @@ def test_a_folder_with_a_run_is_refused(run_dir, capsys, monkeypatch):
     message = refused([*TRAIN, "--out", str(run_dir)], capsys)
     assert message == f"out = {run_dir}: already holds a run; choose another folder, or --resume to go on with it"
     assert refused([*TRAIN, "--out", str(run_dir), "--resume", "--seed", "1"], capsys).startswith("resume: ")
+
+
+def test_a_run_that_went_on_and_did_not_end_is_refused(run_dir, tmp_path, capsys):
+    shutil.copytree(run_dir, tmp_path / "run")
+    result = json.loads((run_dir / "result.json").read_text())
+    (tmp_path / "run" / "result.json").write_text(json.dumps(result | {"iterations": 1}))
+    message = f"out = {tmp_path / 'run'}: its result is of iteration 1, its checkpoint of {result['iterations']}, as it went on"
+    assert refused(["evaluate", str(tmp_path / "run")], capsys).startswith(message)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "report"])

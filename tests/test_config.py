@@ -19,6 +19,7 @@ PAIR = r"must be two positive numbers \(start, end\)"
 BAD_SIZES = [
     *[(name, value, COUNT) for name in ("environments", "unroll", "epochs", "minibatches") for value in (0, -3, 2.5, True)],
     ("minibatches", 7, r"must be a divisor of environments \* unroll = 2048"),
+    ("minibatches", 2048, r"must be at most half of environments \* unroll = 2048, two transitions to a minibatch"),
     ("hidden", (), "must be one or more layers of at least 1 unit"),
     ("hidden", (64, 0), "must be one or more layers of at least 1 unit"),
     ("trunk", "both", "must be 'separate' or 'shared'"),
@@ -79,8 +80,8 @@ def test_what_is_no_number_breaks_the_rule_of_a_rate(name, value):
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
-        (Sizes, {"minibatches": 2048}),
-        (Sizes, {"environments": 1, "unroll": 1, "epochs": 1, "minibatches": 1, "hidden": (1,)}),
+        (Sizes, {"minibatches": 1024}),
+        (Sizes, {"environments": 1, "unroll": 2, "epochs": 1, "minibatches": 1, "hidden": (1,)}),
         (Rates, {"discount": 1.0, "gae_lambda": 0.0, "utility_decay": 0.0, "value_loss": 0.0}),
         (Rates, {"learning_rate": (1, 1)}),
         (TrainConfig, {"k": 25, "n": 25, "seed": 2**32 - 1, "checkpoint_every": 0, "transitions": 1}),

@@ -42,7 +42,8 @@ REASSIGN = jax.jit(ASSIGNER.reassign)
 def seen_at(labels, quality, iteration, iterations):
     """All agents get `quality` from their policies, and less from the others."""
     utility = np.where(np.arange(K)[:, None] == np.asarray(labels), quality, -1.0).astype(np.float32)
-    return Seen(jnp.asarray(utility), jnp.int32(iteration), jnp.float32((iteration + 1) / iterations))
+    progress = jnp.float32((iteration + 1) / iterations)
+    return Seen(jnp.asarray(utility), jnp.int32(iteration), progress, stored=jnp.zeros((ASSIGNER.slots, N)))
 
 
 def race(qualities, iterations, stop=None):
@@ -93,7 +94,8 @@ def test_agents_wait_until_a_start_has_warmed_up():
         before = state.labels
         utility = jax.nn.one_hot(1 - before, K, axis=0)  # everybody would rather be with the other
         progress = jnp.float32((iteration + 1) / 32)
-        state, _ = assigner.reassign(jax.random.key(0), state, Seen(utility, jnp.int32(iteration), progress))
+        seen = Seen(utility, jnp.int32(iteration), progress, stored=jnp.zeros((assigner.slots, N)))
+        state, _ = assigner.reassign(jax.random.key(0), state, seen)
         if (state.labels != before).any():
             moved.append(iteration + 1)
     assert moved == [3, 4, 5, 6, 7, 8]  # the turn of eight iterations ends with the eighth

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rmdp_jax import ConfigError, Seen, em
 from rmdp_jax.assigners.facility import choose_places, greedy, keep_different, swap_until_best, total
+from rmdp_jax.assigners.moves import choose_move
 from rmdp_jax.glimpse import UNSEEN, glimpse, no_glimpses
 
 SHAPES = st.sampled_from([(6, 4, 1), (6, 4, 2), (9, 7, 3)])  # behaviours, agents, places
@@ -79,6 +80,8 @@ def test_glimpses_by_hand():
         shown.append(seen.shown[:, 0].tolist())
     assert shown == [[UNSEEN, UNSEEN], [UNSEEN, 11.0], [24.0, 11.0]]  # a whole episode as it is; (1 + 2 + 3) * 12 / 3
     assert (seen.reward_sum[:, 0].tolist(), seen.steps.tolist()) == ([0.0, 7.0], [0.0, 1.0])
+    odd = glimpse(no_glimpses(4, 1), jnp.array([[4.0], [5.0], [6.0]]), jnp.ones(3, bool), None, 12)
+    assert odd.shown[:, 0].tolist() == [4.0, 5.0, 4.0, 5.0]  # every other glimpse is of other environments
     whole = glimpse(no_glimpses(3, 1), jnp.array([[4.0], [5.0]]), jnp.array([True, False]), None, 12)
     assert whole.shown[:, 0].tolist() == [4.0, UNSEEN, 4.0]  # the third looks at the first environment again
 
@@ -110,6 +113,43 @@ def test_a_policy_goes_back_to_where_it_was_needed():
     assert state.labels.tolist()[:4] == [0, 0, 0, 1]
     held, _ = reassign(state, 3, at(9, 9))
     assert held.labels.tolist() == state.labels.tolist(), "nobody moves while copies learn"
+
+
+def test_where_a_trunk_is_shared_nobody_goes_back():
+    assigner = em(2, 5, anneal=1, every=1, glimpses=1, slots=2, store_every=1)
+    state = assigner.init(jax.random.key(0))
+    for iteration, shown in enumerate([at(1, 5), at(1, 2), at(1, 2)]):
+        seen = Seen(shown[:, 0], jnp.int32(iteration), jnp.float32(0.1), shown, stores=False)
+        state, succession = assigner.reassign(jax.random.key(0), state, seen)
+        assert max(succession.parents.tolist()) < 2
+        assert max(assigner.conclude(state, seen)[1].tolist()) < 2
+
+
+@pytest.mark.parametrize("iterations", [30, 60, 95])
+def test_places_are_chosen_when_annealing_is_over(iterations):
+    """After a fifth of the run, which in float32 is now a little more and now a little less."""
+    assigner = em(2, 5, attempts=1, glimpses=1, slots=2, store_every=1)
+
+    @jax.jit
+    def reassign(state, iteration, shown):
+        progress = (iteration + 1).astype(jnp.float32) / iterations  # compiled along, as in training
+        return assigner.reassign(jax.random.key(0), state, Seen(shown[:, 0], iteration, progress, shown))
+
+    state, went_back = assigner.init(jax.random.key(0)), []
+    for iteration in range(iterations // 2):
+        shown = at(1, 5) if iteration < iterations // 5 - 1 else at(1, 2)
+        state, succession = reassign(state, jnp.int32(iteration), shown)
+        went_back += [iteration + 1] if max(succession.parents.tolist()) >= 2 else []
+    assert went_back[0] == iterations // 5
+
+
+def test_whoever_has_shown_nothing_yet_is_left_there():
+    """Of two glimpses one is for the search, the other to judge by; policy 1, worth nothing, could go back to 5."""
+    shown = jnp.concatenate([at(1, 2), at(1, 5)]).repeat(2, axis=1)
+    labels, age, rounds = jnp.array([0, 0, 0, 1, 1]), jnp.array([9.0, 9.0, 1.0, 1.0]), jnp.int32(4)
+    assert choose_move(2, shown, age, labels, rounds).gains
+    for row in (1, 3):
+        assert not choose_move(2, shown.at[row, 1].set(UNSEEN), age, labels, rounds).gains
 
 
 @pytest.mark.parametrize(("until", "moved"), [(0.5, False), (1.0, True)])

@@ -305,6 +305,7 @@ def test_seeds_stop_and_go_on_together(written, tmp_path):
         ({"config": replace(CONFIG, transitions=64)}, "config = .*transitions=64.*train them apart"),
         ({"config": replace(CONFIG, rates=Rates(discount=0.9))}, "rates = "),
         ({"assigner": random_even(K, N)}, r"algorithm = \('random', 2, 4, 0\): .* has \('em', 2, 4, 0\)"),
+        ({"assigner": em(K, N, every=7)}, r"algorithm options = .*'every': 7, .* train them apart"),
         ({"out": "here"}, "out: two of the runs would write to the same folder"),
     ],
 )

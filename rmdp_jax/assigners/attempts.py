@@ -55,7 +55,7 @@ def forget_peak(attempt: Attempt, moved: Array) -> Attempt:
 
 
 def judge_attempt(
-    attempt: Attempt, welfare: Array, now: Array, iterations: Array, *, at_least: Array | int, most: int, until: float
+    attempt: Attempt, welfare: Array, now: Array, iterations: Array, *, at_least: Array | int, most: Array | int, until: float
 ) -> tuple[Attempt, Verdict]:
     """Whether the attempt is over, and whether there is another.
 

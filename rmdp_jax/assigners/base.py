@@ -25,6 +25,7 @@ class Seen(NamedTuple):
     progress: Array | float = 0.0  # () share of the run's iterations that are done
     glimpses: Array | None = None  # (k, B, m) returns that single stretches would bring; see `rmdp_jax.glimpse`
     stored: Array | None = None  # (slots, n) the estimates of stored policies, as they were
+    stores: bool = True  # stored policies can be gone on from; a policy cannot go back where its trunk is everybody's
 
 
 class Succession(NamedTuple):
@@ -48,7 +49,7 @@ class Assigner(NamedTuple):
     reassign: Callable[[Key, PyTree, Seen], tuple[PyTree, Succession]]
     glimpses: int = 0  # environments of each policy (B) whose stretches `reassign` wants to see
     watched: np.ndarray | None = None  # (m,) agents whose glimpses it wants; all n of them where not given
-    slots: int = 0  # earlier policies that the trainer is to store for it; `reassign` says which, in `Succession.kept`
+    slots: int = 0  # earlier policies that the trainer is to store for it if it can; which, says `Succession.kept`
     # assignment, what was seen -> labels (n,), parents (k,) as in `Succession`: what to judge a run by that is stopped here;
     # the present policies where not given
     conclude: Callable[[PyTree, Seen], tuple[Array, Array]] | None = None

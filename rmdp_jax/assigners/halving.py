@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmdp_jax.assigners.base import Assigner, Seen, Succession, best_policies, check_sizes, fixed, plain_em, shuffled_even
-from rmdp_jax.errors import check
+from rmdp_jax.errors import ConfigError, check
 from rmdp_jax.types import Array, Key
 
 
@@ -83,6 +83,8 @@ def halving_em(k: int, n: int, *, starts: int = 4, warmup: int = 50) -> Assigner
 
 def _reassign(turns: Turns, warmup: int, race: Race, seen: Seen) -> tuple[Race, Succession]:
     """The E-step, and the change to whoever has the next turn when this one is over."""
+    if seen.stored is None:
+        raise ConfigError("trunk = 'shared': halving_em puts policies aside, which have no trunk of their own; take 'separate'")
     (k, _), starts, now = seen.utility.shape, race.welfare.size, seen.iteration + 1
     first_turn = turns.ends[0] * now.astype(jnp.float32) / seen.progress  # iterations
     warm = (now - race.begun).astype(jnp.float32) >= jnp.minimum(warmup, first_turn / 2)

@@ -36,25 +36,26 @@ def choose_move(k: int, shown: Array, age: Array, labels: Array, rounds: Array) 
         seen = jnp.isfinite(age)[maker] & (returns > UNSEEN).all(1)
         return jnp.where(seen[:, None], returns, 0.0), seen
 
-    def best_of(makers: Array, member: Array, returns: Array) -> Array:
+    def best_of(makers: Array, member: Array, returns: Array, seen: Array) -> Array:
         own = maker[None] == makers[:, None]
-        worth = jnp.where(own, jnp.matmul(member, returns.T, precision="highest"), -jnp.inf)
-        return worth.argmax(1).astype(jnp.int32)
+        worth = jnp.where(seen, jnp.matmul(member, returns.T, precision="highest"), UNSEEN)
+        return jnp.where(own, worth, -jnp.inf).argmax(1).astype(jnp.int32)
 
     def groups(labels: Array) -> Array:
         return jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32)
 
     returns, seen = flatten(search)
-    tested, _ = flatten(test)
+    tested, shown_again = flatten(test)
     index = jnp.arange(k, dtype=jnp.int32)
-    present = best_of(index, groups(labels), returns)
+    present = best_of(index, groups(labels), returns, seen)
     places = choose_places(returns, seen, present, rounds)
     places = places[_slots_for(maker[places], k)]
     parents = maker[places]
     moved = best_policies(returns[places], labels)
-    promised = total(tested, best_of(parents, groups(moved), tested))
-    held = total(tested, best_of(index, groups(labels), tested))
-    return Move((rounds > 0) & (promised > held), moved, parents)
+    others = best_of(parents, groups(moved), tested, shown_again)
+    ours = best_of(index, groups(labels), tested, shown_again)
+    known = shown_again[others].all() & shown_again[ours].all()  # who has just come to a place is left there
+    return Move((rounds > 0) & known & (total(tested, others) > total(tested, ours)), moved, parents)
 
 
 def _slots_for(makers: Array, k: int) -> Array:

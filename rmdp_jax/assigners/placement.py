@@ -4,7 +4,10 @@ Plain EM is K-means. It ends with policies in the wrong places, and a policy who
 gradient to get there. So now and then the k best places are chosen by facility location (`facility.py`) from what was seen:
 glimpses of the k policies and of a library of earlier ones. A place is then taken by a copy of the policy that showed it,
 today's or an earlier one, which can go there because it was there. Where welfare has stopped rising and there is time, the
-policies begin anew (`attempts.py`); those of all attempts are in the library. Only rewards of observed steps enter.
+policies begin anew (`attempts.py`); those of all attempts are in the library. A new attempt knows the best policies of the one
+before it: if it has shown nothing better when it first chooses places, it goes on from them, with what it found as further
+places to choose from (as iterated local search does; knowing nothing of them it ends lower). Only rewards of observed steps
+enter.
 """
 
 from typing import NamedTuple
@@ -72,7 +75,8 @@ def em(
     best policy, and every `every` iterations the k places are chosen anew. If they promise more than the present ones, policies
     go on from whoever showed their place, and nobody moves until the next choice. When welfare no longer rises, the best
     policies so far are noted and all begin anew, if there is time; the last attempt goes on with the best of all. One policy
-    for all and one for each have nothing to choose and learn as they are.
+    for all and one for each have nothing to choose and learn as they are. Policies that share a trunk cannot go back to what
+    they were: they have one attempt, and choose among what today's policies show.
 
     Args:
         k, n: policies and agents.
@@ -131,12 +135,18 @@ def _all_alike(k: int, n: int) -> Array:
 def _reassign(rules: Rules, crowd: Crowd | None, before: Placement, seen: Seen) -> tuple[Placement, Succession]:
     """The E-step, a choice of places where one is due, and a new attempt where there is time for one."""
     (k, n), now = seen.utility.shape, seen.iteration + 1
-    iterations = now.astype(jnp.float32) / seen.progress
-    anneal = jnp.clip(rules.soft_at_most * iterations, 1.0, rules.anneal).astype(jnp.int32)
+    iterations = jnp.round(now.astype(jnp.float32) / seen.progress)  # whole, or the share of them below comes and goes
+    anneal = jnp.clip(jnp.round(rules.soft_at_most * iterations), 1.0, rules.anneal).astype(jnp.int32)
     labels = jnp.where(now >= before.held_until, best_policies(seen.utility, before.labels), before.labels)
     welfare = seen.utility[labels, jnp.arange(n)].mean()
     attempt, verdict = judge_attempt(
-        before.attempt, welfare, now, iterations, at_least=anneal + rules.every, most=rules.attempts, until=rules.until
+        before.attempt,
+        welfare,
+        now,
+        iterations,
+        at_least=anneal + rules.every,
+        most=jnp.where(seen.stores, rules.attempts, 1),
+        until=rules.until,
     )
     passed = now - attempt.begun - anneal
     due = (passed >= 0) & (passed % rules.every == 0) & (seen.progress <= rules.until)
@@ -154,7 +164,7 @@ def _reassign(rules: Rules, crowd: Crowd | None, before: Placement, seen: Seen) 
             weights=jnp.where(verdict.again, _all_alike(k, n), weights),
             shown=shown[kept],
             age=age[kept],
-            held_until=jnp.where(move.gains, now + rules.every, before.held_until),
+            held_until=jnp.where(verdict.again, now, jnp.where(move.gains, now + rules.every, before.held_until)),
             attempt=next_attempt(forget_peak(attempt, move.gains), verdict, now),
         ),
         Succession(
@@ -180,6 +190,7 @@ def _look_round(
     k, now = seen.utility.shape[0], (seen.iteration + 1).astype(jnp.float32)
     shown = jnp.concatenate([seen.glimpses, before.shown])
     age = jnp.concatenate([jnp.full(k, now), before.age])
+    since = jnp.where(seen.stores, since, seen.iteration + 1)  # only what was not stored
     known = jnp.where(age >= since.astype(jnp.float32), age, -jnp.inf)
     move = choose_move(k, shown, known, labels if crowd is None else labels[crowd.watched], rounds)
     return move if crowd is None else move_all(crowd, move, labels, seen), shown, age
