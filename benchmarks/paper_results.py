@@ -166,7 +166,7 @@ def against_em(rows: Sequence[Row], lines: Sequence[Line]) -> dict[Row, float | 
 
 
 _COLUMNS = (
-    *("env", "k", "algorithm", "seeds", "welfare", "95% interval", "proved best", "share", "best", "p against em"),
+    *("env", "k", "algorithm", "seeds", "welfare", "95% interval", "upper bound", "share", "best", "p against em"),
     *("transitions per policy", "of all policies"),
 )
 

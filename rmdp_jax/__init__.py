@@ -1,10 +1,10 @@
 """Personalised reinforcement learning with a budget of policies: k policies for n people, learned together, on JAX.
 
-    from rmdp_jax import TrainConfig, em, train
-    from rmdp_jax.envs import make
+    from rmdp_jax import em, train
+    from rmdp_jax.envs import make, preset
 
     env, population = make("resource_gathering", seed=0)
-    result = train(env, population, TrainConfig(k=5, n=25, transitions=300_000), em(k=5, n=25))
+    result = train(env, population, preset("resource_gathering", k=5, transitions=300_000), em(k=5, n=25))
 
 Importing this package imports neither brax nor mujoco.
 """
@@ -19,6 +19,7 @@ from rmdp_jax.env import Env, EnvSpec, Population, Step
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluate import Evaluation, evaluate, make_evaluate, make_record
 from rmdp_jax.info import Info
+from rmdp_jax.model import make_act
 from rmdp_jax.together import Entry
 from rmdp_jax.trainer import Trainer, TrainState, make_trainer
 from rmdp_jax.training import Result, train, train_together
@@ -46,6 +47,7 @@ __all__ = [
     "end_to_end",
     "evaluate",
     "fixed",
+    "make_act",
     "make_evaluate",
     "make_record",
     "make_trainer",

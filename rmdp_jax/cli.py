@@ -20,6 +20,7 @@ from rmdp_jax.errors import ConfigError
 
 __all__ = ["COMMANDS", "EnvOptions", "main"]
 
+DESCRIPTION = "k policies for n people: train, compare and look at them."
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 COMMANDS = {
     "train": Train,
@@ -73,7 +74,7 @@ def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
     heard = io.StringIO()
     try:
         with contextlib.redirect_stderr(heard):
-            return tyro.cli(command, prog="rmdp-jax", args=arguments, config=CONFIG, description=__doc__)
+            return tyro.cli(command, prog="rmdp-jax", args=arguments, config=CONFIG, description=DESCRIPTION)
     except SystemExit as stop:
         error: BaseException | None = stop
         while error is not None and not isinstance(error, ConfigError):

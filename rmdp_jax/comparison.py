@@ -155,7 +155,8 @@ def _read(path: Path) -> Iterator[tuple[Line, bool]]:
         else:
             files += [Path(folder) / name for name in sorted(names) if name.endswith(".jsonl")]
     for file in files:
-        yield from ((line, True) for line in read_lines(file))
+        if all(set(_NEEDED) <= line.keys() for line in read_json_lines(file)):  # others hold something else
+            yield from ((line, True) for line in read_lines(file))
 
 
 def _read_folder(folder: RunFolder) -> Line:

@@ -1,16 +1,16 @@
 """What makes a policy out of parameters: networks, action distribution, observation normaliser and kind of critic."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.config import Sizes
+from rmdp_jax.config import Sizes, TrainConfig
 from rmdp_jax.critics import CRITICS, CriticKind
-from rmdp_jax.env import EnvSpec
+from rmdp_jax.env import Env, EnvSpec
 from rmdp_jax.networks import Distribution, Networks, Params, make_distribution, make_networks
 from rmdp_jax.normalize import NORMALIZERS, Normalizer
-from rmdp_jax.types import Array, PyTree, Scalar
+from rmdp_jax.types import Array, Key, PyTree, Scalar
 
 
 class Model(NamedTuple):
@@ -53,6 +53,29 @@ def one_policy(policies: Policies, j: int) -> Policies:
 def decide(model: Model, policy: Policies, obs: Array) -> PyTree:
     """Raw observations (..., o) of one policy to the parameters of its action distribution."""
     return model.networks.actor(policy.params, model.normalizer.apply(policy.statistics, obs, policy.observation_clip))
+
+
+class Act(Protocol):
+    """What policy j of k does where it sees obs (..., o): () or (..., a), as `Env.step` takes it."""
+
+    def __call__(self, policies: Policies, j: int, obs: Array, key: Key | None = None) -> Array:
+        """Its most likely action, or with a key a sample, as in training."""
+
+
+def make_act(env: Env, config: TrainConfig) -> Act:
+    """`act(policies, j, obs, key=None)` of the policies that `train` with this `config` returns; pure, to jit and vmap."""
+    model = make_model(env.spec, config.sizes, config.k, config.n)
+
+    def act(policies: Policies, j: int, obs: Array, key: Key | None = None) -> Array:
+        decided = decide(model, one_policy(policies, j), obs)
+        if key is None:
+            action = model.distribution.mode(decided)
+        else:
+            noise = model.distribution.noise(key, (*obs.shape[:-1], env.spec.action_size))
+            action = model.distribution.sample(decided, noise)
+        return action if env.spec.discrete else jnp.clip(action, -1.0, 1.0)
+
+    return act
 
 
 def describe_policies(model: Model, k: int) -> Policies:

@@ -9,7 +9,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 @pytest.mark.slow
 def test_the_python_of_the_readme_runs(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     namespace = {}
     exec("\n".join(blocks).replace("300_000", "4_096"), namespace)
     welfare, assignment = capsys.readouterr().out.splitlines()[:2]
@@ -17,6 +17,7 @@ def test_the_python_of_the_readme_runs(capsys):
     assert sorted(set(re.findall(r"\d", assignment))) == ["0", "1", "2", "3", "4"]
     assert namespace["result"].summary["upper_bound"] == 91.04
     assert namespace["info"].welfare.shape == (8,)
+    assert namespace["action"].shape == ()
 
 
 def test_nothing_is_left_to_fill_in():

@@ -94,6 +94,7 @@ class Train(Compiling):
         """Train, judge, and print the table."""
         self.machines.join()  # before anything else wakes JAX up
         from rmdp_jax.algorithms import make_plan, settle
+        from rmdp_jax.devices import check_devices
         from rmdp_jax.envs import make
         from rmdp_jax.reporting import load_run
         from rmdp_jax.runs import check_run
@@ -112,6 +113,7 @@ class Train(Compiling):
             sizes=self.sizes,
             rates=self.rates,
         )
+        check_devices(self.devices)
         k = settle(self.algorithm, population, config).config.k
         out = self.out or Path("runs") / f"{self.env}-{self.algorithm}-k{k}-s{self.seed}"
         check_run(out, self.resume)
