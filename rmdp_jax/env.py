@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from rmdp_jax.errors import ConfigError
 from rmdp_jax.types import Array, Key, PyTree
 
 
@@ -70,6 +71,26 @@ class Population(NamedTuple):
         """Rewards (n,) float32 of one step to all agents; zero when the physics diverged."""
         rewards = jax.vmap(self.reward, (0, None))(self.agents, step.outcome)
         return jnp.where(step.diverged, 0.0, rewards)
+
+
+def check_env(env: Env, population: Population) -> None:
+    """Raise `ConfigError` unless env and rewards give what they promise; traces them, and computes nothing."""
+    spec, key = env.spec, jax.eval_shape(lambda: jax.random.key(0))
+    state, obs = jax.eval_shape(env.reset, key)
+    action = ((), jnp.int32) if spec.discrete else ((spec.action_size,), jnp.float32)
+    _, step = jax.eval_shape(env.step, state, jax.ShapeDtypeStruct(*action))
+    agent = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), population.agents)
+    seen, flag = ((spec.observation_size,), jnp.float32), ((), jnp.bool_)
+    for name, given, wanted in (
+        ("the obs of reset", obs, seen),
+        ("the obs of step", step.obs, seen),
+        ("terminated of step", step.terminated, flag),
+        ("truncated of step", step.truncated, flag),
+        ("the reward of one agent", jax.eval_shape(population.reward, agent, step.outcome), ((), jnp.float32)),
+    ):
+        shape, dtype = wanted
+        if (given.shape, given.dtype) != (shape, dtype):
+            raise ConfigError(f"env = {spec.name}: {name} is {given.dtype} {given.shape}, must be {jnp.dtype(dtype)} {shape}")
 
 
 class EpisodeState(NamedTuple):

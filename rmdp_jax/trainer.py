@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from rmdp_jax.assigners.base import Assigner, Seen, Succession, harden
 from rmdp_jax.config import Rates, TrainConfig
 from rmdp_jax.devices import constrain
-from rmdp_jax.env import Env, EpisodeState, Population, first_episodes, guard
+from rmdp_jax.env import Env, EpisodeState, Population, check_env, first_episodes, guard
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.experience import Experience, fresh_starts, make_collect
 from rmdp_jax.glimpse import Glimpses, no_glimpses
@@ -71,6 +71,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
         ConfigError: population, assigner and config disagree on k or n.
     """
     _check_agreement(population, config, assigner)
+    check_env(env, population)
     env, sizes, k, n = guard(env), config.sizes, config.k, config.n
     watched = n if assigner.watched is None else len(assigner.watched)
     model, slots = make_model(env.spec, sizes, k, n), assigner.slots if sizes.trunk == "separate" else 0
@@ -226,6 +227,8 @@ def _schedule(rates: Rates, iteration: Array, iterations: int) -> Schedule:
 
 
 def _check_agreement(population: Population, config: TrainConfig, assigner: Assigner) -> None:
+    if not isinstance(assigner, Assigner):
+        raise ConfigError(f"assigner = {assigner!r}: must be an Assigner, such as em(k={config.k}, n={config.n})")
     if assigner.learns_from_columns and config.sizes.critic != "per_agent":
         raise ConfigError(
             f"critic = {config.sizes.critic!r}: {assigner.name} learns from each agent's advantage: take critic='per_agent'"

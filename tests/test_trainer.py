@@ -76,6 +76,7 @@ def test_five_steps_are_traced_once(task):
         return env.step(state, action)
 
     trainer = make_trainer(env._replace(step=step), population, CONFIG, fixed(K, N, LABELS))
+    calls.clear()  # it has looked at the env
     chex.clear_trace_counter()
     advance = jax.jit(chex.assert_max_traces(trainer.step, n=1))
     state = jax.jit(trainer.init)(jax.random.key(0))
@@ -235,11 +236,36 @@ def test_stored_policies_come_back(task):
         (TrainConfig(k=2, n=5), em(2, 5), "n = 5: the population has 4 agents"),
         (TrainConfig(k=2, n=4), em(3, 4), "assigner of k = 3, n = 4: the config has k = 2, n = 4"),
         (TrainConfig(k=2, n=4), em(2, 5), "assigner of k = 2, n = 5: the config has k = 2, n = 4"),
+        (TrainConfig(k=2, n=4), "em", r"assigner = 'em': must be an Assigner, such as em\(k=2, n=4\)"),
     ],
 )
 def test_disagreement_is_named(task, config, assigner, message):
     with pytest.raises(ConfigError, match=message):
         make_trainer(*task, config, assigner)
+
+
+def test_an_env_that_breaks_its_word_is_named(task):
+    env, population = task
+
+    def told(**changes):
+        def step(state, action):
+            state, step = env.step(state, action)
+            return state, step._replace(**{name: change(getattr(step, name)) for name, change in changes.items()})
+
+        return env._replace(step=step), population
+
+    for broken, message in (
+        (
+            (env._replace(spec=env.spec._replace(observation_size=7)), population),
+            r"the obs of reset is float32 \(\d+,\), must be ",
+        ),
+        (told(obs=lambda obs: obs[:3]), r"the obs of step is float32 \(3,\), must be float32 "),
+        (told(terminated=jnp.float32), r"terminated of step is float32 \(\), must be bool \(\)"),
+        (told(truncated=lambda over: over[None]), r"truncated of step is bool \(1,\), must be bool \(\)"),
+        ((env, population._replace(reward=lambda agent, outcome: jnp.zeros(2))), r"the reward of one agent is float32 \(2,\)"),
+    ):
+        with pytest.raises(ConfigError, match=f"env = resource_gathering: {message}"):
+            make_trainer(*broken, CONFIG, fixed(K, N, LABELS))
 
 
 @pytest.mark.timeout(120)
