@@ -101,7 +101,9 @@ def draw_comparison(rows: Sequence[Row], title: str = "Welfare by number of poli
         Bar(panel, row.k, row.algorithm, row.welfare, row.standard_error, row.best)
         for row, panel in sorted(panels.items(), key=lambda item: item[1])
     ]
-    return welfare_by_k(bars, {(panels[row], row.k): row.bound for row in rows if row.bound is not None}, title=title)
+    # of rows with other seeds, and so other agents, the one with the most
+    bounds = {(panels[row], row.k): row.bound for row in sorted(rows, key=lambda row: row.seeds) if row.bound is not None}
+    return welfare_by_k(bars, bounds, title=title)
 
 
 def _heading(row: Row) -> list[str]:

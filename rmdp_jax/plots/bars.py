@@ -39,9 +39,9 @@ def welfare_by_k(
     bounds: Mapping[tuple[str, int], float],
     *,
     title: str = "Welfare by number of policies",
-    bound_name: str = "proved best",
+    bound_name: str = "upper bound",
 ) -> Figure:
-    """Grouped bars by k with standard errors, a panel each, under the proved best of every k as a dashed level.
+    """Grouped bars by k with standard errors, a panel each, under the upper bound of every k as a dashed level.
 
     Stars mark the best algorithm at each k and those that are not told from it; a star where nothing else was run would
     say nothing and is left out.
