@@ -238,15 +238,25 @@ def _version(package: str) -> str | None:
 
 
 def changed_settings(folder: RunFolder, config: dict[str, Any], may_change: Sequence[str]) -> list[str]:
-    """Names of the settings in `config`, as config.json holds them, that differ from those of the run in `folder`.
+    """The settings in `config`, as config.json holds them, that differ from those of the run in `folder`, with both values.
 
     Raises:
         ConfigError: there is no run.
     """
     old = folder.read_config()
-    changed = [name for name in config if name != "train" and old.get(name) != config[name]]
-    train = {name: value for name, value in config["train"].items() if name not in may_change}
-    return changed + [name for name, value in train.items() if old["train"].get(name) != value]
+    there, here = (_flat(content, with_options=old["algorithm"] == config["algorithm"]) for content in (old, config))
+    changed = [name for name, value in here.items() if name not in may_change and there.get(name) != value]
+    return [f"{name} ({there.get(name)} there, {here[name]} here)" for name in changed]
+
+
+def _flat(config: dict[str, Any], *, with_options: bool) -> dict[str, Any]:
+    """The settings of a config.json by their own names, those of the algorithm too or not."""
+    train = config["train"]
+    names = ("env", "backend", "algorithm", "pretraining_transitions")
+    told = {name: config[name] for name in names if name in config} | config["env_options"]
+    told |= config["algorithm_options"] if with_options else {}
+    told |= {name: value for name, value in train.items() if name not in ("sizes", "rates")}
+    return told | train["sizes"] | train["rates"]
 
 
 def _check_same_run(folder: RunFolder, config: dict[str, Any]) -> None:

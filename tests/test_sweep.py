@@ -168,9 +168,13 @@ def test_other_settings_are_refused_and_equal_cells_are_trained_once(tmp_path, t
     assert trained == [(LENGTH, [0])]
     assert [line["k"] for line in lines] == [1]
     assert (tmp_path / "resource_gathering-size2-single-k1-s0" / "result.json").exists()
-    for change in ({"transitions": 64}, {"evaluation_episodes": 9}, {"sizes": replace(SIZES, epochs=3)}):
+    for name, change in (
+        ("transitions", {"transitions": 64}),
+        ("evaluation_episodes", {"evaluation_episodes": 9}),
+        ("epochs", {"sizes": replace(SIZES, epochs=3)}),
+    ):
         other = replace(singles[0], config=replace(singles[0].config, **change))
-        message = f"single-k1-s0 was made with other {next(iter(change))}; choose another --out"
+        message = rf"single-k1-s0 was made with other {name} \(\d+ there, \d+ here\); choose another --out"
         with pytest.raises(ConfigError, match=message):
             run([other], [0, 1], tmp_path)
     assert run([replace(singles[0], config=replace(TINY, log_every=2))], [0], tmp_path) == lines

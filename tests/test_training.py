@@ -176,13 +176,13 @@ def test_a_folder_that_holds_a_run_is_refused(written):
 def test_another_run_is_not_resumed(written, tmp_path):
     env, population = make_tiny()
     options = {"out": written[1].path, "resume": True, "progress": False}
-    with pytest.raises(ConfigError, match="resume: seed differ"):
+    with pytest.raises(ConfigError, match=r"resume: seed \(3 there, 4 here\) differ"):
         train(env, population, replace(CONFIG, seed=4), em(K, N, anneal=3), **options)
-    with pytest.raises(ConfigError, match="resume: algorithm, algorithm_options differ"):
+    with pytest.raises(ConfigError, match=r"resume: algorithm \(em there, random here\) differ"):
         train(env, population, CONFIG, random_even(K, N), **options)
-    with pytest.raises(ConfigError, match="resume: algorithm_options differ"):
+    with pytest.raises(ConfigError, match=r"resume: anneal \(3 there, 4 here\) differ"):
         train(env, population, CONFIG, em(K, N, anneal=4), **options)
-    with pytest.raises(ConfigError, match="resume: sizes differ"):
+    with pytest.raises(ConfigError, match=r"resume: epochs \(2 there, 3 here\) differ"):
         train(env, population, replace(CONFIG, sizes=replace(SIZES, epochs=3)), em(K, N, anneal=3), **options)
     with pytest.raises(ConfigError, match=r"holds no config\.json"):
         run(out=tmp_path, resume=True)
