@@ -40,7 +40,8 @@ def adversarial(k, n):
 def seen_by(assigner, utility, iteration):
     """What an assigner sees; stretches vary about the utility."""
     noise = jax.random.normal(jax.random.key(iteration), (assigner.glimpses, assigner.n))
-    return Seen(utility, jnp.int32(iteration), jnp.float32(0.0), jnp.asarray(utility)[:, None] + noise[None])
+    stored = jnp.zeros((assigner.slots, assigner.n)) if assigner.slots else None
+    return Seen(utility, jnp.int32(iteration), jnp.float32(0.0), jnp.asarray(utility)[:, None] + noise[None], stored)
 
 
 def labels_of(weights):
