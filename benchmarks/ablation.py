@@ -17,14 +17,14 @@ import tyro
 
 from benchmarks.common import clean_exit, emit, machine, show
 from benchmarks.variants import COMPARISONS, Comparison
-from rmdp_jax import Entry, TrainConfig, train_together
-from rmdp_jax.comparison import flat_settings
+from rmdp_jax import RunSpec, TrainConfig, train_batch
 from rmdp_jax.envs import make
 from rmdp_jax.envs.presets import preset
 from rmdp_jax.errors import check, unknown_name
-from rmdp_jax.progress import announce
-from rmdp_jax.runs import dump_train_config, read_lines, write_lines
-from rmdp_jax.statistics import LEVEL, paired_p, summarize_values
+from rmdp_jax.evaluation.comparison import flat_settings
+from rmdp_jax.evaluation.statistics import LEVEL, paired_p, summarize_values
+from rmdp_jax.records.folder import dump_train_config, read_lines, write_lines
+from rmdp_jax.running.progress import announce
 
 Line = dict[str, Any]
 
@@ -144,11 +144,11 @@ def train_cell(cell: Cell, seeds: Sequence[int], before: Line | None) -> Line:
     assigner = COMPARISONS[cell.of].variants[cell.variant].assigner(config.k, config.n)
     made = [make(cell.env, seed=seed, n=config.n) for seed in seeds]
     entries = [
-        Entry(population, replace(config, seed=seed), assigner, env_options=env.spec.options)
+        RunSpec(population, replace(config, seed=seed), assigner, env_options=env.spec.options)
         for seed, (env, population) in zip(seeds, made, strict=True)
     ]
     begun = time.perf_counter()
-    summaries = [result.summary for result in train_together(made[0][0], entries)]
+    summaries = [result.summary for result in train_batch(made[0][0], entries)]
     wall_s = time.perf_counter() - begun + (before["wall_s"] if before else 0.0)
     if not all(summary["finished"] for summary in summaries):
         raise KeyboardInterrupt  # a line of half the training would pass for one of all

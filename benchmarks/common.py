@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rmdp_jax.errors import ConfigError
-from rmdp_jax.runs import describe_machine
+from rmdp_jax.records.folder import describe_machine
 
 Name = TypeVar("Name")
 

@@ -28,12 +28,12 @@ from benchmarks.paper_results import (
     same_cell,
     write_results,
 )
-from rmdp_jax.comparison import Line
 from rmdp_jax.envs import make
 from rmdp_jax.envs.presets import preset
 from rmdp_jax.errors import ConfigError, check
+from rmdp_jax.evaluation.comparison import Line
 from rmdp_jax.plots.style import count_transitions
-from rmdp_jax.sweep import Cell, sweep
+from rmdp_jax.running.sweep import Cell, sweep
 
 ALGORITHMS = ("em", "end_to_end", "cluster", "random")
 

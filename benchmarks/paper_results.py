@@ -10,17 +10,19 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.common import machine
-from rmdp_jax.algorithms import settle
-from rmdp_jax.comparison import Line, Row, compare_runs, draw_comparison, flat_settings, read_lines
+from rmdp_jax.commands.pictures import draw_comparison
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.envs import make
 from rmdp_jax.envs.speed import BODIES
+from rmdp_jax.evaluation.comparison import Line, Row, compare_runs, flat_settings
+from rmdp_jax.evaluation.statistics import LEVEL, paired_p
 from rmdp_jax.plots import save, target_histogram, walks_on_grid
 from rmdp_jax.plots.targets import LEAST
-from rmdp_jax.reporting import load_run, record_run
-from rmdp_jax.runs import RunFolder, dump_train_config, write_lines
-from rmdp_jax.statistics import LEVEL, paired_p
-from rmdp_jax.sweep import Cell
+from rmdp_jax.records.finished import read_lines
+from rmdp_jax.records.folder import RunFolder, dump_train_config, write_lines
+from rmdp_jax.records.loading import load_run, record_run
+from rmdp_jax.running.algorithms import resolve
+from rmdp_jax.running.sweep import Cell
 
 Draw = Callable[[Sequence[Line]], dict[str, Figure]]  # finished runs -> pictures by what follows the figure's name
 
@@ -55,7 +57,7 @@ def _algorithm_options(cell: Cell) -> dict[str, Any]:
 
 @cache  # bodies take a second to load
 def _options_of(env: str, env_options: tuple[tuple[str, Any], ...], algorithm: str, config: TrainConfig) -> dict[str, Any]:
-    return dict(settle(algorithm, make(env, **dict(env_options))[1], config).options)
+    return dict(resolve(algorithm, make(env, **dict(env_options))[1], config).options)
 
 
 def _settings(cell: Cell) -> dict[str, Any]:

@@ -8,11 +8,11 @@ import numpy as np
 import tyro
 
 from benchmarks.common import emit, machine, show
-from rmdp_jax import Entry, TrainConfig, train_together
-from rmdp_jax.algorithms import Request, make_plans
+from rmdp_jax import RunSpec, TrainConfig, train_batch
 from rmdp_jax.envs import make
 from rmdp_jax.envs.presets import preset
-from rmdp_jax.statistics import summarize_values
+from rmdp_jax.evaluation.statistics import summarize_values
+from rmdp_jax.running.algorithms import PlanRequest, make_plans
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ def run_seeds(config: TrainConfig, algorithm: str, seeds: int) -> dict[str, Any]
     env, population = make("resource_gathering", n=config.n)
     configs = [replace(config, seed=config.seed + i) for i in range(seeds)]
     begun = time.perf_counter()
-    plans = make_plans(algorithm, env, [Request(population, config) for config in configs])
-    results = train_together(env, [Entry(population, plan.config, plan.assigner) for plan in plans], progress=False)
+    plans = make_plans(algorithm, env, [PlanRequest(population, config) for config in configs])
+    results = train_batch(env, [RunSpec(population, plan.config, plan.assigner) for plan in plans], progress=False)
     wall_s = time.perf_counter() - begun
     summaries = [result.summary for result in results]
     if not all(summary["finished"] for summary in summaries):

@@ -15,7 +15,7 @@ import tyro
 from benchmarks.common import emit, machine, show
 
 # What `rmdp-jax train` imports on its way, brax and MuJoCo for speed tasks only.
-IMPORTS = "import rmdp_jax.cli, rmdp_jax.training, rmdp_jax.envs, orbax.checkpoint"
+IMPORTS = "import rmdp_jax.commands.cli, rmdp_jax.running.train, rmdp_jax.envs, orbax.checkpoint"
 BODIES = "import brax.envs, rmdp_jax.envs.native"
 QUICK = ["--size", "2", "--environments", "4", "--unroll", "8", "--minibatches", "2", "--hidden", "8"]
 

@@ -13,7 +13,7 @@ import tyro
 
 from benchmarks.common import emit, machine, show
 from rmdp_jax.envs.resource_gathering_tabular import exact_optimum, planning_mdp
-from rmdp_jax.tabular import Solution, TabularMDP, deterministic, discounted, solve_restarts
+from rmdp_jax.evaluation.tabular import Solution, TabularMDP, deterministic, discounted, solve_restarts
 from rmdp_jax.types import Array, Key
 
 SHAPES = [(6, 3, 6, 3), (4, 2, 6, 2), (3, 3, 4, 1), (5, 2, 12, 4)]  # states, actions, agents, policies

@@ -19,8 +19,8 @@ from rmdp_jax.assigners.base import Assigner
 from rmdp_jax.env import Env, EpisodeState, Population, auto_reset, first_episodes, guard, make_starts
 from rmdp_jax.envs import make
 from rmdp_jax.envs.presets import preset
-from rmdp_jax.experience import Experience
-from rmdp_jax.memory import nbytes
+from rmdp_jax.learning.experience import Experience
+from rmdp_jax.running.memory import nbytes
 from rmdp_jax.trainer import TrainState
 from rmdp_jax.types import Key
 
@@ -105,7 +105,7 @@ def step_alone(env: Env, config: TrainConfig) -> tuple[Callable[[Key], Any], Cal
     return jax.vmap(start), jax.vmap(unroll)
 
 
-def settle(arguments: Throughput, case: Case) -> tuple[Env, Population, TrainConfig]:
+def resolve(arguments: Throughput, case: Case) -> tuple[Env, Population, TrainConfig]:
     """Task and settings of a row."""
     options: dict[str, Any] = {} if arguments.backend is None else {"backend": arguments.backend}
     env, population = make(arguments.env, n=case.n, **options)
@@ -130,7 +130,7 @@ class Prepared(NamedTuple):
 
 def prepare(arguments: Throughput, case: Case) -> Prepared:
     """All programs of one row, compiled and run once."""
-    env, population, config = settle(arguments, case)
+    env, population, config = resolve(arguments, case)
     k, n, key = config.k, config.n, jax.random.key(0)
     loops: dict[str, Callable[[Any], Any]] = {}
     states: dict[str, Any] = {}
@@ -188,7 +188,7 @@ def describe(arguments: Throughput, row: Prepared, seconds: dict[str, float]) ->
             "physics": seconds["stepping"],
             "acting": seconds["acting"] - seconds["stepping"],
             "update": seconds["groups"] - seconds["acting"],
-            "assignment": learning_s - seconds["groups"],  # its glimpses, its store and its choices
+            "assignment": learning_s - seconds["groups"],  # its segments, its store and its choices
         }
         operations = 6 * row.weights * sizes.epochs * number
         told["update_gflop_per_s"] = round(operations / parts["update"] / 1e9, 1)

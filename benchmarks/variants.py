@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from rmdp_jax import Assigner, TrainConfig, em, end_to_end, plain_em
-from rmdp_jax.assigners.base import shuffled_even
-from rmdp_jax.assigners.halving import halving_em
-from rmdp_jax.assigners.seeding import seeded_em
+from rmdp_jax.assigners.fixed import shuffled_even
+from rmdp_jax.assigners.halving_em import halving_em
+from rmdp_jax.assigners.seeded_em import seeded_em
 from rmdp_jax.assigners.split_and_merge import split_and_merge
 
 
@@ -64,8 +64,8 @@ _shuffled = partial(plain_em, first=shuffled_even)
 ASSIGNERS = {
     "plain_em": Variant(plain_em),
     "plain_em with shuffled groups": Variant(_shuffled),
-    "annealing alone": Variant(partial(em, until=0.0, attempts=1)),
-    "annealing with places": Variant(partial(em, attempts=1)),
+    "annealing alone": Variant(partial(em, relocate_until=0.0, starts=1)),
+    "annealing with places": Variant(partial(em, starts=1)),
     "em": Variant(em),
     "split and merge": Variant(split_and_merge),
     "seeding": Variant(seeded_em),

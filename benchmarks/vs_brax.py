@@ -27,7 +27,7 @@ from benchmarks.common import emit, in_own_process, machine, show
 from rmdp_jax import Sizes, em, make_trainer
 from rmdp_jax.envs import make, preset
 from rmdp_jax.envs.speed import BODIES, load_body
-from rmdp_jax.loop import compile_side_by_side, make_chunk
+from rmdp_jax.running.loop import compile_side_by_side, make_chunk
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,8 +42,8 @@ def from_brax(
     discount: float,
     backend: str,
     reference_scale: float = 1.0,
-    stretch: int | None = None,
-    explodes_at: float = 1e3,
+    segment_length: int | None = None,
+    observation_limit: float = 1e3,
 ) -> Env:
     """`brax_env` as an `Env`: terminated where brax says done, truncated by our own clock.
 
@@ -58,8 +58,8 @@ def from_brax(
         discount: gamma of the task.
         backend: what steps it, for reports.
         reference_scale: welfare in reference units = reference_scale * mean return.
-        stretch: steps that show what a behaviour is worth if it is held; whole episodes when not given. See `EnvSpec`.
-        explodes_at: size of an observation (m, rad, m/s, rad/s) that no sound physics reaches; raise it for odd units.
+        segment_length: steps that show what a behaviour is worth if it is held; whole episodes when not given. See `EnvSpec`.
+        observation_limit: size of an observation (m, rad, m/s, rad/s) that no sound physics reaches; raise it for odd units.
 
     Raises:
         ConfigError: observations are not one vector, or a step changes the structure or shapes of the brax state.
@@ -116,8 +116,8 @@ def from_brax(
         discount=discount,
         reference_scale=reference_scale,
         backend=backend,
-        stretch=stretch,
-        explodes_at=explodes_at,
+        segment_length=segment_length,
+        observation_limit=observation_limit,
     )
     first, _ = jax.eval_shape(reset, jax.random.key(0))
     return Env(spec, _pruned(reset, jax.random.key(0)), _pruned(step, first, _like_action(brax_env)))

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from rmdp_jax import plots
 from rmdp_jax.envs.speed import BODIES
-from rmdp_jax.reporting import Run, record_run
+from rmdp_jax.records.loading import Run, record_run
 
 
 def task_pictures(run: Run) -> dict[str, Figure]:

@@ -16,8 +16,8 @@ from rmdp_jax.envs import movie
 from rmdp_jax.envs.brax_adapter import from_brax, quiet
 from rmdp_jax.envs.speed import BODIES, load_body
 from rmdp_jax.errors import ConfigError, check
-from rmdp_jax.evaluate import make_record
-from rmdp_jax.reporting import Run
+from rmdp_jax.evaluation.evaluate import make_record
+from rmdp_jax.records.loading import Run
 
 with quiet():
     from brax import base

@@ -16,7 +16,7 @@ import numpy as np
 
 from rmdp_jax.envs.resource_gathering import MOVES, cells_of_walk, make_resource_gathering
 from rmdp_jax.errors import ConfigError
-from rmdp_jax.tabular import PlanningMDP
+from rmdp_jax.evaluation.tabular import PlanningMDP
 
 LARGEST = 4  # 5x5 has 2^25 visited sets
 
@@ -31,7 +31,7 @@ class Reachable(NamedTuple):
 
 
 def planning_mdp(size: int, episode_length: int | None = None) -> PlanningMDP:
-    """Resource Gathering as a table for `rmdp_jax.tabular`, one agent a cell (row-major); the last state is "over".
+    """Resource Gathering as a table for `rmdp_jax.evaluation.tabular`, one agent a cell (row-major); the last state is "over".
 
     Args:
         size: side of the grid, 2 to 4.
@@ -127,7 +127,7 @@ def reachable(size: int) -> Reachable:
 
 @cache
 def _best_divisions(size: int) -> list[np.ndarray]:
-    """Entry k: most that k walks pay each group in all, (2^cells,) int64 in hundredths."""
+    """RunSpec k: most that k walks pay each group in all, (2^cells,) int64 in hundredths."""
     value = group_values(size)
     tables = [np.zeros_like(value), value]
     for _ in range(2, _grid(size)[0] + 1):

@@ -146,7 +146,7 @@ def _make_env(body: str, backend: str, episode_length: int) -> Env:
         discount=0.99,
         backend=backend,
         reference_scale=100.0 / (REWARD_PER_STEP * episode_length),
-        stretch=None if BODIES[body].falls else 1,  # who falls does not hold what a step shows
+        segment_length=None if BODIES[body].falls else 1,  # who falls does not hold what a step shows
     )
 
 

@@ -9,25 +9,28 @@
 Importing this package imports neither brax nor mujoco.
 """
 
-from rmdp_jax.assigners.base import Assigner, Seen, Succession, fixed, plain_em, random_even
+from rmdp_jax.assigners.base import Assigner, Copies, EStepInput
+from rmdp_jax.assigners.em import em
 from rmdp_jax.assigners.end_to_end import end_to_end
-from rmdp_jax.assigners.placement import em
-from rmdp_jax.baselines import cluster, oracle
-from rmdp_jax.cache import use_cache
+from rmdp_jax.assigners.fixed import fixed, oracle, random_even
+from rmdp_jax.assigners.plain_em import plain_em
 from rmdp_jax.config import Rates, Sizes, TrainConfig
 from rmdp_jax.env import Env, EnvSpec, Population, Step
 from rmdp_jax.errors import ConfigError
-from rmdp_jax.evaluate import Evaluation, evaluate, make_evaluate, make_record
+from rmdp_jax.evaluation.evaluate import Evaluation, evaluate, make_evaluate, make_record
 from rmdp_jax.info import Info
-from rmdp_jax.model import make_act
-from rmdp_jax.together import Entry
+from rmdp_jax.policies.model import make_act
+from rmdp_jax.records.spec import RunSpec
+from rmdp_jax.running.cache import use_cache
+from rmdp_jax.running.cluster import cluster
+from rmdp_jax.running.train import Result, train, train_batch
 from rmdp_jax.trainer import Trainer, TrainState, make_trainer
-from rmdp_jax.training import Result, train, train_together
 
 __all__ = [
     "Assigner",
     "ConfigError",
-    "Entry",
+    "Copies",
+    "EStepInput",
     "Env",
     "EnvSpec",
     "Evaluation",
@@ -35,10 +38,9 @@ __all__ = [
     "Population",
     "Rates",
     "Result",
-    "Seen",
+    "RunSpec",
     "Sizes",
     "Step",
-    "Succession",
     "TrainConfig",
     "TrainState",
     "Trainer",
@@ -55,6 +57,6 @@ __all__ = [
     "plain_em",
     "random_even",
     "train",
-    "train_together",
+    "train_batch",
     "use_cache",
 ]

@@ -1,5 +1,5 @@
 """``python -m rmdp_jax``."""
 
-from rmdp_jax.cli import main
+from rmdp_jax.commands.cli import main
 
 main()

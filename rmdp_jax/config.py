@@ -41,7 +41,7 @@ class Sizes:
     agents_exact: int = 4096
     """Agents up to which every agent is scored at every step; beyond it rewards and utilities are estimated from samples."""
     utility_steps: int = 64
-    """Steps drawn from each policy's unroll, and from each episode it is judged by, to estimate utilities of more agents."""
+    """Steps drawn from each policy's unroll, and from each episode of an evaluation, to estimate utilities of more agents."""
 
     def __post_init__(self) -> None:
         for name in ("environments", "unroll", "epochs", "minibatches", "agents_exact", "utility_steps"):
@@ -140,7 +140,7 @@ class TrainConfig:
     checkpoint_every: int = 100
     """Iterations between two checkpoints, rounded up to a multiple of log_every; 0 keeps the last state only."""
     evaluation_episodes: int = 64
-    """Fresh episodes of each policy by which the result is judged."""
+    """Fresh episodes of each policy by which the result is evaluated."""
     sizes: Sizes = field(default_factory=Sizes)
     rates: Rates = field(default_factory=Rates)
 
@@ -155,7 +155,7 @@ class TrainConfig:
 
     @property
     def estimated(self) -> bool:
-        """Whether there are so many agents that rewards and utilities are estimated; see `rmdp_jax.scoring`."""
+        """Whether there are so many agents that rewards and utilities are estimated; see `rmdp_jax.learning.scoring`."""
         return self.n > self.sizes.agents_exact
 
     @property

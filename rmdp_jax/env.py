@@ -28,13 +28,13 @@ class EnvSpec(NamedTuple):
     reference_scale: float  # welfare in reference units (0..100) = reference_scale * mean return
     backend: str  # what steps it: "jax", "native", "mjx", ...
     finite_horizon: bool = False  # the cut is part of the task and nothing follows it; else learners look past the cut
-    stretch: int | None = None  # steps that show what a behaviour is worth if it is held; None: it takes whole episodes
-    explodes_at: float = float("inf")  # an observation of this size or more means that the physics broke
+    segment_length: int | None = None  # steps after which a behaviour that is held shows its worth; None: whole episodes
+    observation_limit: float = float("inf")  # an observation of this size or more means that the physics broke
     options: Mapping[str, Any] = MappingProxyType({})  # arguments that made it, set by `envs.make`
 
 
 class Step(NamedTuple):
-    """What one step of an `Env` tells."""
+    """What one step of an `Env` returns beside its state."""
 
     obs: Array  # (o,) float32, the true successor, also at the end of an episode
     outcome: PyTree  # what rewards may look at
@@ -105,21 +105,21 @@ class EpisodeState(NamedTuple):
 def guard(env: Env) -> Env:
     """`env` that survives broken physics and bold policies.
 
-    A step with anything non-finite, or with an observation beyond `spec.explodes_at`, is marked `diverged`: terminated, and
-    with the last sound observation. Continuous actions are clipped to [-1, 1], as `EnvSpec` promises to the env.
+    A step with anything non-finite, or with an observation beyond `spec.observation_limit`, is marked `diverged`: terminated,
+    and with the last sound observation. Continuous actions are clipped to [-1, 1], as `EnvSpec` promises to the env.
     """
 
     def step(state: tuple[PyTree, Array], action: Array) -> tuple[tuple[PyTree, Array], Step]:
         inner, last_obs = state
-        inner, told = env.step(inner, action if env.spec.discrete else jnp.clip(action, -1.0, 1.0))
-        finite = (jnp.abs(told.obs) < env.spec.explodes_at).all()  # false for NaN, and for inf whatever the limit
-        for leaf in jax.tree.leaves(told.outcome):
+        inner, result = env.step(inner, action if env.spec.discrete else jnp.clip(action, -1.0, 1.0))
+        finite = (jnp.abs(result.obs) < env.spec.observation_limit).all()  # false for NaN, and for inf whatever the limit
+        for leaf in jax.tree.leaves(result.outcome):
             finite &= jnp.isfinite(leaf).all()
-        obs = jnp.where(finite, told.obs, last_obs)
-        return (inner, obs), told._replace(
+        obs = jnp.where(finite, result.obs, last_obs)
+        return (inner, obs), result._replace(
             obs=obs,
-            terminated=told.terminated | ~finite,
-            truncated=told.truncated & finite,
+            terminated=result.terminated | ~finite,
+            truncated=result.truncated & finite,
             diverged=~finite,
         )
 
@@ -140,8 +140,8 @@ def auto_reset(env: Env, starts: tuple[PyTree, Array]) -> Env:
 
     Under `vmap` a reset inside `step` would be computed at every step; a pool is computed once an unroll and keeps the
     randomness fresh. The `obs` of `Step` is still the true successor, within the episode that ended. A cut counts as
-    terminated when the horizon is part of the task, so that learners look past no cut but those they may. Envs are told
-    apart by the `cursor` of their first state; `reset` leaves it at 0, see `first_episodes`.
+    terminated when the horizon is part of the task, so that learners look past no cut but those they may. Environments are
+    told apart by the `cursor` of their first state; `reset` leaves it at 0, see `first_episodes`.
     """
     length = jnp.int32(env.spec.episode_length)
     size = starts[1].shape[0]
@@ -151,14 +151,14 @@ def auto_reset(env: Env, starts: tuple[PyTree, Array]) -> Env:
         return EpisodeState(inner, obs, length, jnp.int32(0)), obs
 
     def step(state: EpisodeState, action: Array) -> tuple[EpisodeState, Step]:
-        inner, told = env.step(state.inner, action)
+        inner, result = env.step(state.inner, action)
         left = state.left - 1
-        terminated = told.terminated | told.truncated if env.spec.finite_horizon else told.terminated
-        told = told._replace(terminated=terminated, truncated=(told.truncated | (left <= 0)) & ~terminated)
-        done = told.terminated | told.truncated
+        terminated = result.terminated | result.truncated if env.spec.finite_horizon else result.terminated
+        result = result._replace(terminated=terminated, truncated=(result.truncated | (left <= 0)) & ~terminated)
+        done = result.terminated | result.truncated
         fresh = jax.tree.map(lambda pool: pool[state.cursor % size], starts)
-        inner, obs = jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, (inner, told.obs))
-        return EpisodeState(inner, obs, jnp.where(done, length, left), state.cursor + done.astype(jnp.int32)), told
+        inner, obs = jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, (inner, result.obs))
+        return EpisodeState(inner, obs, jnp.where(done, length, left), state.cursor + done.astype(jnp.int32)), result
 
     return Env(env.spec, reset, step)
 

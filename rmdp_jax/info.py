@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax.scipy.special import entr
 
 from rmdp_jax.assigners.base import harden
-from rmdp_jax.experience import Experience
-from rmdp_jax.ppo import LossParts
+from rmdp_jax.learning.experience import Experience
+from rmdp_jax.learning.ppo import LossParts
 from rmdp_jax.types import Array, PyTree
 
 
@@ -19,7 +19,7 @@ class Info(NamedTuple):
     assignment: Array  # (n,) int32
     policy_sizes: Array  # (k,) int32
     flips: Array  # () int32, agents whose policy changed
-    copies: Array  # () int32, policies that went on from another or from an earlier one
+    copies: Array  # () int32, policies that became copies of another member
     softness: Array  # () mean entropy of the agents' weights in nats, 0 of a hard assignment
     losses: LossParts  # leaves (k,), means over minibatches
     episodes: Array  # (k,) int32, ended in this iteration
@@ -27,8 +27,8 @@ class Info(NamedTuple):
     outcome: PyTree  # of the env, leaves (k, ...) float32, means over the steps of this iteration
 
 
-def inform(
-    scale: float, served: Array, before: Array, after: Array, copies: Array, seen: Experience, losses: LossParts
+def make_info(
+    scale: float, served: Array, before: Array, after: Array, copies: Array, experience: Experience, losses: LossParts
 ) -> Info:
     """Put an `Info` together from utilities (k, n) in returns, and weights (k, n) before and after the reassignment."""
     k, n = served.shape
@@ -42,7 +42,7 @@ def inform(
         copies=copies,
         softness=entr(after).sum(0).mean(),
         losses=losses,
-        episodes=seen.episodes,
-        diverged=seen.diverged,
-        outcome=seen.outcome,
+        episodes=experience.episodes,
+        diverged=experience.diverged,
+        outcome=experience.outcome,
     )

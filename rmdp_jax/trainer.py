@@ -7,23 +7,23 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.assigners.base import Assigner, Seen, Succession, harden
+from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, harden
 from rmdp_jax.config import Rates, TrainConfig
-from rmdp_jax.devices import constrain
+from rmdp_jax.devices.mesh import constrain
 from rmdp_jax.env import Env, EpisodeState, Population, check_env, first_episodes, guard
 from rmdp_jax.errors import ConfigError
-from rmdp_jax.experience import Experience, fresh_starts, make_collect
-from rmdp_jax.glimpse import Glimpses, no_glimpses
-from rmdp_jax.info import Info, inform
-from rmdp_jax.learner import Learner, Schedule, init_learner, make_improve
-from rmdp_jax.model import POLICY_AXES, Policies, make_model, repeat
-from rmdp_jax.ppo import ppo_loss
+from rmdp_jax.info import Info, make_info
+from rmdp_jax.learning.experience import Experience, fresh_starts, make_collect
+from rmdp_jax.learning.learner import Learner, Schedule, init_learner, make_improve
+from rmdp_jax.learning.ppo import ppo_loss
+from rmdp_jax.learning.segments import SegmentReturns, no_segments
+from rmdp_jax.learning.utility import Utilities, accumulate, no_utilities, utility
+from rmdp_jax.policies.model import POLICY_AXES, Policies, make_model, repeat
 from rmdp_jax.types import Array, Key, PyTree, Scalar
-from rmdp_jax.utility import Utilities, accumulate, no_utilities, utility
 
 
-class Heritage(NamedTuple):
-    """What a policy hands on to whoever goes on from it; leaves (k, ...), or (slots, ...) of stored policies."""
+class Member(NamedTuple):
+    """All state of a policy that is copied with it; leaves (k, ...), or (archive_size, ...) of archived members."""
 
     params: PyTree
     opt_state: PyTree
@@ -38,8 +38,8 @@ class TrainState(NamedTuple):
     statistics: PyTree  # of observations, leaves (k, ...)
     episodes: EpisodeState  # leaves (k, E, ...)
     utilities: Utilities  # leaves (k, ...)
-    glimpses: Glimpses | None  # leaves (k, B, ...); None where the assigner wants none
-    store: Heritage | None  # earlier policies, leaves (slots, ...); None where the assigner wants none
+    segments: SegmentReturns | None  # leaves (k, B, ...); None where the assigner does not look at them
+    archive: Member | None  # earlier policies, leaves (archive_size, ...); None where the assigner asks for none
     assignment: PyTree  # the assigner's own state
     keys: Key  # (k,) one a policy
     key: Key  # () of the assigner and the shuffles
@@ -48,11 +48,11 @@ class TrainState(NamedTuple):
 
 
 class Conclusion(NamedTuple):
-    """What a run is judged by."""
+    """What a run is evaluated by."""
 
     policies: Policies
     labels: Array  # (n,) int32
-    parents: Array  # (k,) int32, which they are: of the present policies, 0..k-1, or of the stored, k..k+slots-1
+    sources: Array  # (k,) int32, which members they are: 0..k-1 of the present policies, k..k+archive_size-1 of the archive
 
 
 class Trainer(NamedTuple):
@@ -73,11 +73,12 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
     _check_agreement(population, config, assigner)
     check_env(env, population)
     env, sizes, k, n = guard(env), config.sizes, config.k, config.n
-    watched = n if assigner.watched is None else len(assigner.watched)
-    model, slots = make_model(env.spec, sizes, k, n), assigner.slots if sizes.trunk == "separate" else 0
-    collect_one = make_collect(env, population, model, sizes, assigner.watched)
+    m = n if assigner.sampled_agents is None else len(assigner.sampled_agents)
+    model, archive_size = make_model(env.spec, sizes, k, n), assigner.archive_size if sizes.trunk == "separate" else 0
+    collect_one = make_collect(env, population, model, sizes, assigner.sampled_agents)
     collect_all = jax.vmap(collect_one, (0, POLICY_AXES, 0, 0, 0, 0, None))
-    improve = jax.named_scope("m_step")(make_improve(partial(ppo_loss, model), sizes, assigner))
+    m_step = make_improve(partial(ppo_loss, model), sizes, assigner.weights, assigner.descend)
+    improve = jax.named_scope("m_step")(m_step)
 
     def init(key: Key, rates: Rates = config.rates, assignment: PyTree = None) -> TrainState:
         if assignment is None:
@@ -89,60 +90,65 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
             statistics=repeat(model.normalizer.init(), k),
             episodes=jax.vmap(lambda key: first_episodes(env, fresh_starts(env, sizes, key)))(start_keys),
             utilities=no_utilities(k, n),
-            glimpses=repeat(no_glimpses(assigner.glimpses, watched), k) if assigner.glimpses else None,
-            store=None,
+            segments=repeat(no_segments(assigner.segment_environments, m), k) if assigner.segment_environments else None,
+            archive=None,
             assignment=assignment,
             keys=keys,
             key=key,
             iteration=jnp.int32(0),
             rates=jax.tree.map(jnp.float32, rates),
         )
-        return state._replace(store=_empty_store(slots, state))
+        return state._replace(archive=_empty_archive(archive_size, state))
 
     def collect(state: TrainState) -> tuple[TrainState, Experience]:
         keys = jax.vmap(jax.random.fold_in, (0, None))(state.keys, state.iteration)
         weights = assigner.weights(state.assignment)
         index = jnp.arange(k, dtype=jnp.int32)
         with jax.named_scope("collect"):
-            episodes, glimpses, seen = collect_all(
-                keys, policies(state), index, state.episodes, state.glimpses, weights, state.rates
+            episodes, segments, experience = collect_all(
+                keys, policies_of(state), index, state.episodes, state.segments, weights, state.rates
             )
-        return state._replace(episodes=episodes, glimpses=glimpses, statistics=seen.statistics), seen
+        return state._replace(episodes=episodes, segments=segments, statistics=experience.statistics), experience
 
     def step(state: TrainState) -> tuple[TrainState, Info]:
         before = assigner.weights(state.assignment)
-        state, seen = collect(state)
+        state, experience = collect(state)
         shuffle_key, assign_key = jax.random.split(jax.random.fold_in(state.key, state.iteration))
         schedule = _schedule(state.rates, state.iteration, config.iterations)
-        learner, assignment, losses = improve(state.rates, schedule, shuffle_key, state.learner, state.assignment, seen.batch)
-        utilities = accumulate(state.utilities, state.rates.utility_decay, seen.reward_sum, seen.episodes, sizes.transitions)
+        learner, assignment, losses = improve(
+            state.rates, schedule, shuffle_key, state.learner, state.assignment, experience.batch
+        )
+        utilities = accumulate(
+            state.utilities, state.rates.utility_decay, experience.reward_sum, experience.episodes, sizes.transitions
+        )
         new = state._replace(learner=learner, utilities=utilities, iteration=state.iteration + 1)
         with jax.named_scope("e_step"):
-            assignment, succession = constrain(assigner.reassign(assign_key, assignment, constrain(tell(new))))
+            inputs = constrain(e_step_input(new))
+            assignment, copies = constrain(assigner.reassign(assign_key, assignment, inputs))
         after = assigner.weights(assignment)
-        new = follow(succession, new._replace(assignment=assignment))
-        copies = (succession.parents != jnp.arange(k, dtype=jnp.int32)).sum(dtype=jnp.int32)
+        new = copy_members(copies, new._replace(assignment=assignment))
+        copied = (copies.sources != jnp.arange(k, dtype=jnp.int32)).sum(dtype=jnp.int32)
         with jax.named_scope("info"):
             served = constrain(utility(new.utilities, env.spec.episode_length))
-            return new, inform(env.spec.reference_scale, served, before, after, copies, seen, losses)
+            return new, make_info(env.spec.reference_scale, served, before, after, copied, experience, losses)
 
-    def tell(state: TrainState) -> Seen:
-        """What an assigner hears at the end of an iteration."""
-        return Seen(
+    def e_step_input(state: TrainState) -> EStepInput:
+        return EStepInput(
             utility=utility(state.utilities, env.spec.episode_length),
             iteration=state.iteration - 1,
             progress=state.iteration.astype(jnp.float32) / config.iterations,
-            glimpses=None if state.glimpses is None else state.glimpses.shown,
-            stored=None if state.store is None else utility(state.store.utilities, env.spec.episode_length),
-            stores=slots == assigner.slots,
+            segments=None if state.segments is None else state.segments.returns,
+            archived=None if state.archive is None else utility(state.archive.utilities, env.spec.episode_length),
+            can_restore=archive_size == assigner.archive_size,
         )
 
     def conclude(state: TrainState) -> Conclusion:
         if assigner.conclude is None:
-            return Conclusion(policies(state), harden(assigner.weights(state.assignment)), jnp.arange(k, dtype=jnp.int32))
-        labels, parents = constrain(assigner.conclude(state.assignment, constrain(tell(state))))
-        kept = jnp.arange(k, k + slots, dtype=jnp.int32) if slots else None
-        return Conclusion(policies(follow(Succession(parents, kept), state)), labels, parents)
+            labels = harden(assigner.weights(state.assignment))
+            return Conclusion(policies_of(state), labels, jnp.arange(k, dtype=jnp.int32))
+        labels, sources = constrain(assigner.conclude(state.assignment, constrain(e_step_input(state))))
+        unchanged = jnp.arange(k, k + archive_size, dtype=jnp.int32) if archive_size else None
+        return Conclusion(policies_of(copy_members(Copies(sources, unchanged), state)), labels, sources)
 
     return Trainer(init, collect, step, conclude)
 
@@ -157,62 +163,62 @@ def _first_keys(key: Key) -> Key:
     return jax.random.split(key, 4)
 
 
-def policies(state: TrainState) -> Policies:
+def policies_of(state: TrainState) -> Policies:
     """What acts, without what learns."""
     return Policies(state.learner.params, state.statistics, state.rates.observation_clip)
 
 
-@jax.named_scope("succession")
-def follow(succession: Succession, state: TrainState) -> TrainState:
-    """Policies, and those in the store, go on from whom the `succession` names: all of their `Heritage` is copied.
+@jax.named_scope("copy_members")
+def copy_members(copies: Copies, state: TrainState) -> TrainState:
+    """The state after the `copies`: each policy, and each slot of the archive, has all of its source's `Member` state.
 
-    Most iterations change nothing. Then nothing is read either, which between devices would be all policies for each.
+    In most iterations nothing is copied. Then nothing is read either, which between devices would be all policies for each.
     """
-    succession = succession if state.store is not None else succession._replace(kept=None)
-    changed = (succession.parents != jnp.arange(succession.parents.size, dtype=jnp.int32)).any()
-    if succession.kept is not None:
-        slots = jnp.arange(succession.kept.size, dtype=jnp.int32) + succession.parents.size
-        changed |= (succession.kept != slots).any()
-    return jax.lax.cond(changed, _copy, lambda succession, state: state, succession, state)
+    copies = copies if state.archive is not None else copies._replace(archive_sources=None)
+    k = copies.sources.size
+    changed = (copies.sources != jnp.arange(k, dtype=jnp.int32)).any()
+    if copies.archive_sources is not None:
+        changed |= (copies.archive_sources != jnp.arange(copies.archive_sources.size, dtype=jnp.int32) + k).any()
+    return jax.lax.cond(changed, _copy, lambda copies, state: state, copies, state)
 
 
-def _copy(succession: Succession, state: TrainState) -> TrainState:
-    known = constrain(constrain(_heritage(state), "policy"))
-    if state.store is not None:
-        known = jax.tree.map(lambda now, stored: jnp.concatenate([now, stored]), known, state.store)
+def _copy(copies: Copies, state: TrainState) -> TrainState:
+    members = constrain(constrain(_members(state), "policy"))
+    if state.archive is not None:
+        members = jax.tree.map(lambda now, archived: jnp.concatenate([now, archived]), members, state.archive)
 
-    def of(rows: Array) -> Heritage:
-        return jax.tree.map(lambda x: x[rows], known)
+    def take(sources: Array) -> Member:
+        return jax.tree.map(lambda x: x[sources], members)
 
-    own, params, opt_state = of(succession.parents), state.learner.params, state.learner.opt_state
+    own, params, opt_state = take(copies.sources), state.learner.params, state.learner.opt_state
     return state._replace(
         learner=Learner(params._replace(own=own.params), opt_state._replace(own=own.opt_state)),
         statistics=own.statistics,
         utilities=own.utilities,
-        glimpses=_forget(succession.parents, state.glimpses),
-        store=None if succession.kept is None else of(succession.kept),
+        segments=_without_copies(copies.sources, state.segments),
+        archive=None if copies.archive_sources is None else take(copies.archive_sources),
     )
 
 
-def _forget(parents: Array, glimpses: Glimpses | None) -> Glimpses | None:
-    """Whoever goes on from another has not shown anything yet."""
-    if glimpses is None:
+def _without_copies(sources: Array, segments: SegmentReturns | None) -> SegmentReturns | None:
+    """The segments of policies that stay; a copy has not shown anything yet."""
+    if segments is None:
         return None
-    k, number, watched = glimpses.shown.shape
-    stays = parents == jnp.arange(k, dtype=jnp.int32)
+    k, number, m = segments.returns.shape
+    stays = sources == jnp.arange(k, dtype=jnp.int32)
 
     def keep(now: Array, fresh: Array) -> Array:
         return jnp.where(stays.reshape(k, *(1,) * (now.ndim - 1)), now, fresh)
 
-    return jax.tree.map(keep, glimpses, repeat(no_glimpses(number, watched), k))
+    return jax.tree.map(keep, segments, repeat(no_segments(number, m), k))
 
 
-def _heritage(state: TrainState) -> Heritage:
-    return Heritage(state.learner.params.own, state.learner.opt_state.own, state.statistics, state.utilities)
+def _members(state: TrainState) -> Member:
+    return Member(state.learner.params.own, state.learner.opt_state.own, state.statistics, state.utilities)
 
 
-def _empty_store(slots: int, state: TrainState) -> Heritage | None:
-    return jax.tree.map(lambda x: jnp.zeros((slots, *x.shape[1:]), x.dtype), _heritage(state)) if slots else None
+def _empty_archive(size: int, state: TrainState) -> Member | None:
+    return jax.tree.map(lambda x: jnp.zeros((size, *x.shape[1:]), x.dtype), _members(state)) if size else None
 
 
 def _schedule(rates: Rates, iteration: Array, iterations: int) -> Schedule:
@@ -229,7 +235,7 @@ def _schedule(rates: Rates, iteration: Array, iterations: int) -> Schedule:
 def _check_agreement(population: Population, config: TrainConfig, assigner: Assigner) -> None:
     if not isinstance(assigner, Assigner):
         raise ConfigError(f"assigner = {assigner!r}: must be an Assigner, such as em(k={config.k}, n={config.n})")
-    if assigner.learns_from_columns and config.sizes.critic != "per_agent":
+    if assigner.needs_per_agent_critic and config.sizes.critic != "per_agent":
         raise ConfigError(
             f"critic = {config.sizes.critic!r}: {assigner.name} learns from each agent's advantage: take critic='per_agent'"
         )

@@ -12,17 +12,17 @@ from jax.sharding import PartitionSpec
 from tiny import SIZES, leaves, stop_at
 
 from rmdp_jax import ConfigError, TrainConfig, baselines, em, make_trainer, plain_em, train
-from rmdp_jax.checkpoint import restore_checkpoint
-from rmdp_jax.devices import choose_mesh, everywhere, on_mesh, tracing_on
+from rmdp_jax.devices.mesh import choose_mesh, everywhere, on_mesh, tracing_on
 from rmdp_jax.envs import make
-from rmdp_jax.layout import laid_out, shardings_of
-from rmdp_jax.sweep import Cell, sweep
+from rmdp_jax.records.checkpoint import restore_checkpoint
+from rmdp_jax.running.layout import laid_out, shardings_of
+from rmdp_jax.running.sweep import Cell, sweep
 
 N, ITERATIONS = 9, 8
 TASK = make("resource_gathering", size=3)
 ASSIGNERS = {
     "plain_em": lambda k: plain_em(k, N, warmup=2),
-    "em": lambda k: em(k, N, anneal=2, attempts=1, every=2, store_every=2, glimpses=4),
+    "em": lambda k: em(k, N, anneal=2, starts=1, relocate_every=2, archive_every=2, segment_environments=4),
 }
 COLLECTIVES = "all-gather|all-reduce|all-to-all|collective-permute|collective-broadcast|reduce-scatter|ragged-all-to-all"
 
@@ -54,9 +54,8 @@ def test_policies_meet_in_the_table_of_utilities_only():
     assert collectives(8, "plain_em", "collect", normalize_observations=True) == {}
     told = collectives(8, "plain_em", "step", normalize_observations=True)
     inside = {name: number for name, number in told.items() if len(name) == 2}
-    copies = {
-        name for name in inside if name[0].startswith("jit(step)/succession/cond/")
-    }  # where there are any, which is never
+    # where members are copied, which is never
+    copies = {name for name in inside if name[0].startswith("jit(step)/copy_members/cond/")}
     table = "f32[8,9]"
     assert {name: inside[name] for name in inside.keys() - copies} == {
         ("jit(step)/e_step/div", table): 1,
@@ -66,9 +65,9 @@ def test_policies_meet_in_the_table_of_utilities_only():
     assert {name[0] for name in told.keys() - inside.keys()} == {"f32[8]", "s32[8]", "f32[8,9]"}
 
 
-def test_em_shows_glimpses_too_and_copies_now_and_then():
+def test_em_shows_segments_too_and_copies_now_and_then():
     told = {name for name in collectives(8, "em", "step") if len(name) == 2}
-    assert {(name, what) for name, what in told if not name.startswith("jit(step)/succession/cond/")} == {
+    assert {(name, what) for name, what in told if not name.startswith("jit(step)/copy_members/cond/")} == {
         ("jit(step)/e_step/div", "f32[8,9]"),
         ("jit(step)/e_step/sharding_constraint", "f32[8,4,9]"),
         ("jit(step)/info/div", "f32[8,9]"),
@@ -89,7 +88,7 @@ def assert_close(one, many):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
         else:
             np.testing.assert_array_equal(a, b)
-    for name in ("episodes", "utilities", "glimpses", "assignment"):
+    for name in ("episodes", "utilities", "segments", "assignment"):
         for a, b in zip(leaves(getattr(one.state, name)), leaves(getattr(many.state, name)), strict=True):
             np.testing.assert_array_equal(a, b)
     for a, b in zip(one.history, many.history, strict=True):
@@ -181,6 +180,6 @@ def test_keys_and_counts_lie_where_they_should():
     assert like.episodes.left.shape == (3, 4, 4)
     assert like.episodes.left.sharding.spec == PartitionSpec(None, "policy", "env")
     assert like.keys.sharding.spec == PartitionSpec(None, "policy")
-    for leaf in (like.key, like.iteration, like.rates.clip, *jax.tree.leaves((like.store, like.assignment))):
+    for leaf in (like.key, like.iteration, like.rates.clip, *jax.tree.leaves((like.archive, like.assignment))):
         assert leaf.sharding.is_fully_replicated
     assert jnp.issubdtype(like.keys.dtype, jax.dtypes.prng_key)

@@ -11,18 +11,18 @@ import sys
 import jax
 from tiny import COMMAND, stop_at
 
-from rmdp_jax.cli import main
-from rmdp_jax.journal import Journal
+from rmdp_jax.commands.cli import main
+from rmdp_jax.records.writer import RunWriter
 
 
 def train_both(process: str, port: str, out: str) -> None:
-    add = Journal.add
+    add = RunWriter.add
     if process == "0":
-        Journal.add = lambda journal, line: (add(journal, line), stop_at(10)(line))
+        RunWriter.add = lambda writer, line: (add(writer, line), stop_at(10)(line))
     where = ["--distributed", "--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process-id", process]
     main([*COMMAND, "--out", out, *where])
     assert (jax.process_count(), jax.device_count(), jax.local_device_count()) == (2, 2, 1)
-    Journal.add = add
+    RunWriter.add = add
     main([*COMMAND, "--out", out, "--resume"])
 
 

@@ -14,7 +14,7 @@ from benchmarks.variants import COMPARISONS
 from rmdp_jax import plain_em
 from rmdp_jax.envs.presets import preset
 from rmdp_jax.errors import ConfigError
-from rmdp_jax.runs import read_lines
+from rmdp_jax.records.folder import read_lines
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def trained(monkeypatch):
         asked.append((entries[0].assigner.name, [entry.config.seed for entry in entries]))
         return [Result(entry) for entry in entries]
 
-    monkeypatch.setattr(ablation, "train_together", summaries)
+    monkeypatch.setattr(ablation, "train_batch", summaries)
     return asked
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmdp_jax.advantage import gae
+from rmdp_jax.learning.advantage import gae
 
 T, E, C = 6, 3, 2
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from rmdp_jax import ConfigError, Population, Sizes, TrainConfig, baselines, make_trainer, oracle
-from rmdp_jax.algorithms import ALGORITHMS, make_plan
 from rmdp_jax.assigners.base import harden
 from rmdp_jax.envs import make
 from rmdp_jax.envs.resource_gathering import optimum
+from rmdp_jax.running.algorithms import ALGORITHMS, make_plan
 
 SIZES = Sizes(environments=4, unroll=8, epochs=1, minibatches=2, hidden=(8,))
 CONFIG = TrainConfig(k=2, n=9, transitions=4 * SIZES.transitions, sizes=SIZES)

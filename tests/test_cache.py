@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import rmdp_jax
 before = jax.config.values["jax_compilation_cache_dir"]
-from rmdp_jax.cache import use_cache
+from rmdp_jax.running.cache import use_cache
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if event.endswith("cache_hits") else None)
 folder = use_cache(*sys.argv[1:])

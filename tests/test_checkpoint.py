@@ -7,8 +7,8 @@ import pytest
 from tiny import CONFIG, ITERATIONS, SIZES, K, N, assert_same, leaves, make_tiny
 
 from rmdp_jax import ConfigError, em, make_trainer
-from rmdp_jax.checkpoint import restore_checkpoint, save_checkpoint
-from rmdp_jax.loop import make_chunk
+from rmdp_jax.records.checkpoint import restore_checkpoint, save_checkpoint
+from rmdp_jax.running.loop import make_chunk
 
 
 def trainer_of(config):

@@ -10,7 +10,7 @@ import pytest
 from tiny import FLAGS
 
 from rmdp_jax import Rates, Sizes
-from rmdp_jax.cli import COMMANDS, EnvOptions, main
+from rmdp_jax.commands.cli import COMMANDS, EnvOptions, main
 from rmdp_jax.commands.train import Machines
 
 GRID = ["train", "resource_gathering"]

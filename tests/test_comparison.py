@@ -2,9 +2,11 @@ import json
 
 import pytest
 
-from rmdp_jax.cli import main
-from rmdp_jax.comparison import compare_runs, draw_comparison, find_runs
+from rmdp_jax.commands.cli import main
+from rmdp_jax.commands.pictures import draw_comparison
 from rmdp_jax.errors import ConfigError
+from rmdp_jax.evaluation.comparison import compare_runs
+from rmdp_jax.records.finished import find_runs
 
 
 def run(algorithm="em", seed=0, k=2, welfare=80.0, **changes):

@@ -12,9 +12,9 @@ import pytest
 from tiny import COMMAND, timeless
 
 from rmdp_jax import ConfigError
-from rmdp_jax.cli import main
-from rmdp_jax.distributed import anyone, is_first, join
-from rmdp_jax.runs import RunFolder
+from rmdp_jax.commands.cli import main
+from rmdp_jax.devices.processes import anyone, is_first, join
+from rmdp_jax.records.folder import RunFolder
 
 TIME_S = 200
 

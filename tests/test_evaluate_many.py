@@ -45,7 +45,7 @@ def judges():
 
 
 def test_estimates_are_without_bias(judges, monkeypatch):
-    monkeypatch.setattr("rmdp_jax.scoring.BLOCK", 8)  # the last block is no whole one
+    monkeypatch.setattr("rmdp_jax.learning.scoring.BLOCK", 8)  # the last block is no whole one
     keys = jax.random.split(jax.random.key(1), 3000)
     exact, drawn = jax.device_get((judges(N, 5)(keys), judges(8, 5)(keys)))
     np.testing.assert_array_equal(drawn.episode_length, exact.episode_length)  # the very same episodes

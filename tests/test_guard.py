@@ -8,9 +8,9 @@ from rmdp_jax import Env, EnvSpec, Step
 from rmdp_jax.env import guard
 
 
-def echo(explodes_at):
+def echo(observation_limit):
     """An env whose observation is a thousand times the action it was given."""
-    spec = EnvSpec("echo", 1, 1, False, 10, 0.9, 1.0, "jax", explodes_at=explodes_at)
+    spec = EnvSpec("echo", 1, 1, False, 10, 0.9, 1.0, "jax", observation_limit=observation_limit)
     no = jnp.bool_(False)
     return Env(
         spec,
@@ -23,9 +23,9 @@ def echo(explodes_at):
 def test_an_observation_that_explodes_ends_the_episode(action, limit, diverged):
     env = guard(echo(limit))
     state, _ = env.reset(jax.random.key(0))
-    _, told = env.step(state, jnp.array([action]))
-    assert bool(told.diverged) is bool(told.terminated) is diverged
-    assert told.obs.tolist() == [0.0 if diverged else 1000.0 * action]
+    _, stepped = env.step(state, jnp.array([action]))
+    assert bool(stepped.diverged) is bool(stepped.terminated) is diverged
+    assert stepped.obs.tolist() == [0.0 if diverged else 1000.0 * action]
 
 
 @pytest.mark.parametrize(("action", "seen"), [(0.3, 300.0), (7.0, 1000.0), (-7.0, -1000.0)])

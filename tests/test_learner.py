@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from rmdp_jax import EnvSpec, Rates, Sizes, fixed
-from rmdp_jax.learner import Learner, Schedule, _move, init_learner, make_improve, make_optimizer
-from rmdp_jax.model import make_model
-from rmdp_jax.ppo import Batch, ppo_loss
+from rmdp_jax.learning.learner import Learner, Schedule, _move, init_learner, make_improve, make_optimizer
+from rmdp_jax.learning.ppo import Batch, ppo_loss
+from rmdp_jax.policies.model import make_model
 
 K, B, MINIBATCHES, EPOCHS = 2, 16, 4, 3
 SIZES = Sizes(environments=4, unroll=4, epochs=EPOCHS, minibatches=MINIBATCHES, hidden=(4,))
@@ -21,7 +21,8 @@ SCHEDULE = Schedule(jnp.float32(1e-2), jnp.float32(0.01))
 def make_parts(k, trunk="separate"):
     """A learner of k policies and its jitted M-step, `improve(rates, key, learner, batch) -> learner, LossParts`."""
     model = make_model(SPEC, replace(SIZES, trunk=trunk), k, k)
-    improve = make_improve(partial(ppo_loss, model), SIZES, fixed(k, k, jnp.arange(k)))
+    assigner = fixed(k, k, jnp.arange(k))
+    improve = make_improve(partial(ppo_loss, model), SIZES, assigner.weights, assigner.descend)
     labels = jnp.arange(k, dtype=jnp.int32)
 
     def run(rates, key, learner, batch):

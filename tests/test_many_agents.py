@@ -10,11 +10,11 @@ from probes import PROBES, make_probe, probe_config
 from tiny import FLAGS
 
 from rmdp_jax import ConfigError, cluster, plots
-from rmdp_jax.cli import main
-from rmdp_jax.comparison import find_runs
+from rmdp_jax.commands.cli import main
 from rmdp_jax.envs import make
-from rmdp_jax.reporting import load_run
-from rmdp_jax.runs import RunFolder, read_lines
+from rmdp_jax.records.finished import find_runs
+from rmdp_jax.records.folder import RunFolder, read_lines
+from rmdp_jax.records.loading import load_run
 
 N = 60
 TRAIN = ["resource_gathering", "--size", "2", "--n", str(N), "--k", "2", "--transitions", "320", "--quiet", *FLAGS]
@@ -24,9 +24,13 @@ TRAIN = ["resource_gathering", "--size", "2", "--n", str(N), "--k", "2", "--tran
 def run_dir(tmp_path_factory):
     """A run of more agents than are listed, logged or scored one by one."""
     with pytest.MonkeyPatch.context() as patch:
-        for module, name in (("runs", "LARGEST_LISTED"), ("records", "LARGEST_LOGGED"), ("glimpse", "LARGEST_WATCHED")):
+        for module, name in (
+            ("records.folder", "LARGEST_LISTED"),
+            ("records.lines", "LARGEST_LOGGED"),
+            ("learning.segments", "LARGEST_UNSAMPLED"),
+        ):
             patch.setattr(f"rmdp_jax.{module}.{name}", N - 1)
-        patch.setattr("rmdp_jax.glimpse.WATCHED", 7)
+        patch.setattr("rmdp_jax.learning.segments.SAMPLED", 7)
         folder = tmp_path_factory.mktemp("runs") / "run"
         main(["train", *TRAIN, "--agents-exact", "10", "--utility-steps", "8", "--out", str(folder)])
     return folder
@@ -58,7 +62,7 @@ def test_arrays_are_read_back(run_dir, capsys):
 
 
 def test_evaluate_prints_no_list_of_agents(run_dir, capsys, monkeypatch):
-    monkeypatch.setattr("rmdp_jax.runs.LARGEST_LISTED", N - 1)
+    monkeypatch.setattr("rmdp_jax.records.folder.LARGEST_LISTED", N - 1)
     main(["evaluate", str(run_dir), "--episodes", "8", "--seed", "1", "--json"])
     judged = json.loads(capsys.readouterr().out)
     assert judged["welfare"] == pytest.approx(RunFolder(run_dir).read_result()["welfare"], abs=1e-3)
@@ -93,7 +97,7 @@ def test_pictures_of_many_agents_draw_a_bounded_number_of_things():
 
 
 def test_cluster_groups_many_agents_by_some_steps_and_some_agents(monkeypatch):
-    monkeypatch.setattr("rmdp_jax.baselines.CLUSTER_TRANSITIONS", 512)
+    monkeypatch.setattr("rmdp_jax.running.cluster.CLUSTER_TRANSITIONS", 512)
     n = 200
     env, population = make_probe(PROBES["action"], n)
     config = probe_config(2, n, 10, agents_exact=40, utility_steps=16)

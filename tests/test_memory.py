@@ -7,8 +7,8 @@ from probes import PROBES, make_probe, probe_config
 from tiny import CONFIG, K, N, make_tiny
 
 from rmdp_jax import ConfigError, TrainConfig, em, make_trainer, plain_em, train
-from rmdp_jax.loop import make_chunk
-from rmdp_jax.memory import Memory, available_memory, check_memory, estimate_memory, nbytes
+from rmdp_jax.running.loop import make_chunk
+from rmdp_jax.running.memory import Memory, available_memory, check_memory, estimate_memory, nbytes
 
 GIBIBYTE = 2**30
 
@@ -23,11 +23,11 @@ def described(config, algorithm):
 
 def test_bytes_of_shapes_are_those_of_the_real_state():
     config = probe_config(2, 50, 10)
-    trainer, like, memory = described(config, em(2, 50, slots=3))
+    trainer, like, memory = described(config, em(2, 50, archive_size=3))
     state = trainer.init(jax.random.key(0))
     real = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     assert nbytes(like) == real
-    assert nbytes(like.store) == sum(leaf.nbytes for leaf in jax.tree.leaves(state.store))
+    assert nbytes(like.archive) == sum(leaf.nbytes for leaf in jax.tree.leaves(state.archive))
     assert memory.total - memory.process >= real
 
 
@@ -76,11 +76,11 @@ def test_train_says_it_first_and_compiles_nothing_that_would_not_fit(monkeypatch
     def refuse(*arguments, **options):
         raise AssertionError("the iteration was compiled")
 
-    monkeypatch.setattr("rmdp_jax.loop.available_memory", lambda: 10**6)
+    monkeypatch.setattr("rmdp_jax.running.loop.available_memory", lambda: 10**6)
     monkeypatch.setattr("jax.stages.Lowered.compile", refuse)
     with pytest.raises(ConfigError, match="would take about"):
         train(*make_tiny(), CONFIG, plain_em(K, N))
-    monkeypatch.setattr("rmdp_jax.loop.available_memory", lambda: 100 * GIBIBYTE)
+    monkeypatch.setattr("rmdp_jax.running.loop.available_memory", lambda: 100 * GIBIBYTE)
     with pytest.raises(AssertionError, match="the iteration was compiled"):
         train(*make_tiny(), CONFIG, plain_em(K, N))
     assert capsys.readouterr().err.startswith("memory: about 1.3 GiB of 100.0 GiB\ncompiling")

@@ -7,8 +7,8 @@ import pytest
 
 from rmdp_jax import EnvSpec, Sizes, TrainConfig, make_act
 from rmdp_jax.env import Env
-from rmdp_jax.model import Policies, decide, make_model, one_policy, repeat
-from rmdp_jax.networks import Params
+from rmdp_jax.policies.model import Policies, decide, make_model, one_policy, repeat
+from rmdp_jax.policies.networks import Params
 
 K, OBS = 3, jnp.array([0.5, -1.0, 2.0])
 CONFIG = TrainConfig(k=K, n=4, sizes=Sizes(hidden=(8,)))

@@ -87,16 +87,16 @@ def test_contract(body):
     np.testing.assert_array_equal(obs, reset(keys)[1])
     assert len(np.unique(np.asarray(obs)[..., -1])) == 8
     action = actions(env, jax.random.key(1), *BATCH)
-    after, told = step(state, action)
+    after, stepped = step(state, action)
     assert abstract(after) == abstract(state)
-    assert abstract(told.obs) == abstract(obs)
-    assert (told.terminated.dtype, told.truncated.dtype, told.outcome.speed.dtype) == (bool, bool, jnp.float32)
-    assert np.isfinite(told.obs).all()
-    assert not told.terminated.any()  # a first step from standing
-    rewards = jax.vmap(jax.vmap(population.rewards))(told)
+    assert abstract(stepped.obs) == abstract(obs)
+    assert (stepped.terminated.dtype, stepped.truncated.dtype, stepped.outcome.speed.dtype) == (bool, bool, jnp.float32)
+    assert np.isfinite(stepped.obs).all()
+    assert not stepped.terminated.any()  # a first step from standing
+    rewards = jax.vmap(jax.vmap(population.rewards))(stepped)
     assert rewards.shape == (*BATCH, 5)
     forward = (after[0].carried[0][..., 0] - state[0].carried[0][..., 0]) / {"halfcheetah": 0.05, "ant": 0.05}.get(body, 0.008)
-    np.testing.assert_allclose(told.outcome.speed, forward, atol=1e-4)
+    np.testing.assert_allclose(stepped.outcome.speed, forward, atol=1e-4)
 
 
 @pytest.mark.parametrize("body", BODIES)
@@ -116,8 +116,8 @@ def test_poses_are_those_of_the_state(body):
 def test_observed_height_is_that_of_the_state(body):
     reset, step = programs(body)
     state, _ = reset(jax.random.split(jax.random.key(0), BATCH))
-    (inner, _), told = step(state, actions(made(body)[0], jax.random.key(1), *BATCH))
-    np.testing.assert_allclose(told.obs[..., 0], 1.25 + inner.carried[0][..., 1], rtol=1e-6)
+    (inner, _), stepped = step(state, actions(made(body)[0], jax.random.key(1), *BATCH))
+    np.testing.assert_allclose(stepped.obs[..., 0], 1.25 + inner.carried[0][..., 1], rtol=1e-6)
 
 
 def test_batch_in_scan_equals_single_steps():
@@ -194,8 +194,8 @@ def test_large_batch_does_not_hang():
     reset, step = programs("hopper")
     state, _ = reset(jax.random.split(jax.random.key(0), (2, 4096)))
     for t in range(5):
-        state, told = step(state, actions(env, jax.random.key(t), 2, 4096))
-    assert np.isfinite(told.obs).all()
+        state, stepped = step(state, actions(env, jax.random.key(t), 2, 4096))
+    assert np.isfinite(stepped.obs).all()
 
 
 @pytest.mark.parametrize(
@@ -215,13 +215,13 @@ def test_divergence_is_flagged_and_pays_nothing(where, value, tmp_path, monkeypa
         carried = list(inner.carried)
         carried[leaf] = carried[leaf].at[1, 2, 4].set(value)
         inner = inner._replace(carried=tuple(carried))
-    _, told = step((inner, obs), action)
+    _, stepped = step((inner, obs), action)
     expected = np.zeros(BATCH, bool)
     expected[1, 2] = True
-    np.testing.assert_array_equal(told.diverged, expected)
-    np.testing.assert_array_equal(told.terminated, expected)
-    assert np.isfinite(told.obs).all()
-    rewards = jax.vmap(jax.vmap(population.rewards))(told)
+    np.testing.assert_array_equal(stepped.diverged, expected)
+    np.testing.assert_array_equal(stepped.terminated, expected)
+    assert np.isfinite(stepped.obs).all()
+    rewards = jax.vmap(jax.vmap(population.rewards))(stepped)
     np.testing.assert_array_equal(rewards[1, 2], np.zeros(5))
     assert not list(tmp_path.iterdir())  # no MUJOCO_LOG.TXT
 

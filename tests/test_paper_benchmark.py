@@ -8,7 +8,7 @@ from benchmarks import paper, paper_results
 from benchmarks.paper import Paper, make_cells, run_figure
 from rmdp_jax.config import Sizes
 from rmdp_jax.errors import ConfigError
-from rmdp_jax.sweep import sweep
+from rmdp_jax.running.sweep import sweep
 
 
 def made_up(cell, seed, welfare):

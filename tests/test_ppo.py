@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from rmdp_jax import EnvSpec, Rates, Sizes
-from rmdp_jax.critics import CRITICS
-from rmdp_jax.model import Model
-from rmdp_jax.networks import Networks, Params, make_distribution, make_networks
-from rmdp_jax.ppo import Batch, ppo_loss
+from rmdp_jax.learning.ppo import Batch, ppo_loss
+from rmdp_jax.policies.critics import CRITICS
+from rmdp_jax.policies.model import Model
+from rmdp_jax.policies.networks import Networks, Params, make_distribution, make_networks
 
 SPEC = EnvSpec("none", 1, 2, True, 1, 0.9, 1.0, "jax")
 CATEGORICAL = make_distribution(SPEC)

@@ -7,7 +7,7 @@ import pytest
 from probes import DISCOUNT, PROBES, make_probe, probe_config
 
 from rmdp_jax import end_to_end, make_trainer, plain_em
-from rmdp_jax.model import make_model
+from rmdp_jax.policies.model import make_model
 
 K, N, ITERATIONS, WARMUP = 2, 4, 300, 30
 KINDS = [("mixed", "separate"), ("mixed", "shared"), ("per_agent", "separate"), ("per_agent", "shared")]

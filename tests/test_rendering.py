@@ -12,12 +12,12 @@ from PIL import Image
 from tiny import make_tiny
 
 from rmdp_jax import ConfigError, Sizes, TrainConfig, em, make_trainer, train
-from rmdp_jax.cli import main
+from rmdp_jax.commands.cli import main
 from rmdp_jax.envs import make, rendering
 from rmdp_jax.envs.rendering import record_poses, render_run, write_movie
 from rmdp_jax.envs.speed import load_body
-from rmdp_jax.reporting import load_run, record_run
-from rmdp_jax.runs import RunFolder
+from rmdp_jax.records.folder import RunFolder
+from rmdp_jax.records.loading import load_run, record_run
 from rmdp_jax.trainer import policies
 
 LENGTH, DT = 20, 0.05  # steps of an episode; seconds of a step of HalfCheetah

@@ -20,8 +20,8 @@ def replay():
 
     def play(actions):
         def advance(state, action):
-            state, told = env.step(state, action)
-            return state, (population.rewards(told), told.terminated, told.truncated, told.obs)
+            state, stepped = env.step(state, action)
+            return state, (population.rewards(stepped), stepped.terminated, stepped.truncated, stepped.obs)
 
         return jax.lax.scan(advance, env.reset(jax.random.key(0))[0], actions)[1]
 
@@ -126,8 +126,8 @@ def test_episode_length_can_be_changed():
     state, _ = env.reset(jax.random.key(0))
     cuts = []
     for _ in range(2):
-        state, told = env.step(state, jnp.int32(0))
-        cuts.append(bool(told.truncated))
+        state, stepped = env.step(state, jnp.int32(0))
+        cuts.append(bool(stepped.truncated))
     assert cuts == [False, True]
     assert make("resource_gathering", size=7)[0].spec.episode_length == 78
 

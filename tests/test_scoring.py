@@ -8,10 +8,10 @@ from probes import PROBES, make_probe, probe_config
 from tiny import assert_same
 
 from rmdp_jax import ConfigError, Sizes, Step, TrainConfig, em, make_trainer, plain_em
-from rmdp_jax.critics import CRITICS
 from rmdp_jax.envs import make
 from rmdp_jax.envs.speed import BODIES, Outcome, make_population
-from rmdp_jax.scoring import BLOCK, draw_agents, draw_steps, score_all, score_sample, total_rewards
+from rmdp_jax.learning.scoring import BLOCK, draw_agents, draw_steps, score_all, score_sample, total_rewards
+from rmdp_jax.policies.critics import CRITICS
 
 T, E, N, DRAWS = 16, 8, 40, 2000
 SIGMAS = 5.0  # of the mean over DRAWS draws; N or T E numbers are looked at, so one in 10^4 tests would fail by chance
@@ -23,7 +23,7 @@ def population():
 
 
 @pytest.fixture(scope="module")
-def told():
+def stepped():
     """Steps (T, E) of a policy that speeds up, one in ten broken."""
     rng = np.random.default_rng(1)
     speed = np.linspace(0.5, 2.5, T)[:, None] + rng.normal(0, 0.3, (T, E))
@@ -32,37 +32,37 @@ def told():
     return Step(jnp.zeros((T, E, 1)), Outcome(jnp.asarray(speed, jnp.float32)), no, no, diverged)
 
 
-def unroll(scorer, told):
+def unroll(scorer, stepped):
     """Columns (T, E, c) and sums (n,) of a scorer, as `rollout` asks it for them."""
 
-    def look(carry, told):
-        carry, columns, _, kept = scorer.look(carry, told)
+    def score(carry, stepped):
+        carry, columns, _, kept = scorer.score(carry, stepped)
         return carry, (columns, kept)
 
-    carry, (columns, kept) = jax.lax.scan(look, scorer.start, told)
-    return columns, scorer.finish(carry, kept)
+    carry, (columns, kept) = jax.lax.scan(score, scorer.init, stepped)
+    return columns, scorer.total(carry, kept)
 
 
 @pytest.mark.parametrize("weights", [np.arange(N) % 3 == 0, np.linspace(0.1, 2.0, N)], ids=["hard", "soft"])
-def test_estimates_are_without_bias_and_their_error_is_as_told(population, told, weights):
+def test_estimates_are_without_bias_and_their_error_is_as_told(population, stepped, weights):
     weights = jnp.asarray(weights, jnp.float32)
     steps = 24  # of 128, no divisor
-    exact_columns, exact = unroll(score_all(population, lambda r: CRITICS["mixed"].columns(r, weights)), told)
-    draw = jax.vmap(lambda key: unroll(score_sample(key, population, weights, 8, steps), told))
+    exact_columns, exact = unroll(score_all(population, lambda r: CRITICS["mixed"].columns(r, weights)), stepped)
+    draw = jax.vmap(lambda key: unroll(score_sample(key, population, weights, 8, steps), stepped))
     columns, sums = (np.asarray(x, np.float64) for x in jax.jit(draw)(jax.random.split(jax.random.key(0), DRAWS)))
     for drawn, truth in ((columns, exact_columns), (sums, exact)):
         error = drawn.std(0) / DRAWS**0.5
         assert (np.abs(drawn.mean(0) - truth) <= SIGMAS * error + 1e-6).all()
-    rewards = np.asarray(jax.vmap(jax.vmap(population.rewards))(told)).reshape(T * E, N)
-    assert (sums.var(0) <= 1.1 * (T * E) ** 2 / steps * rewards.var(0)).all()  # steps of one stretch are alike
+    rewards = np.asarray(jax.vmap(jax.vmap(population.rewards))(stepped)).reshape(T * E, N)
+    assert (sums.var(0) <= 1.1 * (T * E) ** 2 / steps * rewards.var(0)).all()  # steps of one segment_length are alike
     group = np.average((rewards - np.average(rewards, 1, weights)[:, None]) ** 2, 1, weights)
     assert (columns.var(0)[..., 0].ravel() <= 1.1 * group / 8 + 1e-9).all()
 
 
-def test_all_steps_give_the_exact_sums(population, told):
+def test_all_steps_give_the_exact_sums(population, stepped):
     weights = jnp.ones(N)
-    _, exact = unroll(score_all(population, lambda rewards: rewards), told)
-    _, sums = unroll(score_sample(jax.random.key(0), population, weights, 8, 10**6), told)
+    _, exact = unroll(score_all(population, lambda rewards: rewards), stepped)
+    _, sums = unroll(score_sample(jax.random.key(0), population, weights, 8, 10**6), stepped)
     np.testing.assert_allclose(sums, exact, rtol=1e-5)
 
 
@@ -108,7 +108,7 @@ def test_nothing_of_size_E_n_is_built():
 def test_few_agents_are_scored_as_before(monkeypatch):
     """Two limits that are not reached make one program; a sample is not even drawn."""
     env, population = make_probe(PROBES["both"], 6)
-    monkeypatch.setattr("rmdp_jax.experience.score_sample", None)
+    monkeypatch.setattr("rmdp_jax.learning.experience.score_sample", None)
     states = []
     for limit, steps in ((6, 1), (4096, 64)):
         config = probe_config(2, 6, 4, agents_exact=limit, utility_steps=steps)
@@ -120,19 +120,19 @@ def test_few_agents_are_scored_as_before(monkeypatch):
 @pytest.mark.parametrize("algorithm", ["plain_em", "em"])
 def test_estimates_lead_to_the_same_welfare(algorithm, monkeypatch):
     """200 agents of two wishes, 16 of whom are drawn: both policies find their wish, as with all agents."""
-    monkeypatch.setattr("rmdp_jax.glimpse.LARGEST_WATCHED", 50)
-    monkeypatch.setattr("rmdp_jax.glimpse.WATCHED", 20)
+    monkeypatch.setattr("rmdp_jax.learning.segments.LARGEST_UNSAMPLED", 50)
+    monkeypatch.setattr("rmdp_jax.learning.segments.SAMPLED", 20)
     n = 200
     env, population = make_probe(PROBES["action"], n)
     config = probe_config(2, n, 120, agents_exact=16, utility_steps=8)
-    assigner = {"plain_em": lambda: plain_em(2, n, warmup=10), "em": lambda: em(2, n, anneal=10, attempts=1)}[algorithm]()
+    assigner = {"plain_em": lambda: plain_em(2, n, warmup=10), "em": lambda: em(2, n, anneal=10, starts=1)}[algorithm]()
     trainer = make_trainer(env, population, config, assigner)
     state, info = jax.jit(lambda s: jax.lax.scan(lambda s, _: trainer.step(s), s, None, 120))(trainer.init(jax.random.key(0)))
     assert info.welfare[-1] > 97
     assert sorted(info.policy_sizes[-1].tolist()) == [100, 100]
     if algorithm == "em":
-        assert state.glimpses.shown.shape == (2, 32, 20)
-        assert state.assignment.shown.shape == (16 + 2, 32, 20)
+        assert state.segments.returns.shape == (2, 32, 20)
+        assert state.assignment.returns.shape == (16 + 2, 32, 20)
 
 
 def test_two_seeds_together_are_estimated_as_each_alone():

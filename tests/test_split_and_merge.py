@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmdp_jax import ConfigError, Seen, plain_em
-from rmdp_jax.assigners.split_and_merge import choose_move, split_and_merge
+from rmdp_jax import ConfigError, EStepInput, plain_em
+from rmdp_jax.assigners.split_and_merge import propose_relocation, split_and_merge
 
 
 def test_a_move_by_hand():
     utility = jnp.array([[9.0, 8.0, 1.0, 0.0, 0.0, 4.0], [0.0, 0.0, 0.0, 0.0, 9.0, 4.0], [0.0, 0.0, 0.0, 0.0, 0.0, 5.0]])
-    move = choose_move(utility, jnp.array([0, 0, 0, 0, 1, 2], jnp.int32))
-    assert move.parents.tolist() == [0, 1, 0]  # policy 2 costs 1, the others 18 and 9; policy 0 falls short by 18
+    move = propose_relocation(utility, jnp.array([0, 0, 0, 0, 1, 2], jnp.int32))
+    assert move.sources.tolist() == [0, 1, 0]  # policy 2 costs 1, the others 18 and 9; policy 0 falls short by 18
     assert move.labels.tolist() == [0, 0, 2, 2, 1, 0]  # the two of four whom policy 0 serves worst go with the copy
     assert bool(move.promises)
 
@@ -25,7 +25,7 @@ def test_a_move_by_hand():
     ],
 )
 def test_a_merge_that_costs_more_than_a_split_can_bring_is_no_move(utility):
-    assert not choose_move(jnp.array(utility), jnp.array([0, 0, 1], jnp.int32)).promises
+    assert not propose_relocation(jnp.array(utility), jnp.array([0, 0, 1], jnp.int32)).promises
 
 
 AGENTS = np.array([0.0, 1.0, 10.0, 10.0, 11.0, 20.0], np.float32)
@@ -37,11 +37,11 @@ def follow_means(assigner, iterations=100):
     state, places, moved = assigner.init(jax.random.key(0)), np.array([0.0, 1.0, 13.0], np.float32), []
     for iteration in range(iterations):
         utility = -np.abs(places[:, None] - AGENTS)
-        seen = Seen(jnp.asarray(utility), jnp.int32(iteration), jnp.float32((iteration + 1) / iterations))
-        state, succession = reassign(jax.random.key(0), state, seen)
+        inputs = EStepInput(jnp.asarray(utility), jnp.int32(iteration), jnp.float32((iteration + 1) / iterations))
+        state, copies = reassign(jax.random.key(0), state, inputs)
         weights = np.asarray(assigner.weights(state))
-        moved += [iteration + 1] * (succession.parents.tolist() != [0, 1, 2])
-        places = places[np.asarray(succession.parents)]
+        moved += [iteration + 1] * (copies.sources.tolist() != [0, 1, 2])
+        places = places[np.asarray(copies.sources)]
         places = (places + weights @ AGENTS / weights.sum(1)) / 2
     return moved, float((weights * -np.abs(places[:, None] - AGENTS)).sum())
 
@@ -54,29 +54,29 @@ def test_a_split_leaves_a_local_optimum_of_plain_em():
     assert moved == [21], "and one move is enough"
 
 
-def seen_at(iteration, progress=0.1):
+def inputs_at(iteration, progress=0.1):
     """Policy 0 serves agents 1 and 2 badly, and policy 1 is as good as nothing for agent 3."""
     utility = jnp.array([[9.0, 1.0, 1.0, 4.0], [0.0, 0.0, 0.0, 5.0]])
-    return Seen(utility, jnp.int32(iteration), jnp.float32(progress))
+    return EStepInput(utility, jnp.int32(iteration), jnp.float32(progress))
 
 
 def test_moves_are_due_now_and_then_and_nobody_moves_after_one():
     assigner = split_and_merge(2, 4, warmup=3, every=4, until=0.5)
     reassign = jax.jit(assigner.reassign)
-    state, parents, labels = assigner.init(jax.random.key(0)), [], []
+    state, sources, labels = assigner.init(jax.random.key(0)), [], []
     for iteration in range(10):
-        state, succession = reassign(jax.random.key(0), state, seen_at(iteration))
-        parents.append(succession.parents.tolist())
+        state, copies = reassign(jax.random.key(0), state, inputs_at(iteration))
+        sources.append(copies.sources.tolist())
         labels.append(state.labels.tolist())
-    assert [i + 1 for i, some in enumerate(parents) if some != [0, 1]] == [7]  # warm-up and `every`
+    assert [i + 1 for i, some in enumerate(sources) if some != [0, 1]] == [7]  # warm-up and `every`
     assert labels[:2] == [[0, 1, 0, 1]] * 2
     assert labels[2:6] == [[0, 0, 0, 1]] * 4
     assert labels[6:8] == [[0, 1, 0, 0]] * 2, "held for half of `every`"
     assert labels[8] == [0, 0, 0, 1], "and free again"
     state = assigner.init(jax.random.key(0))
     for iteration in range(10):
-        state, succession = reassign(jax.random.key(0), state, seen_at(iteration, progress=0.6))
-        assert succession.parents.tolist() == [0, 1]
+        state, copies = reassign(jax.random.key(0), state, inputs_at(iteration, progress=0.6))
+        assert copies.sources.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import math
 import pytest
 from scipy import stats
 
-from rmdp_jax.statistics import best_of, paired_p, summarize_values
+from rmdp_jax.evaluation.statistics import best_of, paired_p, summarize_values
 
 
 def test_mean_and_standard_error_by_hand():

@@ -8,12 +8,13 @@ import pytest
 from tiny import CONFIG, SIZES, N
 
 from rmdp_jax import ConfigError, baselines, loop
-from rmdp_jax.cli import main
+from rmdp_jax.commands.cli import main
 from rmdp_jax.commands.grids import Sweep
-from rmdp_jax.comparison import compare_runs, find_runs
 from rmdp_jax.envs import make
-from rmdp_jax.runs import RunFolder, read_lines
-from rmdp_jax.sweep import Cell, sweep
+from rmdp_jax.evaluation.comparison import compare_runs
+from rmdp_jax.records.finished import find_runs
+from rmdp_jax.records.folder import RunFolder, read_lines
+from rmdp_jax.running.sweep import Cell, sweep
 
 LENGTH = 10
 TINY = replace(CONFIG, transitions=LENGTH * SIZES.transitions, log_every=5, checkpoint_every=5)
@@ -47,7 +48,7 @@ def trained(monkeypatch):
         calls.append((entries[0].config.iterations, [entry.config.seed for entry in entries]))
         return original(env, entries, *arguments, **options)
 
-    for module in ("rmdp_jax.training", "rmdp_jax.baselines"):
+    for module in ("rmdp_jax.running.train", "rmdp_jax.running.cluster"):
         monkeypatch.setattr(f"{module}.learn", learn)
     return calls
 
@@ -123,7 +124,7 @@ def test_cluster_goes_on_without_pretraining_anew(tmp_path, trained, monkeypatch
     trained.clear()
     original = baselines.clusters
     with monkeypatch.context() as patch:
-        patch.setattr("rmdp_jax.algorithms.clusters", lambda *a, **o: [original(*a, **o), press_ctrl_c(patch, 6)][0])
+        patch.setattr("rmdp_jax.running.algorithms.clusters", lambda *a, **o: [original(*a, **o), press_ctrl_c(patch, 6)][0])
         with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
             run([cell], [0, 1], tmp_path)
     assert trained == [(11, [0, 1]), (9, [0, 1])]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rmdp_jax.envs.resource_gathering import MOVES, cells_of_walk, make_resource_gathering
 from rmdp_jax.envs.resource_gathering_tabular import _best_split, exact_optimum, group_values, planning_mdp, shortest_walks
 from rmdp_jax.errors import ConfigError
-from rmdp_jax.tabular import best_restart, deterministic, discounted, solve, solve_restarts, tabular_mdp
+from rmdp_jax.evaluation.tabular import best_restart, deterministic, discounted, solve, solve_restarts, tabular_mdp
 
 SHAPES = [(6, 3, 6, 3), (4, 2, 5, 2), (5, 3, 4, 1), (2, 2, 3, 3), (1, 3, 2, 2)]  # s, a, n, k: a handful, each compiles once
 DISCOUNTS = [0.0, 0.5, 0.9, 0.99]
@@ -157,9 +157,9 @@ def test_the_table_is_the_env(size, length):
     def play(plan):
         def step(carry, action):
             state, alive = carry
-            state, told = env.step(state, action)
-            ends = told.terminated | told.truncated
-            return (state, alive & ~ends), jnp.where(alive, population.rewards(told), 0.0)
+            state, stepped = env.step(state, action)
+            ends = stepped.terminated | stepped.truncated
+            return (state, alive & ~ends), jnp.where(alive, population.rewards(stepped), 0.0)
 
         return jax.lax.scan(step, (env.reset(jax.random.key(0))[0], jnp.array(True)), plan)[1].sum(0)
 

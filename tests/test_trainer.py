@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmdp_jax import ConfigError, Rates, Sizes, Succession, TrainConfig, em, fixed, make_evaluate, make_trainer
+from rmdp_jax import ConfigError, Copies, Rates, Sizes, TrainConfig, em, fixed, make_evaluate, make_trainer
 from rmdp_jax.envs import make
 from rmdp_jax.trainer import follow, policies
 
@@ -194,8 +194,8 @@ def test_running_utilities_agree_with_fresh_episodes(task, trainer):
 
 def test_policies_follow_their_parents(trainer):
     state, _ = run(trainer, trainer.init(jax.random.key(0)), 2)
-    assert same(follow(Succession(jnp.arange(K, dtype=jnp.int32)), state), state)
-    led = follow(Succession(jnp.array([1, 1], jnp.int32)), state)
+    assert same(follow(Copies(jnp.arange(K, dtype=jnp.int32)), state), state)
+    led = follow(Copies(jnp.array([1, 1], jnp.int32)), state)
     for before, after in [
         (state.learner.params.own, led.learner.params.own),
         (state.learner.opt_state.own, led.learner.opt_state.own),
@@ -209,21 +209,21 @@ def test_policies_follow_their_parents(trainer):
 
 
 def test_stored_policies_come_back(task):
-    """A succession that stores both policies, and one that goes on from the store after they have learned on."""
+    """Copies that archive both policies, and one that restores them after they have learned on."""
     store, restore = jnp.array([0, 1], jnp.int32), jnp.array([3, 2], jnp.int32)
 
-    def reassign(key, labels, seen):
-        back = seen.iteration == 2
-        parents = jnp.where(back, restore, jnp.arange(K, dtype=jnp.int32))
-        return labels, Succession(parents, jnp.where(seen.iteration == 0, store, jnp.array([2, 3], jnp.int32)))
+    def reassign(key, labels, inputs):
+        back = inputs.iteration == 2
+        sources = jnp.where(back, restore, jnp.arange(K, dtype=jnp.int32))
+        return labels, Copies(sources, jnp.where(inputs.iteration == 0, store, jnp.array([2, 3], jnp.int32)))
 
-    assigner = fixed(K, N, LABELS)._replace(reassign=reassign, slots=2)
+    assigner = fixed(K, N, LABELS)._replace(reassign=reassign, archive_size=2)
     trainer = make_trainer(*task, CONFIG, assigner)
     trainer = trainer._replace(init=jax.jit(trainer.init), step=jax.jit(trainer.step))
     first, _ = trainer.step(trainer.init(jax.random.key(0)))
     third, info = run(trainer, first, 2)
     assert int(info.copies) == K
-    for stored in (first.store, third.store):
+    for stored in (first.archive, third.archive):
         assert same(stored.params, first.learner.params.own)
     assert same(jax.tree.map(lambda x: x[::-1], third.learner.params.own), first.learner.params.own)
     assert same(jax.tree.map(lambda x: x[::-1], third.learner.opt_state.own), first.learner.opt_state.own)

@@ -9,22 +9,10 @@ import numpy as np
 import pytest
 from tiny import CONFIG, ITERATIONS, SIZES, K, N, assert_same, leaves, make_tiny, stop_at, timeless
 
-from rmdp_jax import (
-    ConfigError,
-    Entry,
-    Rates,
-    em,
-    end_to_end,
-    evaluate,
-    fixed,
-    make_trainer,
-    random_even,
-    train,
-    train_together,
-)
+from rmdp_jax import ConfigError, Rates, RunSpec, em, end_to_end, evaluate, fixed, make_trainer, random_even, train, train_batch
 from rmdp_jax.envs import make
-from rmdp_jax.reporting import load_run
-from rmdp_jax.runs import RunFolder
+from rmdp_jax.records.folder import RunFolder
+from rmdp_jax.records.loading import load_run
 
 RESULT = {
     *("env", "algorithm", "k", "n", "seed", "backend", "transitions_per_policy", "welfare", "upper_bound", "assignment"),
@@ -125,9 +113,12 @@ def test_a_stopped_run_ends_cleanly_and_goes_on_bit_for_bit(written, tmp_path, n
 @pytest.mark.parametrize("seeds", [None, 2])
 def test_a_stopped_run_is_judged_by_whom_the_assigner_names(written, tmp_path, seeds):
     assigner = em(K, N, anneal=3)
-    named = [assigner.slots - 1, 0 - K]  # the first self of policy 1, which was stored at iteration 1, and policy 0 as it is
+    named = [
+        assigner.archive_size - 1,
+        0 - K,
+    ]  # the first self of policy 1, archived at iteration 1, and policy 0 as it is
 
-    def conclude(placement, seen):
+    def conclude(state, inputs):
         return jnp.array([1, 0, 0, 1]), K + jnp.array(named, jnp.int32)
 
     def go(**options):
@@ -155,7 +146,7 @@ def test_a_stopped_run_is_judged_by_whom_the_assigner_names(written, tmp_path, s
 
 
 def _own(result):
-    return result.state.learner.params.own, result.state.store.params, result.policies.params.own
+    return result.state.learner.params.own, result.state.archive.params, result.policies.params.own
 
 
 @pytest.fixture
@@ -242,11 +233,11 @@ def test_runs_in_one_program_learn_what_they_learn_alone(written):
     alike = population._replace(agents=jnp.zeros(N, jnp.int32))  # all want the first cell
     assigner = em(K, N, anneal=3)
     entries = [
-        Entry(population, CONFIG, assigner),
-        Entry(alike, replace(CONFIG, seed=4), assigner),
-        Entry(population, replace(CONFIG, rates=Rates(learning_rate=(1e-12, 1e-12))), assigner),
+        RunSpec(population, CONFIG, assigner),
+        RunSpec(alike, replace(CONFIG, seed=4), assigner),
+        RunSpec(population, replace(CONFIG, rates=Rates(learning_rate=(1e-12, 1e-12))), assigner),
     ]
-    first, same_wishes, still = train_together(env, entries, progress=False)
+    first, same_wishes, still = train_batch(env, entries, progress=False)
     assert_close(first, written[0])
 
     utility = np.asarray(same_wishes.evaluation.utility)
@@ -266,8 +257,8 @@ def test_every_run_begins_with_the_labels_of_its_own_assigner():
     env, population = make_tiny()
     groups = ([1, 1, 1, 0], [0, 1, 0, 1])
     config = replace(CONFIG, transitions=SIZES.transitions)
-    entries = [Entry(population, config, fixed(K, N, np.array(labels))) for labels in groups]
-    results = train_together(env, entries, progress=False)
+    entries = [RunSpec(population, config, fixed(K, N, np.array(labels))) for labels in groups]
+    results = train_batch(env, entries, progress=False)
     assert [result.summary["assignment"] for result in results] == list(groups)
 
 
@@ -305,14 +296,14 @@ def test_seeds_stop_and_go_on_together(written, tmp_path):
         ({"config": replace(CONFIG, transitions=64)}, "config = .*transitions=64.*train them apart"),
         ({"config": replace(CONFIG, rates=Rates(discount=0.9))}, "rates = "),
         ({"assigner": random_even(K, N)}, r"algorithm = \('random', 2, 4, 0\): .* has \('em', 2, 4, 0\)"),
-        ({"assigner": em(K, N, every=7)}, r"algorithm options = .*'every': 7, .* train them apart"),
+        ({"assigner": em(K, N, relocate_every=7)}, r"algorithm options = .*'relocate_every': 7, .* train them apart"),
         ({"out": "here"}, "out: two of the runs would write to the same folder"),
     ],
 )
 def test_runs_that_differ_are_not_trained_together(tmp_path, monkeypatch, change, message):
     monkeypatch.chdir(tmp_path)
     env, population = make_tiny()
-    entry = Entry(population, CONFIG, em(K, N), "here")
+    entry = RunSpec(population, CONFIG, em(K, N), "here")
     with pytest.raises(ConfigError, match=message):
-        train_together(env, [entry, entry._replace(**{"out": "there", **change})], progress=False)
+        train_batch(env, [entry, entry._replace(**{"out": "there", **change})], progress=False)
     assert list(tmp_path.iterdir()) == []

@@ -1,1 +1,1 @@
-"""Who is served by whom: `base.py` says what an assigner is and has the plain ones, each other way has a file of its own."""
+"""Who is served by whom: `base.py` says what an assigner is, each algorithm has a file of its own."""

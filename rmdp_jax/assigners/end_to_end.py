@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rmdp_jax.assigners.base import Assigner, Seen, Succession, check_sizes, no_copies
+from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, check_sizes, no_copies
 from rmdp_jax.errors import unknown_name
 from rmdp_jax.types import Array, Key, PyTree
 
@@ -49,9 +49,9 @@ def end_to_end(
 def _exact(k: int, n: int, learning_rate: float | None) -> Assigner:
     rate = 0.2 if learning_rate is None else learning_rate
 
-    def reassign(key: Key, soft: SoftAssignment, seen: Seen) -> tuple[SoftAssignment, Succession]:
+    def reassign(key: Key, soft: SoftAssignment, inputs: EStepInput) -> tuple[SoftAssignment, Copies]:
         del key
-        utility = seen.utility
+        utility = inputs.utility
         better = utility - (_weights(soft) * utility).sum(0, keepdims=True)
         scale = utility.std(0, keepdims=True) + 1e-2 * jnp.abs(utility).max(0, keepdims=True) + 1e-8
         return soft._replace(logits=soft.logits + rate * better / scale), no_copies(k)
@@ -71,7 +71,7 @@ def _surrogate(k: int, n: int, learning_rate: float | None) -> Assigner:
 
     opt_state = optimizer.init(jnp.zeros((k, n), jnp.float32))
     options = {"gradient": "surrogate", "learning_rate": rate}
-    return _soft(k, n, opt_state)._replace(descend=descend, learns_from_columns=True, options=options)
+    return _soft(k, n, opt_state)._replace(descend=descend, needs_per_agent_critic=True, options=options)
 
 
 def _soft(k: int, n: int, opt_state: PyTree) -> Assigner:
@@ -79,12 +79,12 @@ def _soft(k: int, n: int, opt_state: PyTree) -> Assigner:
         name="end_to_end",
         k=k,
         n=n,
-        learns_from_columns=False,
+        needs_per_agent_critic=False,
         pretraining=0,
         init=lambda key: SoftAssignment(jax.random.normal(key, (k, n)), opt_state),
         weights=_weights,
         descend=lambda by_weight, soft: soft,
-        reassign=lambda key, soft, seen: (soft, no_copies(k)),
+        reassign=lambda key, soft, inputs: (soft, no_copies(k)),
     )
 
 

@@ -1,14 +1,16 @@
 """`split_and_merge`: hard EM that takes the policy which is missed least to where agents are served worst.
 
 Ueda, Nakano, Ghahramani & Hinton (2000) leave local optima of EM so: two groups become one, and one becomes two. Which group is
-split goes by utilities alone, and nothing says beforehand what the split will bring; `em` looks at what was seen instead.
+split goes by utilities alone, and nothing says beforehand what the split will bring; `em` looks at the segments seen instead.
 """
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from rmdp_jax.assigners.base import Assigner, Seen, Succession, best_policies, check_sizes, fixed, no_copies, round_robin
+from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, check_sizes, no_copies
+from rmdp_jax.assigners.fixed import fixed, round_robin
+from rmdp_jax.assigners.plain_em import best_policies
 from rmdp_jax.errors import check
 from rmdp_jax.types import Array, Key
 
@@ -17,15 +19,15 @@ class Split(NamedTuple):
     """Who is with whom, and for how long."""
 
     labels: Array  # (n,) int32
-    held_until: Array  # () int32 iteration before which nobody moves, so that a copy can learn its place
+    hold_until: Array  # () int32 iteration before which nobody moves, so that a copy can learn its place
 
 
-class Move(NamedTuple):
+class SplitMerge(NamedTuple):
     """One policy's agents go to others, and it goes on as a copy of a third."""
 
     promises: Array  # () bool, there is more to gain from the split than the merge costs
     labels: Array  # (n,) int32
-    parents: Array  # (k,) int32
+    sources: Array  # (k,) int32
 
 
 def split_and_merge(k: int, n: int, *, warmup: int = 50, every: int = 40, until: float = 0.6) -> Assigner:
@@ -46,18 +48,18 @@ def split_and_merge(k: int, n: int, *, warmup: int = 50, every: int = 40, until:
     check("until", until, 0.0 <= until <= 1.0, "a share of the run, from 0 to 1")
     plain = fixed(k, n, round_robin)
 
-    def reassign(key: Key, before: Split, seen: Seen) -> tuple[Split, Succession]:
+    def reassign(key: Key, before: Split, inputs: EStepInput) -> tuple[Split, Copies]:
         del key
-        now = seen.iteration + 1
-        free = (now >= warmup) & (now >= before.held_until)
-        labels = jnp.where(free, best_policies(seen.utility, before.labels), before.labels)
+        now = inputs.iteration + 1
+        free = (now >= warmup) & (now >= before.hold_until)
+        labels = jnp.where(free, best_policies(inputs.utility, before.labels), before.labels)
         passed = now - warmup
-        due = (passed > 0) & (passed % every == 0) & (seen.progress <= until)
-        move = choose_move(seen.utility, labels)
+        due = (passed > 0) & (passed % every == 0) & (inputs.progress <= until)
+        move = propose_relocation(inputs.utility, labels)
         moves = due & move.promises
-        held_until = jnp.where(moves, now + every // 2, before.held_until)
-        parents = jnp.where(moves, move.parents, no_copies(k).parents)
-        return Split(jnp.where(moves, move.labels, labels), held_until), Succession(parents)
+        hold_until = jnp.where(moves, now + every // 2, before.hold_until)
+        sources = jnp.where(moves, move.sources, no_copies(k).sources)
+        return Split(jnp.where(moves, move.labels, labels), hold_until), Copies(sources)
 
     return plain._replace(
         name="split_and_merge",
@@ -68,7 +70,7 @@ def split_and_merge(k: int, n: int, *, warmup: int = 50, every: int = 40, until:
     )
 
 
-def choose_move(utility: Array, labels: Array) -> Move:
+def propose_relocation(utility: Array, labels: Array) -> SplitMerge:
     """What goes where, by what agents get now.
 
     The merge takes the policy without which the total falls least when its agents go to their next best. The split takes the
@@ -91,8 +93,8 @@ def choose_move(utility: Array, labels: Array) -> Move:
     split = shortfall.argmax().astype(jnp.int32)
     rank = jnp.where(member[split], own, jnp.inf).argsort().argsort()  # 0 for the agent of the group who gets least
     left = jnp.where(labels == merged, others.argmax(0).astype(jnp.int32), labels)
-    return Move(
+    return SplitMerge(
         promises=costs[merged] < shortfall[split],
         labels=jnp.where(rank < size[split] // 2, merged, left),
-        parents=index.at[merged].set(split),
+        sources=index.at[merged].set(split),
     )

@@ -9,7 +9,7 @@ class Envs:
 
     def run(self) -> None:
         """Print the table."""
+        from rmdp_jax.commands.tables import print_envs
         from rmdp_jax.envs import describe_envs
-        from rmdp_jax.terminal import print_envs
 
         print_envs(describe_envs())

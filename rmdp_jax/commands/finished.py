@@ -11,12 +11,12 @@ from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.errors import check
 
 if TYPE_CHECKING:
-    from rmdp_jax.reporting import Run
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Compiling):
-    """Judge a trained run by fresh episodes: who gets how much from which policy."""
+    """Evaluate a trained run by fresh episodes: who gets how much from which policy."""
 
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder of a run."""
@@ -33,17 +33,18 @@ class Evaluate(Compiling):
         """Restore, play, print."""
         import numpy as np
 
+        from rmdp_jax.commands.tables import print_evaluation
         from rmdp_jax.envs import make
-        from rmdp_jax.reporting import describe_evaluation, evaluate_run, load_run
-        from rmdp_jax.terminal import print_evaluation
+        from rmdp_jax.records.lines import describe_evaluation
+        from rmdp_jax.records.loading import evaluate_run, load_run
 
         check("episodes", self.episodes, self.episodes >= 1, "a whole number of at least 1")
         run = load_run(self.run_dir, make)
-        judged = describe_evaluation(evaluate_run(run, self.episodes, self.seed, self.deterministic), self.episodes)
+        evaluation = describe_evaluation(evaluate_run(run, self.episodes, self.seed, self.deterministic), self.episodes)
         if self.json:
-            print(json.dumps({name: value for name, value in judged.items() if not isinstance(value, np.ndarray)}))
+            print(json.dumps({name: value for name, value in evaluation.items() if not isinstance(value, np.ndarray)}))
         else:
-            print_evaluation(judged)
+            print_evaluation(evaluation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +56,10 @@ class Report(Compiling):
 
     def run(self) -> None:
         """Draw and print."""
+        from rmdp_jax.commands.pictures import draw_run
+        from rmdp_jax.commands.tables import print_pictures, print_summary
         from rmdp_jax.envs import make
-        from rmdp_jax.reporting import load_run
-        from rmdp_jax.terminal import print_pictures, print_summary
+        from rmdp_jax.records.loading import load_run
 
         run = load_run(self.run_dir, make)
         print_summary(run.result)
@@ -81,19 +83,11 @@ class Render(Compiling):
 
     def run(self) -> None:
         """Restore, play, draw."""
+        from rmdp_jax.commands.tables import print_rendered
         from rmdp_jax.envs import make
         from rmdp_jax.envs.rendering import render_run
-        from rmdp_jax.reporting import load_run
-        from rmdp_jax.terminal import print_rendered
+        from rmdp_jax.records.loading import load_run
 
         run = load_run(self.run_dir, make)
         rendered = render_run(run, self.policy, deterministic=not self.sampled, seed=self.seed, seconds=self.seconds)
         print_rendered(*rendered)
-
-
-def draw_run(run: "Run") -> list[Path]:
-    """Save all pictures of `run` in its folder; returns their paths."""
-    from rmdp_jax.envs.pictures import task_pictures
-    from rmdp_jax.reporting import general_pictures, save_pictures
-
-    return save_pictures(run, {**task_pictures(run), **general_pictures(run)})

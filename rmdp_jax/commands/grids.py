@@ -14,7 +14,7 @@ from rmdp_jax.config import Rates
 from rmdp_jax.errors import check
 
 if TYPE_CHECKING:
-    from rmdp_jax.sweep import Cell
+    from rmdp_jax.running.sweep import Cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Sweep(Compiling):
     transitions: int | None = None
     """Environment steps of each policy. Default: the preset's, as for the next two."""
     evaluation_episodes: int | None = None
-    """Fresh episodes of each policy by which a result is judged."""
+    """Fresh episodes of each policy by which a result is evaluated."""
     log_every: int | None = None
     """Iterations between two lines of metrics."""
     devices: int | None = None
@@ -58,7 +58,7 @@ class Sweep(Compiling):
     def run(self) -> None:
         """Train what is missing."""
         from rmdp_jax.envs import make
-        from rmdp_jax.sweep import sweep
+        from rmdp_jax.running.sweep import sweep
 
         check("seeds", self.seeds, self.seeds >= 1, "a whole number of at least 1")
         for name in ("envs", "algorithms", "ks"):
@@ -70,7 +70,7 @@ class Sweep(Compiling):
     def _cells(self) -> "list[Cell]":
         from rmdp_jax.envs import make
         from rmdp_jax.envs.presets import preset
-        from rmdp_jax.sweep import Cell
+        from rmdp_jax.running.sweep import Cell
 
         names = ("transitions", "evaluation_episodes", "log_every")
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
@@ -113,9 +113,11 @@ class Compare:
 
     def run(self) -> None:
         """Find, group, print."""
-        from rmdp_jax.comparison import compare_runs, draw_comparison, find_runs
+        from rmdp_jax.commands.pictures import draw_comparison
+        from rmdp_jax.commands.tables import print_comparison, print_pictures
+        from rmdp_jax.evaluation.comparison import compare_runs
         from rmdp_jax.plots import save
-        from rmdp_jax.terminal import print_comparison, print_pictures
+        from rmdp_jax.records.finished import find_runs
 
         found = find_runs(self.runs)
         rows = compare_runs(found.lines)

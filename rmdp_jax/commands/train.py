@@ -1,4 +1,4 @@
-"""``rmdp-jax train``: one run, judged and drawn."""
+"""``rmdp-jax train``: one run, evaluated and drawn."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,9 +7,8 @@ from typing import Annotated, Any
 import tyro
 
 from rmdp_jax.commands.compiling import Compiling
-from rmdp_jax.commands.finished import draw_run
 from rmdp_jax.config import Rates, Sizes, TrainConfig
-from rmdp_jax.distributed import is_first, join
+from rmdp_jax.devices.processes import is_first, join
 from rmdp_jax.errors import check
 
 
@@ -78,7 +77,7 @@ class Train(Compiling):
     checkpoint_every: int = TrainConfig.checkpoint_every
     """Iterations between two checkpoints; 0 saves at the end only."""
     evaluation_episodes: int = TrainConfig.evaluation_episodes
-    """Fresh episodes of each policy by which the result is judged."""
+    """Fresh episodes of each policy by which the result is evaluated."""
     resume: bool = False
     """Go on with the run in --out, bit for bit as if it had never stopped."""
     devices: int | None = None
@@ -91,15 +90,16 @@ class Train(Compiling):
     rates: Rates = field(default_factory=Rates)
 
     def run(self) -> None:
-        """Train, judge, and print the table."""
+        """Train, evaluate, and print the table."""
         self.machines.join()  # before anything else wakes JAX up
-        from rmdp_jax.algorithms import make_plan, settle
-        from rmdp_jax.devices import check_devices
+        from rmdp_jax.commands.pictures import draw_run
+        from rmdp_jax.commands.tables import print_pictures, print_summary
+        from rmdp_jax.devices.mesh import check_devices
         from rmdp_jax.envs import make
-        from rmdp_jax.reporting import load_run
-        from rmdp_jax.runs import check_run
-        from rmdp_jax.terminal import print_pictures, print_summary
-        from rmdp_jax.training import train
+        from rmdp_jax.records.folder import check_run
+        from rmdp_jax.records.loading import load_run
+        from rmdp_jax.running.algorithms import make_plan, resolve
+        from rmdp_jax.running.train import train
 
         env, population = make(self.env, n=self.n, seed=self.seed, **self.env_options.given())
         config = TrainConfig(
@@ -114,7 +114,7 @@ class Train(Compiling):
             rates=self.rates,
         )
         check_devices(self.devices)
-        k = settle(self.algorithm, population, config).config.k
+        k = resolve(self.algorithm, population, config).config.k
         out = self.out or Path("runs") / f"{self.env}-{self.algorithm}-k{k}-s{self.seed}"
         check_run(out, self.resume)
         plan = make_plan(
@@ -144,8 +144,8 @@ class Train(Compiling):
 
 def _saved_checkpoints(run_dir: Path) -> Path | None:
     """Where the checkpoints of a run are, if it has come to its first."""
-    from rmdp_jax.checkpoint import has_checkpoint
-    from rmdp_jax.runs import RunFolder
+    from rmdp_jax.records.checkpoint import has_checkpoint
+    from rmdp_jax.records.folder import RunFolder
 
     folder = RunFolder(run_dir).checkpoints
     return folder if has_checkpoint(folder) else None

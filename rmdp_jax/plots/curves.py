@@ -9,17 +9,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from rmdp_jax.plots.style import (
-    FAINT,
-    INK,
-    RULE,
-    count_agents,
-    new_figure,
-    policy_colors,
-    shade,
-    styled,
-    transitions_axis,
-)
+from rmdp_jax.plots.style import FAINT, INK, RULE, count_agents, new_figure, policy_colors, shade, styled, transitions_axis
 
 Lines = list[dict[str, Any]]
 
@@ -84,7 +74,7 @@ _FINAL = ("transitions_per_policy", "welfare", "welfare_standard_error")
 
 @styled
 def assignment_history(metrics: Lines) -> Figure:
-    """How many agents each policy serves, stacked, and how many agents moved in each logged stretch.
+    """How many agents each policy serves, stacked, and how many agents moved in each logged segment_length.
 
     Args:
         metrics: lines of metrics.jsonl; `transitions_per_policy`, `policy_sizes` (k,) and `flips` are read.

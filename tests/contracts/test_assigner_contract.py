@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmdp_jax import ConfigError, Seen, em, fixed, plain_em, random_even
-from rmdp_jax.assigners.base import best_policies
-from rmdp_jax.assigners.halving import halving_em
-from rmdp_jax.assigners.seeding import seeded_em
+from rmdp_jax import ConfigError, EStepInput, em, fixed, plain_em, random_even
+from rmdp_jax.assigners.halving_em import halving_em
+from rmdp_jax.assigners.plain_em import best_policies
+from rmdp_jax.assigners.seeded_em import seeded_em
 from rmdp_jax.assigners.split_and_merge import split_and_merge
 
 SIZES = [(1, 1), (1, 4), (2, 5), (3, 7), (5, 5)]
 ASSIGNERS = {
-    "em": lambda k, n: em(k, n, anneal=2, every=2, glimpses=3, slots=4),
+    "em": lambda k, n: em(k, n, anneal=2, relocate_every=2, segment_environments=3, archive_size=4),
     "plain_em": lambda k, n: plain_em(k, n, warmup=1),
     "split_and_merge": lambda k, n: split_and_merge(k, n, warmup=1, every=2),
-    "seeded_em": lambda k, n: seeded_em(k, n, warmup=2, hold=2, tries=2, glimpses=3),
+    "seeded_em": lambda k, n: seeded_em(k, n, warmup=2, hold=2, tries=2, segment_environments=3),
     "halving_em": lambda k, n: halving_em(k, n, starts=2, warmup=1),
     "random": random_even,
     "fixed": lambda k, n: fixed(k, n, jnp.arange(n) % k),
@@ -37,11 +37,11 @@ def adversarial(k, n):
     return [case.astype(np.float32) for case in cases]
 
 
-def seen_by(assigner, utility, iteration):
-    """What an assigner sees; stretches vary about the utility."""
-    noise = jax.random.normal(jax.random.key(iteration), (assigner.glimpses, assigner.n))
-    stored = jnp.zeros((assigner.slots, assigner.n)) if assigner.slots else None
-    return Seen(utility, jnp.int32(iteration), jnp.float32(0.0), jnp.asarray(utility)[:, None] + noise[None], stored)
+def inputs_of(assigner, utility, iteration):
+    """What an assigner sees; segment returns vary about the utility."""
+    noise = jax.random.normal(jax.random.key(iteration), (assigner.segment_environments, assigner.n))
+    archived = jnp.zeros((assigner.archive_size, assigner.n)) if assigner.archive_size else None
+    return EStepInput(utility, jnp.int32(iteration), jnp.float32(0.0), jnp.asarray(utility)[:, None] + noise[None], archived)
 
 
 def labels_of(weights):
@@ -61,7 +61,7 @@ def test_contract(make, k, n):
     described = jax.tree.map(jax.typeof, state)
     for i, utility in enumerate(adversarial(k, n) + adversarial(k, n)[::-1]):
         before = np.asarray(assigner.weights(state))
-        state, succession = reassign(jax.random.key(i), state, seen_by(assigner, utility, i))
+        state, copies = reassign(jax.random.key(i), state, inputs_of(assigner, utility, i))
         weights = np.asarray(assigner.weights(state))
         assert (weights.shape, weights.dtype) == ((k, n), np.float32)
         assert (weights >= 0).all()
@@ -69,12 +69,12 @@ def test_contract(make, k, n):
         if np.isin(weights, [0.0, 1.0]).all():
             assert set(labels_of(weights)) == set(range(k)), "a policy was left empty"
         assert jax.tree.map(jax.typeof, state) == described
-        assert (succession.parents.shape, succession.parents.dtype) == ((k,), jnp.int32)
-        assert set(succession.parents.tolist()) <= set(range(k + assigner.slots))
-        assert (succession.kept is None) == (assigner.slots == 0)
-        if assigner.slots:
-            assert (succession.kept.shape, succession.kept.dtype) == ((assigner.slots,), jnp.int32)
-            assert set(succession.kept.tolist()) <= set(range(k + assigner.slots))
+        assert (copies.sources.shape, copies.sources.dtype) == ((k,), jnp.int32)
+        assert set(copies.sources.tolist()) <= set(range(k + assigner.archive_size))
+        assert (copies.archive_sources is None) == (assigner.archive_size == 0)
+        if assigner.archive_size:
+            assert (copies.archive_sources.shape, copies.archive_sources.dtype) == ((assigner.archive_size,), jnp.int32)
+            assert set(copies.archive_sources.tolist()) <= set(range(k + assigner.archive_size))
         assert welfare(utility, labels_of(weights)) >= welfare(utility, labels_of(before)) or assigner.name != "plain_em"
 
 
@@ -85,8 +85,8 @@ def test_vmap_over_seeds_equals_single_seeds(make, k, n):
     utility = jax.random.normal(jax.random.key(1), (4, k, n))
 
     def run(key, utility):
-        state, succession = assigner.reassign(key, assigner.init(key), seen_by(assigner, utility, 9))
-        return assigner.weights(assigner.descend(jnp.zeros((k, n)), state)), succession
+        state, copies = assigner.reassign(key, assigner.init(key), inputs_of(assigner, utility, 9))
+        return assigner.weights(assigner.descend(jnp.zeros((k, n)), state)), copies
 
     together, run_alone = jax.jit(jax.vmap(run))(keys, utility), jax.jit(run)
     for seed in range(4):
@@ -107,9 +107,9 @@ def test_fixed_assignments_stay():
     for assigner in (random_even(2, 6), fixed(2, 6, jnp.array([0, 0, 0, 0, 0, 1]))):
         state = assigner.init(jax.random.key(0))
         utility = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6)), jnp.float32)
-        after, succession = assigner.reassign(jax.random.key(1), state, seen_by(assigner, utility, 500))
+        after, copies = assigner.reassign(jax.random.key(1), state, inputs_of(assigner, utility, 500))
         np.testing.assert_array_equal(after, state)
-        assert succession.parents.tolist() == [0, 1]
+        assert copies.sources.tolist() == [0, 1]
 
 
 def test_em_waits_for_its_warm_up():
@@ -118,7 +118,7 @@ def test_em_waits_for_its_warm_up():
     utility = jnp.array([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]])
 
     def reassign(iteration):
-        return assigner.reassign(jax.random.key(0), state, seen_by(assigner, utility, iteration))[0].tolist()
+        return assigner.reassign(jax.random.key(0), state, inputs_of(assigner, utility, iteration))[0].tolist()
 
     moved = {i: reassign(i) for i in (0, 48, 49, 50)}
     assert moved == {0: [0, 1, 0], 48: [0, 1, 0], 49: [1, 0, 1], 50: [1, 0, 1]}  # the 50th M-step has iteration 49

@@ -27,20 +27,20 @@ def test_contract(body, backend):
 
     def first_step(key, action):
         state, obs = env.reset(key)
-        after, told = env.step(state, action)
-        kept.append(describe(after) == describe(state) and describe(told.obs) == describe(obs))
-        return obs, told, population.rewards(told)
+        after, stepped = env.step(state, action)
+        kept.append(describe(after) == describe(state) and describe(stepped.obs) == describe(obs))
+        return obs, stepped, population.rewards(stepped)
 
     keys = jax.random.split(jax.random.key(0), (2, 2))
     actions = jax.random.uniform(jax.random.key(1), (2, 2, env.spec.action_size), jnp.float32, -1.0, 1.0)
     program = jax.jit(jax.vmap(jax.vmap(first_step)))
-    obs, told, rewards = program(keys, actions)
+    obs, stepped, rewards = program(keys, actions)
     assert kept == [True]
-    assert obs.shape == told.obs.shape == (2, 2, env.spec.observation_size)
+    assert obs.shape == stepped.obs.shape == (2, 2, env.spec.observation_size)
     assert np.isfinite(obs).all()
-    assert np.isfinite(told.obs).all()
-    assert np.isfinite(told.outcome.speed).all()
-    assert not np.asarray(told.diverged).any()
-    assert len(np.unique(np.asarray(told.outcome.speed))) == 4  # four starts, four ways to go on
+    assert np.isfinite(stepped.obs).all()
+    assert np.isfinite(stepped.outcome.speed).all()
+    assert not np.asarray(stepped.diverged).any()
+    assert len(np.unique(np.asarray(stepped.outcome.speed))) == 4  # four starts, four ways to go on
     assert rewards.shape == (2, 2, 3)
-    np.testing.assert_array_equal(told.obs, program(keys, actions)[1].obs)
+    np.testing.assert_array_equal(stepped.obs, program(keys, actions)[1].obs)

@@ -40,7 +40,7 @@ def actions_of(spec, seed, shape):
 
 
 def play(env, keys, actions):
-    """Steps of a (k, E) batch: first observations (k, E, o) and what was told, leaves (T, k, E, ...)."""
+    """Steps of a (k, E) batch: first observations (k, E, o) and what was stepped, leaves (T, k, E, ...)."""
 
     def advance(state, action):
         return jax.vmap(jax.vmap(env.step))(state, action)
@@ -53,19 +53,19 @@ def play(env, keys, actions):
 def test_step_keeps_the_abstract_state(task, wrapper):
     env = WRAPPERS[wrapper](task[0])
     state, obs = env.reset(jax.random.key(0))
-    after, told = env.step(state, actions_of(env.spec, 0, ()))
+    after, stepped = env.step(state, actions_of(env.spec, 0, ()))
     assert describe(after) == describe(state)
-    assert not any(leaf.weak_type for leaf in jax.tree.leaves(describe((state, obs, told))) if hasattr(leaf, "weak_type"))
-    assert describe(told.obs) == describe(obs)
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(describe((state, obs, stepped))) if hasattr(leaf, "weak_type"))
+    assert describe(stepped.obs) == describe(obs)
     assert (obs.shape, obs.dtype) == ((env.spec.observation_size,), jnp.float32)
-    assert (told.terminated.shape, told.terminated.dtype) == ((), bool)
-    assert (told.truncated.shape, told.truncated.dtype) == ((), bool)
+    assert (stepped.terminated.shape, stepped.terminated.dtype) == ((), bool)
+    assert (stepped.truncated.shape, stepped.truncated.dtype) == ((), bool)
 
 
 def test_rewards_are_float32_one_per_agent(task):
     env, population = task
-    told = env.step(env.reset(jax.random.key(0))[0], actions_of(env.spec, 0, ()))[1]
-    rewards = population.rewards(told)
+    stepped = env.step(env.reset(jax.random.key(0))[0], actions_of(env.spec, 0, ()))[1]
+    rewards = population.rewards(stepped)
     assert (rewards.shape, rewards.dtype, jax.typeof(rewards).weak_type) == ((population.n,), jnp.float32, False)
 
 
@@ -75,23 +75,23 @@ def test_batches_are_finite_deterministic_and_equal_single_runs(task, wrapper):
     keys = jax.random.split(jax.random.key(1), (K, E))
     actions = actions_of(env.spec, 2, (T, K, E))
     run = jax.jit(lambda keys, actions: play(env, keys, actions))
-    first, told = run(keys, actions)
-    for leaf in jax.tree.leaves((first, told)):
+    first, stepped = run(keys, actions)
+    for leaf in jax.tree.leaves((first, stepped)):
         assert np.isfinite(np.asarray(leaf)).all()
-    jax.tree.map(np.testing.assert_array_equal, (first, told), run(keys, actions))
+    jax.tree.map(np.testing.assert_array_equal, (first, stepped), run(keys, actions))
     for j, e in [(0, 0), (K - 1, E - 1)]:
         lone_first, lone = run(keys[j, e][None, None], actions[:, j, e][:, None, None])
         np.testing.assert_array_equal(lone_first[0, 0], first[j, e])
-        for single, batched in zip(jax.tree.leaves(lone), jax.tree.leaves(told), strict=True):
+        for single, batched in zip(jax.tree.leaves(lone), jax.tree.leaves(stepped), strict=True):
             np.testing.assert_allclose(single[:, 0, 0], batched[:, j, e], rtol=1e-6)  # 1 - t/100 may round otherwise
-    assert not (told.terminated & told.truncated).any()
+    assert not (stepped.terminated & stepped.truncated).any()
 
 
 def test_episodes_end_by_their_length(task):
     env = task[0]
     actions = actions_of(env.spec, 3, (env.spec.episode_length, K, E))
-    _, told = jax.jit(lambda keys, actions: play(env, keys, actions))(jax.random.split(jax.random.key(1), (K, E)), actions)
-    assert (told.terminated | told.truncated).any(0).all()
+    _, stepped = jax.jit(lambda keys, actions: play(env, keys, actions))(jax.random.split(jax.random.key(1), (K, E)), actions)
+    assert (stepped.terminated | stepped.truncated).any(0).all()
 
 
 def test_first_episodes_are_staggered(task):
@@ -131,7 +131,7 @@ def counting(breaks="nothing", episode_length=100, finite_horizon=False):
         return (Count(count), clock), Step(obs, Told(paid), jnp.bool_(False), clock >= episode_length)
 
     spec = EnvSpec("counting", 2, 2, True, episode_length, 0.9, 100.0, "jax", finite_horizon)
-    return Env(spec, reset, step), Population(jnp.ones(2), lambda agent, told: agent * told.count)
+    return Env(spec, reset, step), Population(jnp.ones(2), lambda agent, stepped: agent * stepped.count)
 
 
 @pytest.mark.parametrize("finite_horizon", [False, True])
@@ -142,8 +142,10 @@ def test_auto_reset_tells_the_true_successor_and_goes_on_with_the_next_start(fin
     state, obs = env.reset(jax.random.key(5))
     begun, seen = float(obs[0]), []
     for _ in range(9):
-        state, told = env.step(state, jnp.int32(0))
-        seen.append((float(told.obs[0]), float(state.obs[0]), bool(told.terminated), bool(told.truncated), int(state.left)))
+        state, stepped = env.step(state, jnp.int32(0))
+        seen.append(
+            (float(stepped.obs[0]), float(state.obs[0]), bool(stepped.terminated), bool(stepped.truncated), int(state.left))
+        )
     a, b = pool[1][:, 0].tolist()
     end = (finite_horizon, not finite_horizon)
     expected = []
@@ -160,12 +162,12 @@ def test_a_staggered_cut_is_no_end_even_of_a_finite_horizon():
     bare, _ = counting(episode_length=4, finite_horizon=True)
     pool = make_starts(bare, jax.random.split(jax.random.key(0), 2))
     states = first_episodes(bare, pool)
-    _, told = jax.vmap(auto_reset(bare, pool).step)(states, jnp.zeros(2, jnp.int32))
-    assert told.truncated.tolist() == [False, False]
+    _, stepped = jax.vmap(auto_reset(bare, pool).step)(states, jnp.zeros(2, jnp.int32))
+    assert stepped.truncated.tolist() == [False, False]
     states = states._replace(left=jnp.array([1, 4], jnp.int32))
-    _, told = jax.vmap(auto_reset(bare, pool).step)(states, jnp.zeros(2, jnp.int32))
-    assert told.truncated.tolist() == [True, False]
-    assert told.terminated.tolist() == [False, False]
+    _, stepped = jax.vmap(auto_reset(bare, pool).step)(states, jnp.zeros(2, jnp.int32))
+    assert stepped.truncated.tolist() == [True, False]
+    assert stepped.terminated.tolist() == [False, False]
 
 
 BREAKS = ["obs-nan", "obs-inf", "outcome-nan", "outcome-inf"]
@@ -176,13 +178,13 @@ def test_guard_marks_what_diverged(breaks):
     bare, population = counting(breaks)
     env = guard(bare)
     state, obs = env.reset(jax.random.key(0))
-    told = []
+    stepped = []
     for _ in range(3):
         last = obs
         state, step = env.step(state, jnp.int32(0))
         obs = step.obs
-        told.append((bool(step.diverged), bool(step.terminated), bool(step.truncated), *population.rewards(step).tolist()))
-    assert told == [(False, False, False, 1.0, 1.0)] * 2 + [(True, True, False, 0.0, 0.0)]
+        stepped.append((bool(step.diverged), bool(step.terminated), bool(step.truncated), *population.rewards(step).tolist()))
+    assert stepped == [(False, False, False, 1.0, 1.0)] * 2 + [(True, True, False, 0.0, 0.0)]
     np.testing.assert_array_equal(obs, last)
 
 
@@ -190,10 +192,10 @@ def test_guard_leaves_a_sound_env_alone():
     bare, _ = counting(episode_length=3)
     (state, _), (guarded, _) = bare.reset(jax.random.key(0)), guard(bare).reset(jax.random.key(0))
     for _ in range(3):
-        state, told = bare.step(state, jnp.int32(0))
+        state, stepped = bare.step(state, jnp.int32(0))
         guarded, same = guard(bare).step(guarded, jnp.int32(0))
         assert not same.diverged
-        jax.tree.map(np.testing.assert_array_equal, same._replace(diverged=False), told)
+        jax.tree.map(np.testing.assert_array_equal, same._replace(diverged=False), stepped)
 
 
 @pytest.mark.parametrize("breaks", ["obs-nan", "outcome-nan"])

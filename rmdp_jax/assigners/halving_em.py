@@ -1,0 +1,143 @@
+"""`halving_em`: hard EM from several starts, of which the worse half is given up time and again (successive halving).
+
+Where EM ends depends on where it begins, and soon shows. So several starts share a run: each learns for a short while, the
+better half goes on for twice as long, and so forth, until one is left for the last part (Jamieson & Talwalkar, 2016). They take
+turns with the k policies of the trainer; the archive keeps those that wait. `em` restarts only where welfare has stopped
+rising, and relocates by all that it has seen.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, check_sizes
+from rmdp_jax.assigners.fixed import fixed, shuffled_even
+from rmdp_jax.assigners.plain_em import best_policies, plain_em
+from rmdp_jax.errors import ConfigError, check
+from rmdp_jax.types import Array, Key
+
+
+class Turns(NamedTuple):
+    """The timetable of a run, one entry a turn."""
+
+    round: np.ndarray  # (turns,) int32, half as many take part in the next
+    place: np.ndarray  # (turns,) int32, whose turn it is: among those who take part, the best of the round before first
+    ends: np.ndarray  # (turns,) float32 share of the run
+
+
+class Race(NamedTuple):
+    """Who is with whom, now and where each start was left."""
+
+    labels: Array  # (n,) int32
+    turn: Array  # () int32
+    begun: Array  # () int32 iteration in which the turn began
+    order: Array  # (starts,) int32, those who take part first
+    left: Array  # (starts, n) int32 labels
+    welfare: Array  # (starts,) float32 of the running estimates, -inf of those who had no turn
+
+
+def make_turns(starts: int) -> Turns:
+    """All rounds take as long; `starts` is a power of 2."""
+    rounds = range(starts.bit_length())
+    turns = [(number, place) for number in rounds for place in range(starts >> number)]
+    lengths = [1.0 / (len(rounds) * (starts >> number)) for number, _ in turns]
+    number, place = np.array(turns, np.int32).T
+    return Turns(number, place, np.cumsum(lengths).astype(np.float32))
+
+
+def halving_em(k: int, n: int, *, starts: int = 4, warmup: int = 50) -> Assigner:
+    """Hard EM from `starts` shuffled groups, of which log2(starts) + 1 rounds of equal length leave one.
+
+    The starts differ in who is with whom; their first policies are the same.
+
+    Args:
+        k, n: policies and agents.
+        starts: how many, a power of 2.
+        warmup: M-steps of a start before agents move; at most half of its first turn.
+
+    Raises:
+        ConfigError: an argument breaks its rule.
+    """
+    check_sizes(k, n)
+    check("starts", starts, isinstance(starts, int) and starts >= 2 and starts.bit_count() == 1, "a power of 2 from 2 up")
+    check("warmup", warmup, isinstance(warmup, int) and warmup >= 0, "a whole number from 0 up")
+    if k in (1, n):  # all starts are alike
+        return plain_em(k, n, warmup=warmup)._replace(name="halving_em")
+    turns, plain = make_turns(starts), fixed(k, n, shuffled_even)
+
+    def init(key: Key) -> Race:
+        left = jax.vmap(plain.init)(jax.random.split(key, starts))
+        nothing = jnp.full(starts, -jnp.inf, jnp.float32)
+        return Race(left[0], jnp.int32(0), jnp.int32(0), jnp.arange(starts, dtype=jnp.int32), left, nothing)
+
+    return plain._replace(
+        name="halving_em",
+        archive_size=(starts + 1) * k,
+        options={"starts": starts, "warmup": warmup},
+        init=init,
+        weights=lambda race: plain.weights(race.labels),
+        reassign=lambda key, race, inputs: _reassign(turns, warmup, race, inputs),
+        conclude=lambda race, inputs: _conclude(turns, race, inputs),
+    )
+
+
+def _reassign(turns: Turns, warmup: int, race: Race, inputs: EStepInput) -> tuple[Race, Copies]:
+    """The E-step, and the change to whoever has the next turn when this one is over."""
+    if inputs.archived is None:
+        raise ConfigError("trunk = 'shared': halving_em puts policies aside, which have no trunk of their own; take 'separate'")
+    (k, _), starts, now = inputs.utility.shape, race.welfare.size, inputs.iteration + 1
+    first_turn = turns.ends[0] * now.astype(jnp.float32) / inputs.progress  # iterations
+    warm = (now - race.begun).astype(jnp.float32) >= jnp.minimum(warmup, first_turn / 2)
+    free = warm | (jnp.asarray(turns.round)[race.turn] > 0)
+    labels = jnp.where(free, best_policies(inputs.utility, race.labels), race.labels)
+    race = _note(turns, race._replace(labels=labels), inputs)
+    runner = _runner(turns, race)
+    turn = jnp.minimum((inputs.progress >= turns.ends).sum(), len(turns.ends) - 1).astype(jnp.int32)
+    race, changes = _rank(turns, race, turn), turn != race.turn
+    race = race._replace(turn=turn, begun=jnp.where(changes, now, race.begun))
+    following = _runner(turns, race)
+    index = jnp.arange(k, dtype=jnp.int32)
+    firsts = jnp.where(now == 1, index, _rows(starts, k))  # they are archived in the first iteration
+    before = jnp.where(race.welfare[following] > -jnp.inf, _rows(following, k), firsts)
+    archive = jnp.arange(k, (starts + 2) * k, dtype=jnp.int32)
+    archive = jnp.where(now == 1, archive.at[starts * k :].set(index), archive)
+    archive = jnp.where(changes, jax.lax.dynamic_update_slice(archive, index, (runner * k,)), archive)
+    stays = following == runner  # the archive is read as it was before this iteration
+    return race._replace(labels=race.left[following]), Copies(jnp.where(stays, index, before), archive)
+
+
+def _conclude(turns: Turns, race: Race, inputs: EStepInput) -> tuple[Array, Array]:
+    """Labels and sources of the best start so far."""
+    k = inputs.utility.shape[0]
+    race = _note(turns, race, inputs)
+    best = race.welfare.argmax().astype(jnp.int32)
+    stays = best == _runner(turns, race)
+    return race.left[best], jnp.where(stays, jnp.arange(k, dtype=jnp.int32), _rows(best, k))
+
+
+def _rows(start: Array | int, k: int) -> Array:
+    """Where a `Copies` finds the policies of a start, or the first policies after all of them."""
+    return k + start * k + jnp.arange(k, dtype=jnp.int32)
+
+
+def _runner(turns: Turns, race: Race) -> Array:
+    """Whose turn it is."""
+    return race.order[jnp.asarray(turns.place)[race.turn]]
+
+
+def _note(turns: Turns, race: Race, inputs: EStepInput) -> Race:
+    """How far the runner has come."""
+    runner, agents = _runner(turns, race), jnp.arange(race.labels.size)
+    welfare = inputs.utility[race.labels, agents].mean()
+    return race._replace(left=race.left.at[runner].set(race.labels), welfare=race.welfare.at[runner].set(welfare))
+
+
+def _rank(turns: Turns, race: Race, turn: Array) -> Race:
+    """The race with those who took part in the round that `turn` ends in their new order, or as it is."""
+    number, starts = jnp.asarray(turns.round), race.order.size
+    takes_part = jnp.arange(starts) < (starts >> number[race.turn])
+    welfare = jnp.where(takes_part, race.welfare[race.order], -jnp.inf)
+    ranked = race.order[jnp.argsort(-welfare)]
+    return race._replace(order=jnp.where(number[turn] > number[race.turn], ranked, race.order))

@@ -1,0 +1,56 @@
+"""Hard EM (Ivanov & Ben-Porat, 2024) and its E-step: every agent moves to its best policy."""
+
+import jax
+import jax.numpy as jnp
+
+from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, check_sizes, no_copies
+from rmdp_jax.assigners.fixed import First, fixed, round_robin
+from rmdp_jax.types import Array, Key
+
+
+def plain_em(k: int, n: int, *, warmup: int = 50, first: First = round_robin) -> Assigner:
+    """Hard EM (Ivanov & Ben-Porat, 2024): after `warmup` M-steps on `first`, each agent moves to its best policy.
+
+    An agent moves only to a policy that is strictly better, and a policy never loses its last agent.
+    """
+    check_sizes(k, n)
+
+    def reassign(key: Key, labels: Array, inputs: EStepInput) -> tuple[Array, Copies]:
+        del key
+        best = best_policies(inputs.utility, labels)
+        return jnp.where(inputs.iteration + 1 >= warmup, best, labels), no_copies(k)
+
+    options = {"warmup": warmup, "first": first.__name__}
+    return fixed(k, n, first)._replace(name="plain_em", reassign=reassign, options=options)
+
+
+def best_policies(utility: Array, labels: Array) -> Array:
+    """The E-step: every agent's best policy, ties staying put, no policy left empty.
+
+    Args:
+        utility: (k, n) float32.
+        labels: (n,) int32, the assignment so far; every policy must have an agent in it.
+
+    Returns:
+        Labels (n,) int32 of no less welfare. An abandoned policy keeps the one of its agents who loses least by staying.
+    """
+    k, n = utility.shape
+    agents = jnp.arange(n)
+    own, best = utility[labels, agents], utility.max(0)
+    # strictly better, so that ties stay put
+    wish = jnp.where(best > own, utility.argmax(0).astype(jnp.int32), labels)
+    member = labels[None] == jnp.arange(k, dtype=jnp.int32)[:, None]
+    regret = jnp.where(member, jnp.minimum(best - own, jnp.finfo(utility.dtype).max)[None], jnp.inf)
+    loyal = jax.nn.one_hot(regret.argmin(1), n, dtype=bool)  # (k, n), one member of each policy
+
+    def empty(labels: Array) -> Array:
+        return jnp.zeros(k, bool).at[labels].set(True) ^ True
+
+    def call_back(_: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+        kept, chosen = now
+        kept |= (loyal & empty(chosen)[:, None]).any(0)
+        return kept, jnp.where(kept, labels, wish)
+
+    # Whom one policy calls back may have been all that another had; k rounds are enough, and most often none is needed.
+    start = (jnp.zeros(n, bool), wish)
+    return jax.lax.cond(empty(wish).any(), lambda: jax.lax.fori_loop(0, k, call_back, start)[1], lambda: wish)

@@ -1,0 +1,79 @@
+"""When `em` restarts: welfare no longer rises, and there is time for a run as long as the one that ended.
+
+EM ends in one local optimum or another, and often long before training does. The transitions that are left go to restarts, from
+the first policies and other groups; the archive holds policies of every start. A run that still rises late has none.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rmdp_jax.types import Array
+
+RISE = 0.02  # relative rise of welfare that counts as an improvement
+PATIENCE = 0.15  # share of the iterations since the start in which welfare has to improve
+_LOWEST = float(jnp.finfo(jnp.float32).min)  # no infinity, a share of which is not a number
+
+
+class Start(NamedTuple):
+    """How far training has come since the last start."""
+
+    number: Array  # () int32, from 1; 0 when the last one has ended
+    begun: Array  # () int32 iteration
+    best: Array  # () welfare at the last improvement
+    improved: Array  # () int32 iteration of that
+
+
+class Decision(NamedTuple):
+    """What the stopping rule says after an iteration."""
+
+    stop: Array  # () bool, this start is over
+    restart: Array  # () bool, another one follows
+
+
+def first_start() -> Start:
+    """Before the first iteration."""
+    return Start(jnp.int32(1), jnp.int32(0), jnp.float32(_LOWEST), jnp.int32(0))
+
+
+def next_start(start: Start, decision: Decision, now: Array) -> Start:
+    """The start that is under way after the `decision` in iteration `now`."""
+    anew = first_start()._replace(number=start.number + 1, begun=now, improved=now)
+    ended = start._replace(number=jnp.int32(0))
+
+    def choose(anew: Array, ended: Array, unchanged: Array) -> Array:
+        return jnp.where(decision.restart, anew, jnp.where(decision.stop, ended, unchanged))
+
+    return jax.tree.map(choose, anew, ended, start)
+
+
+def reset_best(start: Start, relocated: Array) -> Start:
+    """Welfare falls at first when policies are `relocated` (() bool), and gets time to rise again."""
+    return start._replace(best=jnp.where(relocated, _LOWEST, start.best))
+
+
+def check_stopping_rule(
+    start: Start, welfare: Array, now: Array, iterations: Array, *, at_least: Array | int, most: Array | int, until: float
+) -> tuple[Start, Decision]:
+    """Whether this start is over, and whether another follows.
+
+    It is over when welfare has not risen by `RISE` in the last `PATIENCE` of its iterations. Another follows if one as long as
+    this would be over before the share `until` of the run.
+
+    Args:
+        start: so far.
+        welfare: () of the running estimates.
+        now: () int32 iterations that are done.
+        iterations: () float32 of the whole run.
+        at_least: iterations of a start.
+        most: starts of a run.
+        until: share of the run at which every start but the first ends in any case, and after which none follows.
+    """
+    age = (now - start.begun).astype(jnp.float32)
+    improves = welfare > start.best + RISE * jnp.abs(start.best)
+    start = start._replace(best=jnp.where(improves, welfare, start.best), improved=jnp.where(improves, now, start.improved))
+    stalls = (now - start.begun >= at_least) & ((now - start.improved).astype(jnp.float32) >= PATIENCE * age)
+    left = until * iterations - now.astype(jnp.float32)
+    stop = (start.number > 0) & jnp.where(left > 0.0, stalls, start.number > 1)
+    return start, Decision(stop, stop & (left >= age) & (start.number < most))

@@ -1,0 +1,56 @@
+"""The pictures of a run and of a comparison, from what was recorded."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from rmdp_jax import plots
+from rmdp_jax.envs.pictures import task_pictures
+from rmdp_jax.evaluation.comparison import Row
+from rmdp_jax.plots import Bar, welfare_by_k
+from rmdp_jax.plots.style import count_transitions
+from rmdp_jax.records.loading import Run
+
+
+def draw_run(run: Run) -> list[Path]:
+    """Save all pictures of `run` in its folder; returns their paths."""
+
+    return save_pictures(run, {**task_pictures(run), **general_pictures(run)})
+
+
+def general_pictures(run: Run) -> dict[str, Figure]:
+    """Pictures that every task has, by file name without ending."""
+    bound, utility = run.result["upper_bound"], np.asarray(run.result["utility"])
+    return {
+        "welfare": plots.welfare_curve(run.metrics, bound, run.result),
+        "assignment": plots.assignment_history(run.metrics),
+        "utility": plots.utility_matrix(utility, run.assignment),
+        "agents": plots.agent_distribution(utility, run.assignment),
+    }
+
+
+def save_pictures(run: Run, pictures: dict[str, Figure]) -> list[Path]:
+    """Write each as a PNG into the run's folder."""
+    paths = []
+    for name, figure in pictures.items():
+        paths.append(run.folder.path / f"{name}.png")
+        plots.save(figure, paths[-1])
+    return paths
+
+
+def draw_comparison(rows: Sequence[Row], title: str = "Welfare by number of policies") -> Figure:
+    """Bars of `compare_runs`' rows, a panel for each task, backend, number of agents and budget."""
+    panels = {row: ", ".join(filter(None, _heading(row))) for row in rows}
+    bars = [
+        Bar(panel, row.k, row.algorithm, row.welfare, row.standard_error, row.best)
+        for row, panel in sorted(panels.items(), key=lambda item: item[1])
+    ]
+    # of rows with other seeds, and so other agents, the one with the most
+    bounds = {(panels[row], row.k): row.bound for row in sorted(rows, key=lambda row: row.seeds) if row.bound is not None}
+    return welfare_by_k(bars, bounds, title=title)
+
+
+def _heading(row: Row) -> list[str]:
+    return [row.env, row.options, f"n = {row.n}", f"{count_transitions(float(f'{row.transitions:.2g}'))} per policy"]

@@ -1,0 +1,1 @@
+"""How good it is: fresh episodes, statistics over seeds, comparison of runs, exact small problems."""

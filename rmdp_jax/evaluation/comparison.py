@@ -1,0 +1,137 @@
+"""Runs side by side: group those that can be compared, and say which algorithm is best in each group."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rmdp_jax.evaluation.statistics import best_of, paired_p, summarize_values
+
+Line = dict[str, Any]  # of one run: what result.json holds, with `settings` where they are known
+
+ORDER = ("em", "plain_em", "end_to_end", "end_to_end_surrogate", "cluster", "random", "oracle", "single", "individual")
+_NO_OPTIONS = ("seed", "n", "backend")  # in `env_options` and beside them
+
+
+class Row(NamedTuple):
+    """One algorithm in one group of runs that differ in algorithm and seed only."""
+
+    env: str
+    options: str  # of the env, without seed and n: "size=4", or nothing
+    backend: str
+    n: int
+    k: int
+    transitions: int  # per policy, those of the whole budget: with what went into the groups beforehand
+    algorithm: str  # with the settings in which runs of the same algorithm differ: "em epochs=4"
+    seeds: int
+    welfare: float  # mean over seeds
+    standard_error: float | None
+    low: float | None  # 95% bootstrap interval of the mean
+    high: float | None
+    bound: float | None  # mean over seeds, as speed tasks have other targets with each
+    share: float | None  # mean of each seed's share of its own bound
+    total_transitions: int  # environment steps of all policies together, mean over seeds
+    best: bool  # the highest mean, or not told from it by a paired t-test
+    p: float | None  # of that test against the highest mean; None for that one, and with fewer than two common seeds
+
+
+def compare_runs(lines: Sequence[Line]) -> list[Row]:
+    """One row for each algorithm in each group of comparable runs, sorted by env, budget, k and algorithm.
+
+    Runs can be compared when env, its options, backend, n, k and budget are the same. The budget is
+    `transitions_per_policy` + `pretraining_transitions`, as an algorithm that spends steps on its groups beforehand trains
+    its policies for less; two budgets are the same when both come from one `--transitions`, rounded up to iterations.
+    """
+    groups: dict[tuple[Any, ...], dict[str, list[Line]]] = defaultdict(lambda: defaultdict(list))
+    names = _labels(lines)
+    for number, (line, budget) in enumerate(zip(lines, _common_budgets(lines), strict=True)):
+        groups[(*task_of(line), budget, line["k"])][names[number]].append(line)
+    return [row for key in sorted(groups) for row in _rows_of_group(key, groups[key])]
+
+
+def flat_settings(train: dict[str, Any]) -> dict[str, Any]:
+    """Sizes and rates of config.json's `train` in one dict; lists as they are there."""
+    return {**train.get("sizes", {}), **train.get("rates", {})}
+
+
+def budget_of(line: Line) -> int:
+    """Transitions per policy with those that went into the groups beforehand."""
+    return line.get("transitions_per_policy", 0) + line.get("pretraining_transitions", 0)
+
+
+def order_of(algorithm: str) -> tuple[int, str]:
+    """Sorts algorithms as `ORDER` lists them, unknown ones last."""
+    name = algorithm.split(" ")[0]
+    return ORDER.index(name) if name in ORDER else len(ORDER), algorithm
+
+
+def task_of(line: Line) -> tuple[str, str, str, int]:
+    """Env, its options, backend and n."""
+    options = {name: value for name, value in line["env_options"].items() if name not in _NO_OPTIONS}
+    return line["env"], ", ".join(f"{name}={options[name]}" for name in sorted(options)), line["backend"], line["n"]
+
+
+def settings_of(line: Line) -> dict[str, Any]:
+    """Settings of a run and of its algorithm, as far as they are known."""
+    return {**line.get("settings", {}), **line.get("algorithm_options", {})}
+
+
+def _common_budgets(lines: Sequence[Line]) -> list[int]:
+    """Budget of each run, the largest of those that one `--transitions` can have led to."""
+    order = np.argsort([budget_of(line) for line in lines], kind="stable").tolist()
+    groups: list[list[int]] = []
+    for i in order:
+        iteration = lines[i].get("transitions_per_policy", 0) // max(lines[i].get("iterations", 1), 1)
+        if groups and budget_of(lines[i]) - budget_of(lines[groups[-1][0]]) < max(iteration, 1):
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    common = {i: budget_of(lines[group[-1]]) for group in groups for i in group}
+    return [common[i] for i in range(len(lines))]
+
+
+def _labels(lines: Sequence[Line]) -> list[str]:
+    """Name of each run's algorithm, with the settings that differ between runs of the same env, k and algorithm."""
+    values: dict[tuple[Any, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for line in lines:
+        for name, value in settings_of(line).items():
+            values[line["env"], line["algorithm"], line["k"]][name].add(str(value))
+    labels = []
+    for line in lines:
+        varied = values[line["env"], line["algorithm"], line["k"]]
+        told = [f"{name}={value}" for name, value in settings_of(line).items() if len(varied[name]) > 1]
+        labels.append(" ".join([line["algorithm"], *told]))
+    return labels
+
+
+def _rows_of_group(key: tuple[Any, ...], runs: dict[str, list[Line]]) -> list[Row]:
+    env, options, backend, n, budget, k = key
+    welfare = {name: {line["seed"]: float(line["welfare"]) for line in lines} for name, lines in runs.items()}
+    best = best_of(welfare)
+    leader = max(welfare, key=lambda name: float(np.mean(list(welfare[name].values()))))
+    rows = []
+    for name in sorted(runs, key=order_of):
+        summary = summarize_values(welfare[name].values())
+        rows.append(
+            Row(
+                *(env, options, backend, n, k, budget, name),
+                seeds=summary.number,
+                welfare=float(np.mean(list(welfare[name].values()))),
+                standard_error=summary.standard_error,
+                low=summary.low,
+                high=summary.high,
+                bound=_mean_of(runs[name], "upper_bound"),
+                share=_mean_of(runs[name], "share_of_bound"),
+                total_transitions=round(np.mean([line["total_transitions"] for line in runs[name]])),
+                best=name in best,
+                p=None if name == leader else paired_p(welfare[leader], welfare[name]),
+            )
+        )
+    return rows
+
+
+def _mean_of(lines: list[Line], name: str) -> float | None:
+    """Mean over runs that all have the number; None where one has not."""
+    values = [float(line[name]) for line in lines if line.get(name) is not None]
+    return float(np.mean(values)) if len(values) == len(lines) else None

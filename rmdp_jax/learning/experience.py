@@ -1,0 +1,103 @@
+"""From one policy's parameters to what it learns from: a rollout, scored by the critic."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rmdp_jax.config import Rates, Sizes
+from rmdp_jax.env import Env, EpisodeState, Population, make_starts
+from rmdp_jax.learning.advantage import gae
+from rmdp_jax.learning.ppo import Batch
+from rmdp_jax.learning.rollout import rollout
+from rmdp_jax.learning.scoring import Scorer, score_all, score_sample
+from rmdp_jax.learning.segments import SegmentReturns
+from rmdp_jax.policies.model import Model, Policies, decide
+from rmdp_jax.types import Array, Key, PyTree
+
+
+class Experience(NamedTuple):
+    """What one policy's unroll leaves behind; the trainer's have k in front."""
+
+    batch: Batch  # leaves (E*T, ...)
+    statistics: PyTree  # of observations, these included
+    reward_sum: Array  # (n,) over all steps and environments, or an estimate of it for very many agents
+    episodes: Array  # () int32, ended in this unroll
+    diverged: Array  # () int32, steps in which the physics broke
+    outcome: PyTree  # of the env, float32 means over all steps
+
+
+# key, policy, its index, states (E,), segment returns, weights (n,), rates -> states, segment returns, experience
+Collect = Callable[
+    [Key, Policies, Array, EpisodeState, SegmentReturns | None, Array, Rates],
+    tuple[EpisodeState, SegmentReturns | None, Experience],
+]
+
+
+_SCORING = 0x5C0E  # tag of a key, as `split` would change the others
+
+
+def fresh_starts(env: Env, sizes: Sizes, key: Key) -> PyTree:
+    """A pool of first states, one for each environment."""
+    return make_starts(env, jax.random.split(key, sizes.environments))
+
+
+def make_collect(env: Env, population: Population, model: Model, sizes: Sizes, sampled: np.ndarray | None = None) -> Collect:
+    """`collect` for one policy: go on from the states of its E environments for T steps and score the transitions.
+
+    Segment returns are of the `sampled` agents (m,), of all where not given.
+    """
+    shape = (sizes.unroll, sizes.environments, env.spec.action_size)
+
+    def scorer(key: Key, weights: Array) -> Scorer:
+        if population.n > sizes.agents_exact:
+            key = jax.random.fold_in(key, _SCORING)
+            return score_sample(key, population, weights, sizes.agents_exact, sizes.utility_steps, sampled)
+        return score_all(population, lambda rewards: model.critic.columns(rewards, weights), sampled)
+
+    def collect(
+        key: Key,
+        policy: Policies,
+        index: Array,
+        states: EpisodeState,
+        segments: SegmentReturns | None,
+        weights: Array,
+        rates: Rates,
+    ) -> tuple[EpisodeState, SegmentReturns | None, Experience]:
+        start_key, noise_key = jax.random.split(key)
+
+        def act(obs: Array, noise: Array) -> tuple[Array, Array]:
+            out = decide(model, policy, obs)
+            action = model.distribution.sample(out, noise)
+            return action, model.distribution.log_prob(out, action)
+
+        states, steps, reward_sum, segments = rollout(
+            env,
+            scorer(key, weights),
+            act,
+            states,
+            fresh_starts(env, sizes, start_key),
+            model.distribution.noise(noise_key, shape),
+            segments,
+        )
+        obs, next_obs = (
+            model.normalizer.apply(policy.statistics, x, policy.observation_clip) for x in (steps.obs, steps.next_obs)
+        )
+        value, next_value = (model.networks.critic(policy.params, index, x) for x in (obs, next_obs))
+        discount = env.spec.discount if rates.discount is None else rates.discount
+        reward = rates.reward_scaling * steps.reward
+        advantage, target = gae(reward, value, next_value, steps.terminated, steps.done, discount, rates.gae_lambda)
+        batch = Batch(obs, steps.action, steps.log_prob, advantage, target)
+        experience = Experience(
+            batch=jax.tree.map(lambda x: x.reshape(sizes.transitions, *x.shape[2:]), batch),
+            statistics=model.normalizer.update(policy.statistics, steps.obs),
+            reward_sum=reward_sum,
+            episodes=steps.done.sum(dtype=jnp.int32),
+            diverged=steps.diverged.sum(dtype=jnp.int32),
+            outcome=jax.tree.map(lambda x: x.mean(0), steps.outcome),
+        )
+        return states, segments, experience
+
+    return collect

@@ -1,0 +1,69 @@
+"""Segment returns: what short segments of a policy's episodes would bring every agent if whole episodes were like them.
+
+Running utilities are means over many episodes. A segment is one sample of a behaviour: a whole episode where pay comes with its
+end, or a few steps where it comes with every step (`EnvSpec.segment_length`). Of very many agents a random sample is scored
+(`sample_agents`); the others follow those like them (`assigners/sampled_agents.py`).
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from rmdp_jax.types import Array
+
+LARGEST_UNSAMPLED = 4096  # agents up to which all are scored
+SAMPLED = 1024  # of more
+NO_RETURN = float(np.finfo(np.float32).min)  # lower than any return, and no infinity, which turns into NaN beside a zero
+
+
+class SegmentReturns(NamedTuple):
+    """Of the first B environments of one policy and m agents; where E < B, some environments are in it several times.
+
+    Even rows are of other environments than odd ones, so that one half can test what was found in the other; of an odd number
+    of environments the last is left out.
+    """
+
+    reward_sum: Array  # (B, m) of the running segment
+    steps: Array  # (B,) float32, likewise
+    returns: Array  # (B, m) of the last whole segment, scaled to an episode; `NO_RETURN` before there was one
+
+
+def sample_agents(n: int) -> np.ndarray | None:
+    """Indices (m,) int32 of the agents of n that are scored, in order, the same in every run; None where all are."""
+    if n <= LARGEST_UNSAMPLED:
+        return None
+    return np.sort(np.random.RandomState(0).permutation(n)[:SAMPLED]).astype(np.int32)
+
+
+def no_segments(number: int, m: int) -> SegmentReturns:
+    """Nothing seen yet, of `number` environments (B) and m agents."""
+    return SegmentReturns(
+        jnp.zeros((number, m), jnp.float32), jnp.zeros(number, jnp.float32), jnp.full((number, m), NO_RETURN, jnp.float32)
+    )
+
+
+def add_step(
+    before: SegmentReturns, rewards: Array, done: Array, segment_length: int | None, episode_length: int
+) -> SegmentReturns:
+    """One step on.
+
+    Args:
+        before: of the first B environments.
+        rewards: (E, m) of the step.
+        done: (E,) bool, its episode ended.
+        segment_length: steps after which a segment ends at the latest; its sum is then scaled by episode_length / steps. A
+            whole episode where not given.
+        episode_length: steps of an episode at most.
+    """
+    environments = rewards.shape[0] - rewards.shape[0] % 2 or 1
+    rows = jnp.arange(before.steps.shape[0], dtype=jnp.int32) % environments
+    reward_sum, steps, done = before.reward_sum + rewards[rows], before.steps + 1.0, done[rows]
+    full = steps >= float(segment_length) if segment_length is not None else jnp.zeros_like(done)
+    scale = jnp.where(full, episode_length / steps, 1.0)
+    ended = (full | done)[:, None]
+    return SegmentReturns(
+        reward_sum=jnp.where(ended, 0.0, reward_sum),
+        steps=jnp.where(ended[:, 0], 0.0, steps),
+        returns=jnp.where(ended, reward_sum * scale[:, None], before.returns),
+    )

@@ -1,0 +1,1 @@
+"""What acts: networks, action distributions and the normalisation of observations."""

@@ -1,0 +1,176 @@
+"""What a run writes down: its settings, a line of metrics now and then, and its result."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.scipy.special import entr
+
+from rmdp_jax.config import TrainConfig
+from rmdp_jax.env import Env
+from rmdp_jax.evaluation.evaluate import Evaluation
+from rmdp_jax.info import Info
+from rmdp_jax.records.folder import describe_machine, dump_train_config, listed
+from rmdp_jax.records.spec import RunSpec
+from rmdp_jax.types import Array
+
+LARGEST_LOGGED = 1000  # agents up to which a new assignment is part of its line
+
+
+class Timing(NamedTuple):
+    """Of the program that trained a run; of this process alone, when it was resumed."""
+
+    compile_s: float
+    wall_s: float
+    transitions: int  # of all policies of all runs
+    runs: int  # trained together
+    devices: int = 1
+
+
+def describe_run(env: Env, run: RunSpec) -> dict[str, Any]:
+    """What config.json holds."""
+    pretraining = run.assigner.pretraining
+    return {
+        **describe_task(env, run.assigner.name, run.env_options),
+        "algorithm_options": dict(run.assigner.options),
+        "train": dump_train_config(run.config),
+        **({"pretraining_transitions": pretraining} if pretraining else {}),  # goes by the budget, which must stay then
+    }
+
+
+def describe_task(env: Env, algorithm: str, env_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What config.json and result.json begin with; `env_options` where they are not those that made `env`."""
+    return {
+        "env": env.spec.name,
+        "env_options": dict(env.spec.options if env_options is None else env_options),
+        "backend": env.spec.backend,
+        "algorithm": algorithm,
+    }
+
+
+def metrics_line(info: Info, iteration: int, config: TrainConfig, wall_s: float, transitions: int) -> dict[str, Any]:
+    """One line of metrics.jsonl; lists have one entry a policy. The clock is the program's, which may train more runs."""
+    info = jax.device_get(info)
+    losses = {name: _list(value) for name, value in info.losses._asdict().items() if name != "loss"}
+    return {
+        "iteration": iteration,
+        "transitions_per_policy": iteration * config.sizes.transitions,
+        "wall_s": round(wall_s, 3),
+        "transitions_per_s": round(transitions / wall_s, 1),
+        "welfare": finite_number(info.welfare),
+        "flips": int(info.flips),
+        "copies": int(info.copies),
+        "softness": finite_number(info.softness),
+        "policy_sizes": info.policy_sizes.tolist(),
+        "policy_utility": _list(_mean_utility(info)),
+        **losses,
+        "episodes": info.episodes.tolist(),
+        "diverged": info.diverged.tolist(),
+        **_scalar_outcomes(info),
+        **_new_assignment(info, first=iteration <= config.log_every),
+    }
+
+
+def _scalar_outcomes(info: Info) -> dict[str, list[float | None]]:
+    """Mean outcome of each policy's steps, those that are one number: speed, pay."""
+    leaves = jax.tree_util.tree_leaves_with_path(info.outcome)
+    return {"mean" + jax.tree_util.keystr(path).replace(".", "_"): _list(x) for path, x in leaves if x.ndim == 1}
+
+
+def _new_assignment(info: Info, first: bool) -> dict[str, list[int]]:
+    """The assignment where it is news, and small enough for a line of text."""
+    news = first or int(info.flips) > 0
+    return {"assignment": info.assignment.tolist()} if news and len(info.assignment) <= LARGEST_LOGGED else {}
+
+
+def _mean_utility(info: Info) -> np.ndarray:
+    """Mean utility of each policy's own agents (k,)."""
+    agents = np.arange(len(info.assignment))
+    total = np.bincount(info.assignment, info.utility[info.assignment, agents], minlength=len(info.policy_sizes))
+    return total / np.maximum(info.policy_sizes, 1)
+
+
+def finite_number(value: Any) -> float | None:
+    """For JSON, which has no NaN: the standard error of a single episode, say."""
+    return round(float(value), 4) if np.isfinite(value) else None
+
+
+def _list(values: Any) -> list[float | None]:
+    return [finite_number(value) for value in np.asarray(values)]
+
+
+def summarize(
+    env: Env,
+    run: RunSpec,
+    iterations: int,
+    weights: Array,
+    sources: Array,
+    sampled: Evaluation,
+    modal: Evaluation,
+    timing: Timing,
+) -> dict[str, Any]:
+    """What result.json holds; welfare, bound and utility in reference units (0..100); `listed` entries of each agent.
+
+    Args:
+        env, run: what was trained.
+        iterations: how far it came.
+        weights: (k, n) of the assigner at the end.
+        sources: (k,) of a `Conclusion`; written as `policies_from` where they are not simply the last policies.
+        sampled, modal: fresh episodes acting as trained, and by the modes of the distributions.
+        timing: of the program.
+    """
+    config, assigner = run.config, run.assigner
+    bound = run.population.upper_bound(config.k)
+    bound = None if bound is None else round(env.spec.reference_scale * bound, 4)
+    welfare = float(sampled.welfare)
+    labels, chosen = np.asarray(sampled.assignment), np.asarray(sources).tolist()
+    return {
+        **describe_task(env, assigner.name, run.env_options),
+        "algorithm_options": dict(assigner.options),
+        "k": config.k,
+        "n": config.n,
+        "seed": config.seed,
+        "iterations": iterations,
+        "finished": iterations >= config.iterations,
+        "transitions_per_policy": iterations * config.sizes.transitions,
+        "pretraining_transitions": assigner.pretraining,
+        "total_transitions": config.k * iterations * config.sizes.transitions + assigner.pretraining,
+        "welfare": finite_number(welfare),
+        "welfare_standard_error": finite_number(sampled.standard_error),
+        "welfare_deterministic": finite_number(modal.welfare),
+        "upper_bound": bound,
+        "share_of_bound": None if not bound else finite_number(welfare / bound),
+        "softness": finite_number(entr(weights).sum(0).mean()),  # in nats
+        **({} if chosen == list(range(config.k)) else {"policies_from": chosen}),
+        "policy_sizes": np.bincount(labels, minlength=config.k).tolist(),
+        "episode_length": np.round(np.asarray(sampled.episode_length), 2).tolist(),
+        "runs_together": timing.runs,
+        "devices": timing.devices,
+        "wall_s": round(timing.wall_s, 2),
+        "compile_s": round(timing.compile_s, 2),
+        "transitions_per_s": round(timing.transitions / max(timing.wall_s, 1e-9), 1),
+        **describe_machine(),
+        "assignment": listed(compact(labels, config.k)),
+        "utility": listed(np.round(np.asarray(sampled.utility), 4)),
+    }
+
+
+def compact(labels: np.ndarray, k: int) -> np.ndarray:
+    """Labels (n,) of k policies in the smallest type that holds them."""
+    return labels.astype(np.min_scalar_type(k - 1))
+
+
+def describe_evaluation(evaluation: Evaluation, episodes: int) -> dict[str, Any]:
+    """An `Evaluation` as JSON takes it, but for arrays of very many agents (`listed`)."""
+    labels = np.asarray(evaluation.assignment)
+    return {
+        "episodes": episodes,
+        "welfare": finite_number(evaluation.welfare),
+        "welfare_standard_error": finite_number(evaluation.standard_error),
+        "best_welfare": finite_number(evaluation.best_welfare),
+        "policy_sizes": np.bincount(labels, minlength=len(evaluation.utility)).tolist(),
+        "episode_length": np.round(np.asarray(evaluation.episode_length), 2).tolist(),
+        "assignment": listed(labels),
+        "utility": listed(np.round(np.asarray(evaluation.utility), 4)),
+    }

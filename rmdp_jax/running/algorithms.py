@@ -1,0 +1,157 @@
+"""Algorithms by name: each plans what the one trainer is given. The only place where an algorithm's name means anything."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from rmdp_jax.assigners.base import Assigner
+from rmdp_jax.assigners.em import em
+from rmdp_jax.assigners.end_to_end import end_to_end
+from rmdp_jax.assigners.fixed import oracle, random_even
+from rmdp_jax.assigners.plain_em import plain_em
+from rmdp_jax.config import TrainConfig
+from rmdp_jax.env import Env, Population
+from rmdp_jax.errors import unknown_name
+from rmdp_jax.running.cluster import after_pretraining, clustered, clusters
+
+
+class Plan(NamedTuple):
+    """What to train with; the config may have another k, or less budget where some was spent on the assigner."""
+
+    config: TrainConfig
+    assigner: Assigner
+
+
+class PlanRequest(NamedTuple):
+    """A run that is to be planned."""
+
+    population: Population
+    config: TrainConfig
+    checkpoints: Path | None = None  # of the run that is gone on with; its assignment needs no training for
+
+
+class Resolved(NamedTuple):
+    """A plan as far as it is known without training."""
+
+    config: TrainConfig
+    options: Mapping[str, Any]  # of the assigner
+
+
+class Algorithm(NamedTuple):
+    """How runs are planned."""
+
+    resolve: Callable[[Population, TrainConfig], Resolved]  # or the plan's `ConfigError`; trains nothing
+    plan: Callable[..., list[Plan]]  # as `make_plans` without the name
+
+
+def _direct(
+    make: Callable[[Population, TrainConfig], Assigner], change: Callable[[TrainConfig], TrainConfig] = lambda config: config
+) -> Algorithm:
+    """An algorithm whose assigner takes no training: `make` makes it for a config after `change`."""
+
+    def plan(population: Population, config: TrainConfig) -> Plan:
+        config = change(config)
+        return Plan(config, make(population, config))
+
+    def settle_plan(population: Population, config: TrainConfig) -> Resolved:
+        config, assigner = plan(population, config)
+        return Resolved(config, assigner.options)
+
+    return Algorithm(
+        resolve=settle_plan,
+        plan=lambda env, requests, **of_training: [plan(request.population, request.config) for request in requests],
+    )
+
+
+def _em(population: Population, config: TrainConfig) -> Assigner:
+    return em(config.k, config.n)
+
+
+def _per_agent_critic(config: TrainConfig) -> TrainConfig:
+    return replace(config, sizes=replace(config.sizes, critic="per_agent"))
+
+
+def _plan_clusters(env: Env, requests: Sequence[PlanRequest], **of_training: Any) -> list[Plan]:
+    new = [request for request in requests if request.checkpoints is None]
+    made = iter(clusters(env, [r.population for r in new], [r.config for r in new], **of_training) if new else [])
+    return [
+        Plan(after_pretraining(request.config), next(made) if request.checkpoints is None else _saved_clusters(request))
+        for request in requests
+    ]
+
+
+def _saved_clusters(request: PlanRequest) -> Assigner:
+    from rmdp_jax.records.checkpoint import restore_checkpoint  # orbax takes half a second to import
+
+    assert request.checkpoints is not None
+    like = jnp.zeros(request.config.n, jnp.int32)
+    return clustered(request.config, restore_checkpoint(request.checkpoints, like, ".assignment"))
+
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "em": _direct(_em),
+    "plain_em": _direct(lambda population, config: plain_em(config.k, config.n)),
+    "end_to_end": _direct(lambda population, config: end_to_end(config.k, config.n)),
+    "end_to_end_surrogate": _direct(
+        lambda population, config: end_to_end(config.k, config.n, gradient="surrogate"), _per_agent_critic
+    ),
+    "cluster": Algorithm(lambda population, config: Resolved(after_pretraining(config), {}), _plan_clusters),
+    "random": _direct(lambda population, config: random_even(config.k, config.n)),
+    "oracle": _direct(lambda population, config: oracle(population, config.k)),
+    "single": _direct(_em, lambda config: replace(config, k=1)),
+    "individual": _direct(_em, lambda config: replace(config, k=config.n)),
+}
+
+
+def check_algorithm(name: str) -> None:
+    """Raise `ConfigError` unless `name` is in `ALGORITHMS`."""
+    if name not in ALGORITHMS:
+        raise unknown_name("algorithm", name, ALGORITHMS)
+
+
+def resolve(name: str, population: Population, config: TrainConfig) -> Resolved:
+    """The config and the assigner's options that `make_plan` would come to, without any training.
+
+    Raises:
+        ConfigError: whatever `make_plan` would raise.
+    """
+    check_algorithm(name)
+    return ALGORITHMS[name].resolve(population, config)
+
+
+def make_plan(
+    name: str,
+    env: Env,
+    population: Population,
+    config: TrainConfig,
+    *,
+    checkpoints: Path | None = None,
+    devices: int | None = None,
+    progress: bool = False,
+) -> Plan:
+    """The plan of algorithm `name`; `cluster` trains a policy for it.
+
+    Args:
+        name: a key of `ALGORITHMS`.
+        env, population, config: the task, and settings with the whole budget.
+        checkpoints: folder with a checkpoint of the run that is to go on; nothing is trained for its plan then.
+        devices: how many to train on at most, where a plan takes training; as in `train`.
+        progress: show a bar on stderr where a plan takes training.
+
+    Raises:
+        ConfigError: the name is not in `ALGORITHMS`, or the algorithm cannot be planned for this config.
+        KeyboardInterrupt: Ctrl-C while `cluster` trains.
+    """
+    return make_plans(name, env, [PlanRequest(population, config, checkpoints)], devices=devices, progress=progress)[0]
+
+
+def make_plans(
+    name: str, env: Env, requests: Sequence[PlanRequest], *, devices: int | None = None, progress: bool = False
+) -> list[Plan]:
+    """`make_plan` for several runs, which may differ in `config.seed`, `config.rates` and agents; all train in one program."""
+    check_algorithm(name)
+    plans = ALGORITHMS[name].plan(env, requests, devices=devices, progress=progress)
+    return [plan._replace(assigner=plan.assigner._replace(name=name)) for plan in plans]

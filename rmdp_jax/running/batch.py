@@ -1,0 +1,128 @@
+"""Several runs as a batch in one program: one more `vmap` outside everything; a single run has no extra axis."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from rmdp_jax.config import Rates
+from rmdp_jax.devices.mesh import everywhere, on_mesh, tracing_on
+from rmdp_jax.env import Env
+from rmdp_jax.errors import ConfigError
+from rmdp_jax.evaluation.evaluate import Evaluation, make_evaluate
+from rmdp_jax.policies.model import Policies
+from rmdp_jax.records.spec import RunSpec
+from rmdp_jax.trainer import Conclusion, Trainer, TrainState, assigner_key, make_trainer
+from rmdp_jax.types import Array, Key, PyTree
+
+
+def over_runs(function: Callable, number: int, in_axes: int | tuple[int | None, ...] = 0) -> Callable:
+    """`function` of one run as a function of what `stack` makes of `number` runs."""
+    return function if number == 1 else jax.vmap(function, in_axes)
+
+
+def stack(trees: Sequence[PyTree]) -> PyTree:
+    """Trees of several runs as one with leaves (runs, ...); the tree of a single run stays as it is."""
+    return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def unstack(tree: PyTree, number: int) -> list[PyTree]:
+    """The trees that `stack` made one of."""
+    return [tree] if number == 1 else [_one_run(tree, jnp.int32(run)) for run in range(number)]
+
+
+@jax.jit  # one program for all leaves and runs, where indexing would compile one for each
+def _one_run(tree: PyTree, run: Array) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[run], tree)
+
+
+def agents_of(runs: Sequence[RunSpec]) -> PyTree:
+    """The agents of all runs, stacked."""
+    return stack([jax.tree.map(jnp.asarray, run.population.agents) for run in runs])
+
+
+def trainer_for(env: Env, run: RunSpec, agents: PyTree) -> Trainer:
+    """The trainer of `run` with other agents, which may be traced."""
+    return make_trainer(env, run.population._replace(agents=agents), run.config, run.assigner)
+
+
+InitArguments = tuple[Key, Rates, PyTree]  # of `Trainer.init`
+
+
+def init_arguments(run: RunSpec) -> InitArguments:
+    """How a run begins; its assignment in its own assigner's way, though the trainer may be another run's."""
+    key = jax.random.key(run.config.seed)
+    return key, jax.tree.map(jnp.float32, run.config.rates), run.assigner.init(assigner_key(key))
+
+
+def make_init(trainer: Trainer) -> Callable[[InitArguments], TrainState]:
+    """`trainer.init` of `InitArguments`, traced once for the shapes of its state and for all programs that it is in."""
+    return jax.jit(lambda arguments: trainer.init(*arguments), inline=True)
+
+
+def conclude(env: Env, runs: Sequence[RunSpec], states: TrainState, mesh: Mesh | None = None) -> Conclusion:
+    """What every run is evaluated by, stacked: what it ends with, or the best that it knows where it was stopped."""
+    first, stopped = runs[0], int(states.iteration.max()) < runs[0].config.iterations
+    assigner = first.assigner if stopped else first.assigner._replace(conclude=None)
+    concluded = over_runs(make_trainer(env, first.population, first.config, assigner).conclude, len(runs))
+    with tracing_on(mesh):
+        return (jax.jit(concluded) if assigner.conclude else concluded)(states)
+
+
+def evaluate_runs(
+    env: Env,
+    runs: Sequence[RunSpec],
+    policies: Policies,
+    labels: Array,
+    *,
+    deterministic: bool,
+    mesh: Mesh | None = None,
+) -> list[Evaluation]:
+    """Every run by fresh episodes of its own.
+
+    Args:
+        env, runs: what was trained.
+        policies: of all runs, stacked.
+        labels: (n,) int32, stacked.
+        deterministic: act by the modes of the distributions instead of by samples, as trained.
+        mesh: that the policies are on.
+    """
+    first = runs[0]
+
+    def evaluate_run(agents: PyTree, policies: Policies, labels: Array, key: Key) -> Evaluation:
+        population = first.population._replace(agents=agents)
+        return make_evaluate(env, population, first.config, deterministic=deterministic)(policies, labels, key)
+
+    keys = stack([jax.random.key(run.config.seed + 1) for run in runs])  # not the streams that they were trained on
+    evaluate_all = jax.jit(over_runs(evaluate_run, len(runs)), **on_mesh(mesh, out_shardings=everywhere(mesh)))
+    with tracing_on(mesh):
+        evaluations = evaluate_all(agents_of(runs), policies, labels, keys)
+    return unstack(evaluations, len(runs))
+
+
+def check_batch(runs: Sequence[RunSpec]) -> None:
+    """Raise `ConfigError` unless one program can train all `runs`."""
+    if not runs:
+        raise ConfigError("runs = []: there is nothing to train; give one `RunSpec` a run")
+    folders = [Path(run.out).absolute() for run in runs if run.out is not None]
+    if len(set(folders)) < len(folders):
+        raise ConfigError("out: two of the runs would write to the same folder; give each its own")
+    first = runs[0]
+    for name, fact in _SHARED.items():
+        for run in runs[1:]:
+            if fact(run) != fact(first):
+                raise ConfigError(
+                    f"{name} = {fact(run)}: another run that is trained with it has {fact(first)}; train them apart"
+                )
+
+
+_SHARED: dict[str, Callable[[RunSpec], object]] = {
+    "config": lambda run: replace(run.config, seed=0, rates=Rates()),
+    "rates": lambda run: jax.tree.structure(run.config.rates),  # a discount that is given or not
+    "agents": lambda run: jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), run.population.agents),
+    "algorithm": lambda run: (run.assigner.name, run.assigner.k, run.assigner.n, run.assigner.pretraining),
+    "algorithm options": lambda run: dict(run.assigner.options),
+}

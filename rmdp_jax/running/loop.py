@@ -1,0 +1,180 @@
+"""The host loop over compiled chunks of iterations, of one run or of several in one program."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.stages import Compiled, Lowered
+
+from rmdp_jax.devices.mesh import everywhere, on_mesh, tracing_on
+from rmdp_jax.devices.processes import anyone
+from rmdp_jax.env import Env
+from rmdp_jax.errors import ConfigError
+from rmdp_jax.info import Info
+from rmdp_jax.records.lines import Timing, metrics_line
+from rmdp_jax.records.spec import RunSpec
+from rmdp_jax.records.writer import RunWriter
+from rmdp_jax.running.batch import agents_of, init_arguments, make_init, over_runs, stack, trainer_for, unstack
+from rmdp_jax.running.cache import seconds_saved
+from rmdp_jax.running.interrupts import interrupts
+from rmdp_jax.running.layout import laid_out, shardings_of
+from rmdp_jax.running.memory import available_memory, check_memory, estimate_memory
+from rmdp_jax.running.progress import Reporter
+from rmdp_jax.trainer import Trainer, TrainState
+from rmdp_jax.types import Array, PyTree
+
+Chunk = Callable[[TrainState, Array], tuple[TrainState, Info]]  # states, iterations -> states, what was seen; runs stacked
+
+
+def learn(
+    env: Env,
+    runs: Sequence[RunSpec],
+    reporter: Reporter,
+    writers: Sequence[RunWriter] = (),
+    *,
+    mesh: Mesh | None = None,
+    resume: bool = False,
+) -> tuple[TrainState, Timing]:
+    """Train all runs, which `check_batch` approved, in one program.
+
+    Args:
+        env, runs: as of `train_batch`.
+        reporter: hears of it.
+        writers: where each run is written down; nowhere when not given.
+        mesh: of `choose_mesh`; one device when not given.
+        resume: go on from the latest checkpoints of the writers.
+
+    Returns:
+        The last states, stacked, and how long it took. Ctrl-C, and its like, leaves the states unfinished; in one of several
+        processes it ends all of them after the same chunk.
+
+    Raises:
+        ConfigError: the checkpoints do not fit, or are of different iterations, or there is not enough memory.
+    """
+    writers = writers or [RunWriter() for _ in runs]
+    begun, saved_before = time.perf_counter(), seconds_saved()
+    chunk, states, first = _prepare(env, runs, mesh, writers if resume else None, reporter)
+    compile_s, saved_s = time.perf_counter() - begun, seconds_saved() - saved_before
+    reporter.say(f"compiled in {compile_s:.1f} s" + (f", {saved_s:.0f} s less by the cache" if saved_s else ""))
+    states, timing = _loop(chunk, states, first, runs, writers, reporter)
+    return states, timing._replace(compile_s=compile_s, devices=1 if mesh is None else mesh.size)
+
+
+def make_chunk(trainer: Trainer) -> Chunk:
+    """`chunk(state, iterations)`: that many iterations in one program; counts of `Info` add up, the rest is the last one's."""
+
+    step = jax.jit(trainer.step, inline=True)  # the same program, but traced once for its shapes and for the loop
+
+    def chunk(state: TrainState, iterations: Array) -> tuple[TrainState, Info]:
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step, state)[1])
+
+        def body(_: Array, carry: tuple[TrainState, Info]) -> tuple[TrainState, Info]:
+            state, before = carry
+            state, info = step(state)
+            return state, info._replace(
+                flips=before.flips + info.flips,
+                copies=before.copies + info.copies,
+                episodes=before.episodes + info.episodes,
+                diverged=before.diverged + info.diverged,
+            )
+
+        return jax.lax.fori_loop(0, iterations, body, (state, nothing))
+
+    return chunk
+
+
+def compile_side_by_side(*programs: Lowered) -> list[Compiled]:
+    """All of them in the time of the longest, where there are as many cores: XLA takes one for much of a program."""
+    with ThreadPoolExecutor(len(programs)) as threads:
+        return list(threads.map(lambda program: program.compile(), programs))
+
+
+def _prepare(
+    env: Env, runs: Sequence[RunSpec], mesh: Mesh | None, resumed: Sequence[RunWriter] | None, reporter: Reporter
+) -> tuple[Chunk, TrainState, int]:
+    """Compiled chunk, states to go on from, and their iteration."""
+    number, agents = len(runs), agents_of(runs)
+    trainer = trainer_for(env, runs[0], runs[0].population.agents)
+    init, first = make_init(trainer), runs[0]
+    like = jax.eval_shape(init, jax.eval_shape(lambda: init_arguments(first)))
+    memory = estimate_memory(like, env.spec, first.population.agents, first.config, number)
+    reporter.note(check_memory(memory, available_memory(), first.config))
+    reporter.say("compiling")
+    like = laid_out(mesh, like)
+    states = _restore(resumed, like) if resumed else None  # before compiling, as it may be refused
+    all_states, whole = laid_out(mesh, like, number), everywhere(mesh)
+    shardings = shardings_of(all_states)
+
+    def chunk(agents: PyTree, state: TrainState, iterations: Array) -> tuple[TrainState, Info]:
+        return make_chunk(trainer_for(env, runs[0], agents))(state, iterations)
+
+    placed = on_mesh(mesh, in_shardings=(whole, shardings, whole), out_shardings=(shardings, whole))
+    chunks = jax.jit(over_runs(chunk, number, (0, 0, None)), donate_argnums=1, **placed)
+    with tracing_on(mesh):
+        chunk_program = chunks.lower(agents, all_states, jax.ShapeDtypeStruct((), jnp.int32))
+    if states is None:
+        arguments = stack([init_arguments(run) for run in runs])
+        inits = jax.jit(over_runs(init, number), **on_mesh(mesh, out_shardings=shardings))
+        compiled, init_all = compile_side_by_side(chunk_program, inits.lower(arguments))
+        states = init_all(arguments)
+    else:
+        compiled = chunk_program.compile()
+        if number > 1 and mesh is not None:  # stacking left it open where they are
+            states = jax.jit(lambda states: states, out_shardings=shardings)(states)
+    jax.block_until_ready(states)
+    return partial(compiled, agents), states, int(states.iteration.max())
+
+
+def _restore(writers: Sequence[RunWriter], like: TrainState) -> TrainState | None:
+    """The latest states, stacked, or nothing where no run came as far as its first checkpoint."""
+    states = [writer.restore(like) for writer in writers]
+    iterations = [0 if state is None else int(state.iteration) for state in states]
+    if len(set(iterations)) > 1:
+        raise ConfigError(f"resume: the checkpoints are of iterations {iterations}; go on with runs of one iteration together")
+    for writer in writers:
+        writer.rewind_to(iterations[0])
+    return None if states[0] is None else stack(states)
+
+
+def _loop(
+    chunk: Chunk,
+    states: TrainState,
+    first: int,
+    runs: Sequence[RunSpec],
+    writers: Sequence[RunWriter],
+    reporter: Reporter,
+) -> tuple[TrainState, Timing]:
+    config, number = runs[0].config, len(runs)
+    begun = time.perf_counter()
+    done = saved = first
+
+    def transitions() -> int:
+        return (done - first) * config.k * config.sizes.transitions * number
+
+    with interrupts() as interrupted:
+        while done < config.iterations and not anyone(interrupted.is_set()):
+            steps = min(config.log_every, config.iterations - done)
+            states, stacked = chunk(states, jnp.int32(steps))
+            infos = unstack(jax.device_get(stacked), number)  # waits for the device
+            done += steps
+            wall_s = time.perf_counter() - begun
+            lines = [metrics_line(info, done, config, wall_s, transitions()) for info in infos]
+            for writer, line in zip(writers, lines, strict=True):
+                writer.add(line)
+            reporter.update(lines)
+            if config.checkpoint_every and done - saved >= config.checkpoint_every:
+                saved = _save(writers, states, done)
+    wall_s = time.perf_counter() - begun
+    if saved != done:
+        _save(writers, states, done)
+    return states, Timing(0.0, wall_s, transitions(), number)
+
+
+def _save(writers: Sequence[RunWriter], states: TrainState, done: int) -> int:
+    for writer, state in zip(writers, unstack(states, len(writers)), strict=True):
+        writer.save(state)
+    return done
