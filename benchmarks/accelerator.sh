@@ -7,12 +7,5 @@ cd "$repository"
 if [ -z "${PYTHON:-}" ]; then
   if [ -x .venv/bin/python ]; then PYTHON="$repository/.venv/bin/python"; else PYTHON=python3; fi
 fi
-if ! "$PYTHON" -c 'import rmdp_jax.envs' 2>/dev/null; then
-  tree="$(mktemp -d)" # envs/ is rmdp_jax.envs once installed; lay it out that way
-  trap 'rm -rf "$tree"' EXIT
-  cp -r rmdp_jax benchmarks "$tree/"
-  cp -r envs "$tree/rmdp_jax/envs"
-  cd "$tree"
-fi
 export XLA_PYTHON_CLIENT_PREALLOCATE=false # else peak memory reads as all there is
 "$PYTHON" -m benchmarks.accelerator "$@"

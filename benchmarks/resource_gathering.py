@@ -30,7 +30,7 @@ class ResourceGathering:
 
 
 def run_seeds(config: TrainConfig, algorithm: str, seeds: int) -> dict[str, Any]:
-    """Train `seeds` runs in one program and judge each by fresh episodes."""
+    """Train `seeds` runs in one program and evaluate each by fresh episodes."""
     env, population = make("resource_gathering", n=config.n)
     configs = [replace(config, seed=config.seed + i) for i in range(seeds)]
     begun = time.perf_counter()

@@ -25,7 +25,7 @@ class ScalingN:
     ns: tuple[int, ...] = (100, 1_000, 10_000, 100_000, 1_000_000)
     """Numbers of agents; all are compared with the first."""
     iterations: int = 20
-    """Timed, after two to warm up; with one choice of places in 20, as often as in training."""
+    """Timed, after two to warm up; with one relocation in 20, as often as in training."""
     environments: int | None = None
     """Parallel environments of each policy; the preset's when not given."""
     quick: bool = False
@@ -52,7 +52,7 @@ def measure(env_name: str, k: int, n: int, iterations: int, environments: int | 
         "unroll": config.sizes.unroll,
         "backend": env.spec.backend,
         "iteration_s": round(statistics.median(times[WARM_UP:]), 5),
-        "iteration_s_mean": round(statistics.fmean(times[WARM_UP:]), 5),  # with the choice of places
+        "iteration_s_mean": round(statistics.fmean(times[WARM_UP:]), 5),  # with the relocation
         "compile_s": round(compile_s, 2),
         "peak_memory_gib": peak_memory_gib(),
         **machine(),

@@ -47,7 +47,7 @@ class Throughput:
     minibatches: int | None = None
     backend: str | None = None
     iterations: int = 20
-    """In one timed loop. A multiple of 20 has the choices of places as often as training has."""
+    """In one timed loop. A multiple of 20 has relocations as often as training has."""
     repeats: int = 5
     parts: bool = True
     """Also act alone, and train with fixed groups, which tells the time of the assignment; four more programs to compile."""
@@ -188,7 +188,7 @@ def describe(arguments: Throughput, row: Prepared, seconds: dict[str, float]) ->
             "physics": seconds["stepping"],
             "acting": seconds["acting"] - seconds["stepping"],
             "update": seconds["groups"] - seconds["acting"],
-            "assignment": learning_s - seconds["groups"],  # its segments, its store and its choices
+            "assignment": learning_s - seconds["groups"],  # its segment returns, its archive and its relocations
         }
         operations = 6 * row.weights * sizes.epochs * number
         told["update_gflop_per_s"] = round(operations / parts["update"] / 1e9, 1)

@@ -65,7 +65,7 @@ ASSIGNERS = {
     "plain_em": Variant(plain_em),
     "plain_em with shuffled groups": Variant(_shuffled),
     "annealing alone": Variant(partial(em, relocate_until=0.0, starts=1)),
-    "annealing with places": Variant(partial(em, starts=1)),
+    "annealing with relocation": Variant(partial(em, starts=1)),
     "em": Variant(em),
     "split and merge": Variant(split_and_merge),
     "seeding": Variant(seeded_em),

@@ -6,7 +6,7 @@ state, observation normalisation, clipping of gradients, iterations, no evaluati
 the body before the clock starts, and both trace, compile and initialise after it.
 
 Not equal: rewards (n agents' by us, brax's one); k policies or one; fresh first states in every iteration by us, the first one
-again and again by brax; we look past cut episodes, score true successors, keep utilities and choose places. Minibatches are of
+again and again by brax; we look past cut episodes, score true successors, keep utilities and relocate. Minibatches are of
 whole unrolls in brax, of shuffled transitions here.
 """
 

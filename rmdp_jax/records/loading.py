@@ -60,7 +60,7 @@ def load_run(path: str | Path, make: Callable[..., tuple[Env, Population]]) -> R
 
 
 def _load_policies(checkpoints: Path, env: Env, config: TrainConfig, sources: list[int] | None) -> Policies:
-    """The policies of the latest checkpoint, or where `parents` are given those of its policies and stored ones."""
+    """The policies of the latest checkpoint, or where `sources` are given those members of its policies and archive."""
     like = describe_policies(make_model(env.spec, config.sizes, config.k, config.n), config.k)
     params = restore_checkpoint(checkpoints, like.params, ".learner.params")
     statistics = restore_checkpoint(checkpoints, like.statistics, ".statistics")
@@ -72,8 +72,8 @@ def _load_policies(checkpoints: Path, env: Env, config: TrainConfig, sources: li
         if max(sources) >= config.k:
             size = saved_shape(checkpoints, ".archive.utilities.steps")[0]
             rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), known)
-            stored = restore_checkpoint(checkpoints, rows, prefix)
-            known = jax.tree.map(lambda now, stored: jnp.concatenate([now, stored]), known, stored)
+            archived = restore_checkpoint(checkpoints, rows, prefix)
+            known = jax.tree.map(lambda now, archived: jnp.concatenate([now, archived]), known, archived)
         return jax.tree.map(lambda x: x[jnp.asarray(sources)], known)
 
     own = choose(params.own, ".archive.params")
