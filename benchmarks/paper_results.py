@@ -18,7 +18,7 @@ from rmdp_jax.evaluation.comparison import Line, Row, compare_runs, flat_setting
 from rmdp_jax.evaluation.statistics import LEVEL, paired_p
 from rmdp_jax.plots import save, target_histogram, walks_on_grid
 from rmdp_jax.plots.targets import LEAST
-from rmdp_jax.records.finished import read_lines
+from rmdp_jax.records.finished import read_runs
 from rmdp_jax.records.folder import RunFolder, dump_train_config, write_lines
 from rmdp_jax.records.loading import load_run, record_run
 from rmdp_jax.running.algorithms import resolve
@@ -153,7 +153,7 @@ def write_results(stem: Path, lines: Sequence[Line], shown: Sequence[Line], draw
 
 def read_results(folder: Path, name: str = "figure_*") -> list[Line]:
     """Lines in `folder` of the figure `name`, or of all figures, as a run that one figure made serves the others."""
-    return [line for path in sorted(folder.glob(name + ".jsonl")) for line in read_lines(path)]
+    return [line for path in sorted(folder.glob(name + ".jsonl")) for line in read_runs(path)]
 
 
 def against_em(rows: Sequence[Row], lines: Sequence[Line]) -> dict[Row, float | None]:

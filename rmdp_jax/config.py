@@ -79,8 +79,8 @@ class Rates:
     """Factor of the rewards that policies learn from; brings what the critic predicts nearer to 1 or beyond."""
     clip: float = 0.2
     """Largest change of the probability ratio that PPO rewards."""
-    value_loss: float = 0.5
-    """Weight of the critic's loss."""
+    value_weight: float = 0.5
+    """Weight of the critic's loss, which is half of the mean square error."""
     max_gradient_norm: float = 0.5
     """Gradients of one policy are scaled down to this norm."""
     max_kl: float = 0.05
@@ -102,7 +102,7 @@ class Rates:
         for name in ("gae_lambda", "utility_decay"):
             check(name, getattr(self, name), _is_between(getattr(self, name), 0, 1), "a number from 0 to 1")
         check("discount", self.discount, self.discount is None or _is_between(self.discount, 0, 1), "a number from 0 to 1")
-        check("value_loss", self.value_loss, _is_between(self.value_loss, 0, 1e30), "a number from 0 up")
+        check("value_weight", self.value_weight, _is_between(self.value_weight, 0, 1e30), "a number from 0 up")
         check(
             "utility_decay", self.utility_decay, isinstance(self.utility_decay, jax.Array) or self.utility_decay < 1, "below 1"
         )

@@ -28,7 +28,7 @@ class EnvSpec(NamedTuple):
     reference_scale: float  # welfare in reference units (0..100) = reference_scale * mean return
     backend: str  # what steps it: "jax", "native", "mjx", ...
     finite_horizon: bool = False  # the cut is part of the task and nothing follows it; else learners look past the cut
-    segment_length: int | None = None  # steps after which a behaviour that is held shows its worth; None: whole episodes
+    segment_length: int | None = None  # steps of one segment return, scaled to an episode; None: whole episodes
     observation_limit: float = float("inf")  # an observation of this size or more means that the physics broke
     options: Mapping[str, Any] = MappingProxyType({})  # arguments that made it, set by `envs.make`
 
@@ -98,12 +98,12 @@ class EpisodeState(NamedTuple):
 
     inner: PyTree
     obs: Array  # (o,) float32
-    left: Array  # () int32, steps until this episode is cut at the latest
+    steps_left: Array  # () int32, steps until this episode is cut at the latest
     cursor: Array  # () int32, the start of the pool that the next episode takes
 
 
 def guard(env: Env) -> Env:
-    """`env` that survives broken physics and bold policies.
+    """`env` safe against diverged physics and actions out of range.
 
     A step with anything non-finite, or with an observation beyond `spec.observation_limit`, is marked `diverged`: terminated,
     and with the last sound observation. Continuous actions are clipped to [-1, 1], as `EnvSpec` promises to the env.
@@ -139,9 +139,9 @@ def auto_reset(env: Env, starts: tuple[PyTree, Array]) -> Env:
     """`env` that goes on with the next start of the pool `starts` (see `make_starts`) when an episode ends.
 
     Under `vmap` a reset inside `step` would be computed at every step; a pool is computed once an unroll and keeps the
-    randomness fresh. The `obs` of `Step` is still the true successor, within the episode that ended. A cut counts as
-    terminated when the horizon is part of the task, so that learners look past no cut but those they may. Environments are
-    told apart by the `cursor` of their first state; `reset` leaves it at 0, see `first_episodes`.
+    randomness fresh. The `obs` of `Step` is still the true successor, within the episode that ended. A truncation
+    counts as termination when the horizon is part of the task, so that it is not bootstrapped. Environments begin at different
+    `cursor`s; `reset` sets 0, see `first_episodes`.
     """
     length = jnp.int32(env.spec.episode_length)
     size = starts[1].shape[0]
@@ -152,24 +152,24 @@ def auto_reset(env: Env, starts: tuple[PyTree, Array]) -> Env:
 
     def step(state: EpisodeState, action: Array) -> tuple[EpisodeState, Step]:
         inner, result = env.step(state.inner, action)
-        left = state.left - 1
+        steps_left = state.steps_left - 1
         terminated = result.terminated | result.truncated if env.spec.finite_horizon else result.terminated
-        result = result._replace(terminated=terminated, truncated=(result.truncated | (left <= 0)) & ~terminated)
+        result = result._replace(terminated=terminated, truncated=(result.truncated | (steps_left <= 0)) & ~terminated)
         done = result.terminated | result.truncated
         fresh = jax.tree.map(lambda pool: pool[state.cursor % size], starts)
         inner, obs = jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, (inner, result.obs))
-        return EpisodeState(inner, obs, jnp.where(done, length, left), state.cursor + done.astype(jnp.int32)), result
+        return EpisodeState(inner, obs, jnp.where(done, length, steps_left), state.cursor + done.astype(jnp.int32)), result
 
     return Env(env.spec, reset, step)
 
 
 def first_episodes(env: Env, starts: tuple[PyTree, Array]) -> EpisodeState:
-    """States (E,) of `auto_reset` envs, one per start, whose first episodes are cut at evenly spread clocks.
+    """States (E,) of `auto_reset` envs, one per start, whose first episodes are truncated at evenly spaced steps.
 
     Without the spread all parallel environments would reach the same phase of an episode together for ever.
     """
     inner, obs = starts
     number = obs.shape[0]
     slot = jnp.arange(number, dtype=jnp.int32)
-    left = ((slot + 1) * env.spec.episode_length) // number
-    return EpisodeState(inner, obs, jnp.maximum(left, 1), slot)
+    steps_left = ((slot + 1) * env.spec.episode_length) // number
+    return EpisodeState(inner, obs, jnp.maximum(steps_left, 1), slot)

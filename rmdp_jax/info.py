@@ -28,14 +28,14 @@ class Info(NamedTuple):
 
 
 def make_info(
-    scale: float, served: Array, before: Array, after: Array, copies: Array, experience: Experience, losses: LossParts
+    scale: float, table: Array, before: Array, after: Array, copies: Array, experience: Experience, losses: LossParts
 ) -> Info:
     """Put an `Info` together from utilities (k, n) in returns, and weights (k, n) before and after the reassignment."""
-    k, n = served.shape
+    k, n = table.shape
     labels = harden(after)
     return Info(
-        welfare=scale * served[labels, jnp.arange(n)].mean(),
-        utility=scale * served,
+        welfare=scale * table[labels, jnp.arange(n)].mean(),
+        utility=scale * table,
         assignment=labels,
         policy_sizes=jnp.zeros(k, jnp.int32).at[labels].add(1),
         flips=(harden(before) != labels).sum(dtype=jnp.int32),

@@ -41,7 +41,7 @@ class TrainState(NamedTuple):
     segments: SegmentReturns | None  # leaves (k, B, ...); None where the assigner does not look at them
     archive: Member | None  # earlier policies, leaves (archive_size, ...); None where the assigner asks for none
     assignment: PyTree  # the assigner's own state
-    keys: Key  # (k,) one a policy
+    keys: Key  # (k,) one per policy
     key: Key  # () of the assigner and the shuffles
     iteration: Array  # () int32
     rates: Rates
@@ -129,8 +129,8 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
         new = copy_members(copies, new._replace(assignment=assignment))
         copied = (copies.sources != jnp.arange(k, dtype=jnp.int32)).sum(dtype=jnp.int32)
         with jax.named_scope("info"):
-            served = constrain(utility(new.utilities, env.spec.episode_length))
-            return new, make_info(env.spec.reference_scale, served, before, after, copied, experience, losses)
+            table = constrain(utility(new.utilities, env.spec.episode_length))
+            return new, make_info(env.spec.reference_scale, table, before, after, copied, experience, losses)
 
     def e_step_input(state: TrainState) -> EStepInput:
         return EStepInput(
@@ -164,7 +164,7 @@ def _first_keys(key: Key) -> Key:
 
 
 def policies_of(state: TrainState) -> Policies:
-    """What acts, without what learns."""
+    """The policies without optimiser state."""
     return Policies(state.learner.params, state.statistics, state.rates.observation_clip)
 
 
@@ -172,7 +172,7 @@ def policies_of(state: TrainState) -> Policies:
 def copy_members(copies: Copies, state: TrainState) -> TrainState:
     """The state after the `copies`: each policy, and each slot of the archive, has all of its source's `Member` state.
 
-    In most iterations nothing is copied. Then nothing is read either, which between devices would be all policies for each.
+    Without copies nothing is read; across devices that would gather all policies on each.
     """
     copies = copies if state.archive is not None else copies._replace(archive_sources=None)
     k = copies.sources.size
@@ -185,7 +185,7 @@ def copy_members(copies: Copies, state: TrainState) -> TrainState:
 def _copy(copies: Copies, state: TrainState) -> TrainState:
     members = constrain(constrain(_members(state), "policy"))
     if state.archive is not None:
-        members = jax.tree.map(lambda now, archived: jnp.concatenate([now, archived]), members, state.archive)
+        members = jax.tree.map(lambda present, archived: jnp.concatenate([present, archived]), members, state.archive)
 
     def take(sources: Array) -> Member:
         return jax.tree.map(lambda x: x[sources], members)
@@ -207,8 +207,8 @@ def _without_copies(sources: Array, segments: SegmentReturns | None) -> SegmentR
     k, number, m = segments.returns.shape
     stays = sources == jnp.arange(k, dtype=jnp.int32)
 
-    def keep(now: Array, fresh: Array) -> Array:
-        return jnp.where(stays.reshape(k, *(1,) * (now.ndim - 1)), now, fresh)
+    def keep(present: Array, fresh: Array) -> Array:
+        return jnp.where(stays.reshape(k, *(1,) * (present.ndim - 1)), present, fresh)
 
     return jax.tree.map(keep, segments, repeat(no_segments(number, m), k))
 

@@ -11,10 +11,11 @@ import pytest
 from jax.sharding import PartitionSpec
 from tiny import SIZES, leaves, stop_at
 
-from rmdp_jax import ConfigError, TrainConfig, baselines, em, make_trainer, plain_em, train
+from rmdp_jax import ConfigError, TrainConfig, em, make_trainer, plain_em, train
 from rmdp_jax.devices.mesh import choose_mesh, everywhere, on_mesh, tracing_on
 from rmdp_jax.envs import make
 from rmdp_jax.records.checkpoint import restore_checkpoint
+from rmdp_jax.running import cluster
 from rmdp_jax.running.layout import laid_out, shardings_of
 from rmdp_jax.running.sweep import Cell, sweep
 
@@ -132,8 +133,8 @@ def test_policies_and_environments_over_devices_and_runs_in_one_program():
 
 def test_groups_of_cluster_take_as_many_devices_as_they_are_given(monkeypatch, tmp_path):
     taken = []
-    monkeypatch.setattr(baselines, "choose_mesh", lambda *known: taken.append(choose_mesh(*known)) or taken[-1])
-    monkeypatch.setattr(baselines, "CLUSTER_TRANSITIONS", 32)
+    monkeypatch.setattr(cluster, "choose_mesh", lambda *known: taken.append(choose_mesh(*known)) or taken[-1])
+    monkeypatch.setattr(cluster, "CLUSTER_TRANSITIONS", 32)
     cells = [Cell(env="resource_gathering", env_options={"size": 3}, algorithm="cluster", config=config(8))]
     (line,) = sweep(cells, [0], tmp_path, make=make, devices=2, progress=False)
     assert taken[0].size == line["devices"] == 2
@@ -177,8 +178,8 @@ def test_processes_take_all_devices_or_none(monkeypatch):
 def test_keys_and_counts_lie_where_they_should():
     trainer = make_trainer(*TASK, config(4), ASSIGNERS["em"](4))
     like = laid_out(choose_mesh(4, 4, "jax"), jax.eval_shape(trainer.init, jax.random.key(0)), runs=3)
-    assert like.episodes.left.shape == (3, 4, 4)
-    assert like.episodes.left.sharding.spec == PartitionSpec(None, "policy", "env")
+    assert like.episodes.steps_left.shape == (3, 4, 4)
+    assert like.episodes.steps_left.sharding.spec == PartitionSpec(None, "policy", "env")
     assert like.keys.sharding.spec == PartitionSpec(None, "policy")
     for leaf in (like.key, like.iteration, like.rates.clip, *jax.tree.leaves((like.archive, like.assignment))):
         assert leaf.sharding.is_fully_replicated

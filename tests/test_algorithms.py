@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from rmdp_jax import ConfigError, Population, Sizes, TrainConfig, baselines, make_trainer, oracle
+from rmdp_jax import ConfigError, Population, Sizes, TrainConfig, cluster, make_trainer, oracle
 from rmdp_jax.assigners.base import harden
 from rmdp_jax.envs import make
 from rmdp_jax.envs.resource_gathering import optimum
@@ -17,7 +17,7 @@ EXPECTED_K = {"single": 1, "individual": 9}
 
 @pytest.fixture
 def task(monkeypatch):
-    monkeypatch.setattr(baselines, "CLUSTER_TRANSITIONS", 32)
+    monkeypatch.setattr("rmdp_jax.running.cluster.CLUSTER_TRANSITIONS", 32)
     return make("resource_gathering", size=3)
 
 
@@ -43,7 +43,7 @@ def test_cluster_finds_agents_with_equal_rewards(task):
     def reward(cell, outcome):  # whoever wants cell 8 is paid where it was visited, the others where it was not
         return jax.numpy.where(outcome.visited[8] == (cell == 8), 1.0, 0.0)
 
-    labels = baselines.cluster(env, Population(jax.numpy.asarray(wishes), reward), CONFIG).init(jax.random.key(0))
+    labels = cluster(env, Population(jax.numpy.asarray(wishes), reward), CONFIG).init(jax.random.key(0))
     same = np.asarray(labels)[:, None] == np.asarray(labels)[None]
     np.testing.assert_array_equal(same, wishes[:, None] == wishes[None])
 

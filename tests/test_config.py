@@ -37,7 +37,7 @@ BAD_RATES = [
     ],
     *[(name, value, SHARE) for name in ("gae_lambda", "utility_decay", "discount") for value in (-0.1, 1.1, NAN, INF)],
     ("utility_decay", 1.0, "must be below 1"),
-    *[("value_loss", value, "must be a number from 0 up") for value in (-0.5, NAN, INF)],
+    *[("value_weight", value, "must be a number from 0 up") for value in (-0.5, NAN, INF)],
 ]
 BAD_RUNS = [
     *[(name, value, COUNT) for name in ("k", "n", "transitions", "log_every", "evaluation_episodes") for value in (0, -1, 1.5)],
@@ -82,7 +82,7 @@ def test_what_is_no_number_breaks_the_rule_of_a_rate(name, value):
     [
         (Sizes, {"minibatches": 1024}),
         (Sizes, {"environments": 1, "unroll": 2, "epochs": 1, "minibatches": 1, "hidden": (1,)}),
-        (Rates, {"discount": 1.0, "gae_lambda": 0.0, "utility_decay": 0.0, "value_loss": 0.0}),
+        (Rates, {"discount": 1.0, "gae_lambda": 0.0, "utility_decay": 0.0, "value_weight": 0.0}),
         (Rates, {"learning_rate": (1, 1)}),
         (TrainConfig, {"k": 25, "n": 25, "seed": 2**32 - 1, "checkpoint_every": 0, "transitions": 1}),
     ],

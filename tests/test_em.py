@@ -156,8 +156,8 @@ def test_whoever_has_shown_nothing_yet_is_left_there():
         assert not propose_relocation(2, returns.at[row, 1].set(NO_RETURN), age, labels, rounds).accepted
 
 
-@pytest.mark.parametrize(("until", "moved"), [(0.5, False), (1.0, True)])
-def test_places_stay_at_the_end_of_the_run(until, moved):
+@pytest.mark.parametrize(("relocate_until", "moved"), [(0.5, False), (1.0, True)])
+def test_policies_are_not_relocated_at_the_end_of_the_run(relocate_until, moved):
     assigner = em(
         2,
         5,
@@ -167,7 +167,7 @@ def test_places_stay_at_the_end_of_the_run(until, moved):
         segment_environments=1,
         archive_size=2,
         archive_every=1,
-        relocate_until=until,
+        relocate_until=relocate_until,
     )
     state, sources = assigner.init(jax.random.key(0)), [0, 1]
     for iteration, (progress, returns) in enumerate([(0.1, at(1, 5)), (0.9, at(1, 2))]):
@@ -200,14 +200,14 @@ def test_a_stopped_run_is_judged_by_the_best_it_knows(over):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"every": 0}, "every = 0"),
+        ({"relocate_every": 0}, "relocate_every = 0"),
         ({"archive_size": 0}, "archive_size = 0"),
-        ({"attempts": 0}, "attempts = 0"),
+        ({"starts": 0}, "starts = 0"),
         ({"anneal": 0}, "anneal = 0"),
         ({"temperature": (0.3, 0.0)}, "temperature = "),
         ({"anneal_share": 1.5}, "anneal_share = 1.5"),
-        ({"until": 1.5}, "until = 1.5"),
-        ({"segment_environments": 0}, "segments = 0"),
+        ({"relocate_until": 1.5}, "relocate_until = 1.5"),
+        ({"segment_environments": 0}, "segment_environments = 0"),
     ],
 )
 def test_bad_arguments_are_named(options, message):

@@ -7,7 +7,7 @@ import pytest
 
 from rmdp_jax import Env, EnvSpec, Population, Sizes, Step, TrainConfig, make_evaluate, make_trainer, plain_em
 from rmdp_jax.envs import make
-from rmdp_jax.trainer import policies
+from rmdp_jax.trainer import policies_of
 
 K, N, LENGTH, EPISODES = 2, 30, 12, 4
 
@@ -39,7 +39,7 @@ def judges():
         config = TrainConfig(k=K, n=N, evaluation_episodes=EPISODES, sizes=sizes)
         state = make_trainer(*task, config, plain_em(K, N)).init(jax.random.key(0))
         labels = jnp.arange(N, dtype=jnp.int32) % K
-        return jax.jit(jax.vmap(lambda key: make_evaluate(*task, config)(policies(state), labels, key)))
+        return jax.jit(jax.vmap(lambda key: make_evaluate(*task, config)(policies_of(state), labels, key)))
 
     return judge
 
@@ -69,6 +69,6 @@ def test_nothing_of_the_size_of_all_agents_is_built_for_a_step():
     config = TrainConfig(k=2, n=400, evaluation_episodes=11, sizes=sizes)
     state = make_trainer(*task, config, plain_em(2, 400)).init(jax.random.key(0))
     judge = jax.jit(make_evaluate(*task, config))
-    text = judge.lower(policies(state), jnp.zeros(400, jnp.int32), jax.random.key(0)).compile().as_text()
+    text = judge.lower(policies_of(state), jnp.zeros(400, jnp.int32), jax.random.key(0)).compile().as_text()
     assert "11,400" not in text
     assert "440,400" not in text

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from rmdp_jax import ConfigError, EStepInput, make_trainer
-from rmdp_jax.assigners.halving_em import halving_em, make_turns
+from rmdp_jax.assigners.halving_em import halving_em, make_schedule
 from tests.probes import PROBES, make_probe, probe_config
 
 K, N, STARTS = 2, 12, 4
 
 
 def test_every_round_takes_as_long_and_has_half_as_many():
-    turns = make_turns(4)
+    turns = make_schedule(4)
     assert turns.round.tolist() == [0, 0, 0, 0, 1, 1, 2]
-    assert turns.place.tolist() == [0, 1, 2, 3, 0, 1, 0]
+    assert turns.rank.tolist() == [0, 1, 2, 3, 0, 1, 0]
     np.testing.assert_allclose(turns.ends, np.array([1, 2, 3, 4, 6, 8, 12]) / 12, rtol=1e-6)
 
 
@@ -49,7 +49,7 @@ def inputs_at(labels, quality, iteration, iterations):
 def race(qualities, iterations, stop=None):
     """A race whose starts are served as well as `qualities` say: whose turns, policies and state at its end."""
     state, policies, ran = ASSIGNER.init(jax.random.key(1)), Policies(ASSIGNER), []
-    starts = [tuple(labels) for labels in np.asarray(state.left).tolist()]
+    starts = [tuple(labels) for labels in np.asarray(state.saved_labels).tolist()]
     assert len(set(starts)) == STARTS
     for iteration in range(stop or iterations):
         ran.append(starts.index(tuple(state.labels.tolist())))
@@ -78,7 +78,7 @@ def test_a_run_that_is_stopped_is_judged_by_its_best_start(stop, best):
     labels, sources = ASSIGNER.conclude(state, inputs_at(state.labels, now, stop - 1, 48))
     known = np.concatenate([policies.own, policies.archive])[np.asarray(sources)]
     assert known[:, 0].tolist() == [best] * K
-    assert labels.tolist() == state.left[best].tolist()
+    assert labels.tolist() == state.saved_labels[best].tolist()
 
 
 def test_runs_too_short_for_all_turns_still_end():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rmdp_jax import EnvSpec, Rates, Sizes, fixed
-from rmdp_jax.learning.learner import Learner, Schedule, _move, init_learner, make_improve, make_optimizer
+from rmdp_jax.learning.learner import Learner, Schedule, _apply_update, init_learner, make_improve, make_optimizer
 from rmdp_jax.learning.ppo import Batch, ppo_loss
 from rmdp_jax.policies.model import make_model
 
@@ -146,7 +146,9 @@ def test_a_policy_that_stopped_keeps_its_place_and_its_moments_bit_for_bit(two, 
     once, _ = improve(RATES, jax.random.key(2), learner, batch)
     params, state = all_of(once, 0)
     gradient = jax.tree.map(jnp.ones_like, params)
-    kept, moved = (_move(RATES, jnp.float32(0.1), jnp.bool_(active), params, gradient, state) for active in (False, True))
+    kept, moved = (
+        _apply_update(RATES, jnp.float32(0.1), jnp.bool_(active), params, gradient, state) for active in (False, True)
+    )
     jax.tree.map(np.testing.assert_array_equal, kept, (params, state))
     assert changed(moved[0], params)
     assert int(_count(moved[1])) == int(_count(state)) + 1

@@ -30,7 +30,7 @@ def run_dir(tmp_path_factory):
             ("learning.segments", "LARGEST_UNSAMPLED"),
         ):
             patch.setattr(f"rmdp_jax.{module}.{name}", N - 1)
-        patch.setattr("rmdp_jax.learning.segments.SAMPLED", 7)
+        patch.setattr("rmdp_jax.learning.segments.SAMPLE_SIZE", 7)
         folder = tmp_path_factory.mktemp("runs") / "run"
         main(["train", *TRAIN, "--agents-exact", "10", "--utility-steps", "8", "--out", str(folder)])
     return folder

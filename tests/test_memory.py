@@ -48,7 +48,7 @@ def test_what_grows_is_what_was_made_larger():
         "agents": described(replace(config, n=10_000), plain_em(2, 10_000))[2],
         "environments": described(replace(config, sizes=replace(config.sizes, environments=80)), plain_em(2, 5000))[2],
         "networks": described(replace(config, sizes=replace(config.sizes, hidden=(160,))), plain_em(2, 5000))[2],
-        "store": described(config, em(2, 5000))[2],
+        "archive": described(config, em(2, 5000))[2],
     }
     for name, memory in more.items():
         assert getattr(memory, name) > 1.9 * getattr(base, name)

@@ -12,7 +12,7 @@ from rmdp_jax.policies.networks import Networks, Params, make_distribution, make
 SPEC = EnvSpec("none", 1, 2, True, 1, 0.9, 1.0, "jax")
 CATEGORICAL = make_distribution(SPEC)
 GAUSSIAN = make_distribution(SPEC._replace(discrete=False))
-RATES = Rates(clip=0.2, value_loss=0.5)
+RATES = Rates(clip=0.2, value_weight=0.5)
 ENTROPY = 0.1
 # One policy that says the same to every observation: logits and values are its parameters.
 NETWORKS = Networks(

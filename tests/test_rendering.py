@@ -18,7 +18,7 @@ from rmdp_jax.envs.rendering import record_poses, render_run, write_movie
 from rmdp_jax.envs.speed import load_body
 from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.loading import load_run, record_run
-from rmdp_jax.trainer import policies
+from rmdp_jax.trainer import policies_of
 
 LENGTH, DT = 20, 0.05  # steps of an episode; seconds of a step of HalfCheetah
 LINKS = ["torso", "bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot"]
@@ -103,7 +103,7 @@ def test_an_episode_is_cut_where_it_ends(run):
 def test_frames_are_thinned_to_about_30_a_second(run, tmp_path, no_opengl):
     env, population = make("hopper_speed", n=2, backend="native", episode_length=30)
     trainer = make_trainer(env, population, run.config, em(2, 2))
-    hopper = run._replace(env=env, policies=policies(jax.jit(trainer.init)(jax.random.key(0))), folder=RunFolder(tmp_path))
+    hopper = run._replace(env=env, policies=policies_of(jax.jit(trainer.init)(jax.random.key(0))), folder=RunFolder(tmp_path))
     shown = read_page(render_run(hopper, 0).page)
     assert shown["opt"]["timestep"] == pytest.approx(4 * 0.008)  # a hopper's step is 8 ms
     assert len(shown["states"]["x"]) == 8

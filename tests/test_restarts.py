@@ -8,7 +8,7 @@ import pytest
 from rmdp_jax import EStepInput, em
 from rmdp_jax.assigners.restarts import check_stopping_rule, first_start, next_start, reset_best
 
-ITERATIONS, LIMITS = 100, {"at_least": 10, "most": 3, "until": 0.8}
+ITERATIONS, LIMITS = 100, {"min_iterations": 10, "max_starts": 3, "until": 0.8}
 
 
 def follow(welfare):
@@ -16,7 +16,7 @@ def follow(welfare):
     start, decisions = first_start(), {}
     judge = jax.jit(lambda *given: check_stopping_rule(*given, **LIMITS))
     for now in range(1, ITERATIONS + 1):
-        begun = int(start.begun)
+        begun = int(start.began_at)
         start, decision = judge(start, jnp.float32(welfare(now - begun)), jnp.int32(now), jnp.float32(ITERATIONS))
         if decision.stop:
             decisions[now] = bool(decision.restart)
@@ -39,22 +39,24 @@ def test_no_attempt_begins_that_would_not_be_over_in_time():
     assert follow(lambda age: 1.05 ** min(age, 40)) == {48: False}
 
 
-def test_a_later_attempt_ends_where_places_have_to_stay():
-    start = first_start()._replace(number=jnp.int32(2), begun=jnp.int32(40), improved=jnp.int32(79), best=jnp.float32(1.0))
+def test_a_later_start_ends_where_relocation_does():
+    start = first_start()._replace(
+        number=jnp.int32(2), began_at=jnp.int32(40), improved_at=jnp.int32(79), best=jnp.float32(1.0)
+    )
     _, decision = check_stopping_rule(start, jnp.float32(1.0), jnp.int32(80), jnp.float32(ITERATIONS), **LIMITS)
     assert (bool(decision.stop), bool(decision.restart)) == (True, False)
-    first = start._replace(number=jnp.int32(1), begun=jnp.int32(0))
+    first = start._replace(number=jnp.int32(1), began_at=jnp.int32(0))
     _, decision = check_stopping_rule(first, jnp.float32(1.0), jnp.int32(80), jnp.float32(ITERATIONS), **LIMITS)
     assert not decision.stop, "the only start goes on"
 
 
 def test_who_has_moved_gets_time_to_rise_again():
-    start = first_start()._replace(best=jnp.float32(5.0), improved=jnp.int32(10))
+    start = first_start()._replace(best=jnp.float32(5.0), improved_at=jnp.int32(10))
     for moved, rises in ((False, 10), (True, 20)):
         after, _ = check_stopping_rule(
             reset_best(start, jnp.bool_(moved)), jnp.float32(1.0), jnp.int32(20), jnp.float32(ITERATIONS), **LIMITS
         )
-        assert int(after.improved) == rises
+        assert int(after.improved_at) == rises
 
 
 @pytest.mark.parametrize("second", [1.0, 9.0])

@@ -10,7 +10,7 @@ from tiny import assert_same
 from rmdp_jax import ConfigError, Sizes, Step, TrainConfig, em, make_trainer, plain_em
 from rmdp_jax.envs import make
 from rmdp_jax.envs.speed import BODIES, Outcome, make_population
-from rmdp_jax.learning.scoring import BLOCK, draw_agents, draw_steps, score_all, score_sample, total_rewards
+from rmdp_jax.learning.scoring import BLOCK, sample_by_weight, score_all, score_sample, stratified_indices, total_rewards
 from rmdp_jax.policies.critics import CRITICS
 
 T, E, N, DRAWS = 16, 8, 40, 2000
@@ -68,23 +68,25 @@ def test_all_steps_give_the_exact_sums(population, stepped):
 
 @pytest.mark.parametrize(("total", "number"), [(128, 24), (7, 3), (5, 5), (100_000, 60_000)])
 def test_every_step_is_drawn_equally_often(total, number):
-    drawn = np.asarray(draw_steps(jax.random.key(0), total, number))
+    drawn = np.asarray(stratified_indices(jax.random.key(0), total, number))
     assert (np.diff(drawn) >= 0).all()
     assert ((drawn >= np.arange(number) * total // number) & (drawn <= -(-np.arange(1, number + 1) * total // number))).all()
     assert drawn.max() < total
     if total < 1000:
         keys = jax.random.split(jax.random.key(1), 4000)
-        counts = np.bincount(np.asarray(jax.vmap(lambda key: draw_steps(key, total, number))(keys)).ravel(), minlength=total)
+        counts = np.bincount(
+            np.asarray(jax.vmap(lambda key: stratified_indices(key, total, number))(keys)).ravel(), minlength=total
+        )
         np.testing.assert_allclose(counts / 4000, number / total, atol=SIGMAS / 4000**0.5)
 
 
 def test_agents_are_drawn_by_their_weights_and_never_without():
     weights = jnp.array([0.0, 3.0, 0.0, 1.0, 0.0], jnp.float32)
-    drawn = np.asarray(jax.vmap(lambda key: draw_agents(key, weights, 2))(jax.random.split(jax.random.key(0), 4000)))
+    drawn = np.asarray(jax.vmap(lambda key: sample_by_weight(key, weights, 2))(jax.random.split(jax.random.key(0), 4000)))
     assert set(drawn.ravel()) == {1, 3}
     assert (drawn == 1).mean() == pytest.approx(0.75, abs=SIGMAS / 8000**0.5)
     many = jnp.zeros(10**6).at[::2].set(1.0)
-    assert (np.asarray(draw_agents(jax.random.key(1), many, 1024)) % 2 == 0).all()
+    assert (np.asarray(sample_by_weight(jax.random.key(1), many, 1024)) % 2 == 0).all()
 
 
 def test_blocks_of_agents_are_scored_as_each_alone():
@@ -121,7 +123,7 @@ def test_few_agents_are_scored_as_before(monkeypatch):
 def test_estimates_lead_to_the_same_welfare(algorithm, monkeypatch):
     """200 agents of two wishes, 16 of whom are drawn: both policies find their wish, as with all agents."""
     monkeypatch.setattr("rmdp_jax.learning.segments.LARGEST_UNSAMPLED", 50)
-    monkeypatch.setattr("rmdp_jax.learning.segments.SAMPLED", 20)
+    monkeypatch.setattr("rmdp_jax.learning.segments.SAMPLE_SIZE", 20)
     n = 200
     env, population = make_probe(PROBES["action"], n)
     config = probe_config(2, n, 120, agents_exact=16, utility_steps=8)

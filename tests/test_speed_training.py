@@ -5,7 +5,7 @@ import pytest
 
 from rmdp_jax import Rates, Sizes, TrainConfig, evaluate, fixed, make_trainer
 from rmdp_jax.envs import make
-from rmdp_jax.trainer import policies
+from rmdp_jax.trainer import policies_of
 
 STILL = Rates(learning_rate=(1e-12, 1e-12), utility_decay=0.99)  # the policies stay as they begin
 
@@ -21,7 +21,7 @@ def test_running_welfare_agrees_with_fresh_episodes(name):
     state = jax.jit(trainer.init)(jax.random.key(0))
     run = jax.jit(lambda s: jax.lax.scan(lambda s, _: trainer.step(s), s, None, length=60))
     state, info = run(state)
-    judged = evaluate(env, population, config, policies(state), info.assignment[-1], episodes=256)
+    judged = evaluate(env, population, config, policies_of(state), info.assignment[-1], episodes=256)
     assert float(judged.welfare) > 1
     assert float(info.welfare[-1]) == pytest.approx(float(judged.welfare), rel=0.05)
     assert int(info.diverged.sum()) == 0

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from rmdp_jax import ConfigError, EStepInput, plain_em
-from rmdp_jax.assigners.split_and_merge import propose_relocation, split_and_merge
+from rmdp_jax.assigners.split_and_merge import propose_split_and_merge, split_and_merge
 
 
 def test_a_move_by_hand():
     utility = jnp.array([[9.0, 8.0, 1.0, 0.0, 0.0, 4.0], [0.0, 0.0, 0.0, 0.0, 9.0, 4.0], [0.0, 0.0, 0.0, 0.0, 0.0, 5.0]])
-    move = propose_relocation(utility, jnp.array([0, 0, 0, 0, 1, 2], jnp.int32))
+    move = propose_split_and_merge(utility, jnp.array([0, 0, 0, 0, 1, 2], jnp.int32))
     assert move.sources.tolist() == [0, 1, 0]  # policy 2 costs 1, the others 18 and 9; policy 0 falls short by 18
     assert move.labels.tolist() == [0, 0, 2, 2, 1, 0]  # the two of four whom policy 0 serves worst go with the copy
-    assert bool(move.promises)
+    assert bool(move.worthwhile)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_a_move_by_hand():
     ],
 )
 def test_a_merge_that_costs_more_than_a_split_can_bring_is_no_move(utility):
-    assert not propose_relocation(jnp.array(utility), jnp.array([0, 0, 1], jnp.int32)).promises
+    assert not propose_split_and_merge(jnp.array(utility), jnp.array([0, 0, 1], jnp.int32)).worthwhile
 
 
 AGENTS = np.array([0.0, 1.0, 10.0, 10.0, 11.0, 20.0], np.float32)

@@ -7,13 +7,14 @@ from itertools import product
 import pytest
 from tiny import CONFIG, SIZES, N
 
-from rmdp_jax import ConfigError, baselines, loop
+from rmdp_jax import ConfigError
 from rmdp_jax.commands.cli import main
 from rmdp_jax.commands.grids import Sweep
 from rmdp_jax.envs import make
 from rmdp_jax.evaluation.comparison import compare_runs
 from rmdp_jax.records.finished import find_runs
 from rmdp_jax.records.folder import RunFolder, read_lines
+from rmdp_jax.running import cluster, loop
 from rmdp_jax.running.sweep import Cell, sweep
 
 LENGTH = 10
@@ -106,7 +107,7 @@ def test_a_stopped_sweep_goes_on(tmp_path, trained, monkeypatch):
 
 @pytest.fixture
 def few_observations(monkeypatch):
-    monkeypatch.setattr(baselines, "CLUSTER_TRANSITIONS", 32)
+    monkeypatch.setattr(cluster, "CLUSTER_TRANSITIONS", 32)
 
 
 @pytest.mark.usefixtures("few_observations")
@@ -122,9 +123,11 @@ def test_cluster_goes_on_without_pretraining_anew(tmp_path, trained, monkeypatch
     assert trained == [(11, [0, 1])]
 
     trained.clear()
-    original = baselines.clusters
+    original = cluster.cluster_batch
     with monkeypatch.context() as patch:
-        patch.setattr("rmdp_jax.running.algorithms.clusters", lambda *a, **o: [original(*a, **o), press_ctrl_c(patch, 6)][0])
+        patch.setattr(
+            "rmdp_jax.running.algorithms.cluster_batch", lambda *a, **o: [original(*a, **o), press_ctrl_c(patch, 6)][0]
+        )
         with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
             run([cell], [0, 1], tmp_path)
     assert trained == [(11, [0, 1]), (9, [0, 1])]

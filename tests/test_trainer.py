@@ -6,7 +6,7 @@ import pytest
 
 from rmdp_jax import ConfigError, Copies, Rates, Sizes, TrainConfig, em, fixed, make_evaluate, make_trainer
 from rmdp_jax.envs import make
-from rmdp_jax.trainer import follow, policies
+from rmdp_jax.trainer import copy_members, policies_of
 
 K, N = 2, 4
 SIZES = Sizes(environments=4, unroll=8, epochs=2, minibatches=2, hidden=(8,), normalize_observations=True)
@@ -183,7 +183,7 @@ def test_running_utilities_agree_with_fresh_episodes(task, trainer):
     advance = jax.jit(lambda state: jax.lax.fori_loop(0, 3999, lambda _, state: trainer.step(state)[0], state))
     state, info = trainer.step(advance(state))
     judge = jax.jit(make_evaluate(*task, CONFIG, episodes=8192))
-    judged = judge(policies(state), jnp.asarray(LABELS, jnp.int32), jax.random.key(1))
+    judged = judge(policies_of(state), jnp.asarray(LABELS, jnp.int32), jax.random.key(1))
     assert float(judged.utility.min()) > 5.0
     np.testing.assert_allclose(info.utility, judged.utility, rtol=0.05)
     np.testing.assert_allclose(info.welfare, judged.welfare, rtol=0.05)
@@ -194,8 +194,8 @@ def test_running_utilities_agree_with_fresh_episodes(task, trainer):
 
 def test_policies_follow_their_parents(trainer):
     state, _ = run(trainer, trainer.init(jax.random.key(0)), 2)
-    assert same(follow(Copies(jnp.arange(K, dtype=jnp.int32)), state), state)
-    led = follow(Copies(jnp.array([1, 1], jnp.int32)), state)
+    assert same(copy_members(Copies(jnp.arange(K, dtype=jnp.int32)), state), state)
+    led = copy_members(Copies(jnp.array([1, 1], jnp.int32)), state)
     for before, after in [
         (state.learner.params.own, led.learner.params.own),
         (state.learner.opt_state.own, led.learner.opt_state.own),

@@ -19,7 +19,7 @@ class EStepInput(NamedTuple):
     """What an E-step may look at."""
 
     utility: Array  # (k, n) running estimates of returns
-    iteration: Array  # () int32
+    iteration: Array  # () int32, index of the iteration just done, from 0
     progress: Array | float = 0.0  # () share of the run's iterations that are done
     segments: Array | None = None  # (k, B, m) segment returns of the policies; see `rmdp_jax.learning.segments`
     archived: Array | None = None  # (archive_size, n) running estimates of the archive, as they were when it was filled

@@ -1,9 +1,9 @@
 """`em`: hard EM that leaves local optima. It softens, relocates and restarts.
 
-Plain EM is K-means. It ends with policies in the wrong places, and a policy whose agents all lie where it never goes has no
-gradient to get there.
+Plain EM is K-means. It ends in local optima, and a policy that never visits what its agents reward has no gradient towards it.
 
-- **Soften** (deterministic annealing): at first all policies serve every agent; weights cool down to a hard assignment.
+- **Soften** (deterministic annealing): at first all policies serve every agent; weights cool down to the hard E-step of
+  `plain_em.py`.
 - **Relocate**: now and then the k best behaviours are chosen by facility location (`facility_location.py`) among the segments
   that the k policies and an archive of earlier ones showed. A behaviour is taken over by a copy of the member that showed it,
   which can go there because it was there (`relocation.py`).
@@ -28,7 +28,7 @@ from rmdp_jax.assigners.relocation import Relocation, extend_to_all, propose_rel
 from rmdp_jax.assigners.restarts import Start, check_stopping_rule, first_start, next_start, reset_best
 from rmdp_jax.assigners.sampled_agents import SampledAgents
 from rmdp_jax.errors import check
-from rmdp_jax.learning.segments import NO_RETURN, sample_agents
+from rmdp_jax.learning.segments import NO_RETURN, scored_agents
 from rmdp_jax.types import Array, Key
 
 
@@ -56,7 +56,7 @@ class EMState(NamedTuple):
     labels: Array  # (n,) int32
     weights: Array  # (k, n) float32, one-hot of the labels except while a start is annealed
     returns: Array  # (archive_size + k, B, m) segment returns of archived members
-    age: Array  # (archive_size + k,) float32 iteration in which a member was archived, -inf of an empty slot
+    archived_at: Array  # (archive_size + k,) float32 iteration in which a member was archived, -inf of an empty slot
     hold_until: Array  # () int32 iteration before which no agent moves, so that relocated policies can learn
     start: Start
 
@@ -79,9 +79,9 @@ def em(
 
     At a start all policies serve every agent alike. Weights then are a softmax of utilities over a temperature that falls
     (Rose, 1998). From the end of annealing on, agents belong to their best policy, and every `relocate_every` iterations
-    policies are relocated if the segments seen promise more than the present policies' own; no agent moves until the next one.
+    policies are relocated if segments promise more than the present policies' own; no agent moves before the next relocation.
     When welfare no longer rises, the best policies so far are archived and training restarts, if there is time; the last start
-    goes on with the best of all. One policy for all and one for each have nothing to choose. Policies that share a trunk cannot
+    goes on with the best of all. With k = 1 or k = n there is nothing to choose. Policies that share a trunk cannot
     be copied back from the archive: they have one start, and relocate among themselves.
 
     Args:
@@ -108,19 +108,22 @@ def em(
     _check_options(options)
     if k in (1, n):  # nothing to choose
         return plain_em(k, n)._replace(name="em")
-    slots, indices = archive_size + k, sample_agents(n)
+    with_segments, indices = archive_size + k, scored_agents(n)
     sample = None if indices is None else SampledAgents(indices, n)
 
     def init(key: Key) -> EMState:
         m = n if indices is None else len(indices)
-        nothing = jnp.zeros((slots, segment_environments, m), jnp.float32), jnp.full(slots, -jnp.inf, jnp.float32)
+        nothing = (
+            jnp.zeros((with_segments, segment_environments, m), jnp.float32),
+            jnp.full(with_segments, -jnp.inf, jnp.float32),
+        )
         return EMState(shuffled_even(key, k, n), _uniform(k, n), *nothing, jnp.int32(0), first_start())
 
     return fixed(k, n, shuffled_even)._replace(
         name="em",
         segment_environments=segment_environments,
         sampled_agents=indices,
-        archive_size=slots + k,
+        archive_size=with_segments + k,  # and the k first policies
         options=options._asdict() | {"temperature": list(temperature)},  # as JSON gives it back
         init=init,
         weights=lambda state: state.weights,
@@ -148,7 +151,7 @@ def _uniform(k: int, n: int) -> Array:
 def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState, inputs: EStepInput) -> tuple[EMState, Copies]:
     """The E-step, a relocation where one is due, and a restart where there is time for one."""
     (k, n), now = inputs.utility.shape, inputs.iteration + 1
-    iterations = jnp.round(now.astype(jnp.float32) / inputs.progress)  # whole, or the share of them below comes and goes
+    iterations = jnp.round(now.astype(jnp.float32) / inputs.progress)  # rounded, or float32 error moves what derives from it
     anneal = jnp.clip(jnp.round(options.anneal_share * iterations), 1.0, options.anneal).astype(jnp.int32)
     labels = jnp.where(now >= before.hold_until, best_policies(inputs.utility, before.labels), before.labels)
     welfare = inputs.utility[labels, jnp.arange(n)].mean()
@@ -157,19 +160,19 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
         welfare,
         now,
         iterations,
-        at_least=anneal + options.relocate_every,
-        most=jnp.where(inputs.can_restore, options.starts, 1),
+        min_iterations=anneal + options.relocate_every,
+        max_starts=jnp.where(inputs.can_restore, options.starts, 1),
         until=options.relocate_until,
     )
-    hard_for = now - start.begun - anneal  # iterations since the end of annealing
+    hard_for = now - start.began_at - anneal  # iterations since the end of annealing
     due = (hard_for >= 0) & (hard_for % options.relocate_every == 0) & (inputs.progress <= options.relocate_until)
-    since = jnp.where(decision.stop | (start.number == 0), 0, start.begun)
+    since = jnp.where(decision.stop | (start.number == 0), 0, start.began_at)
     rounds = jnp.where(due | decision.stop, 2 * k, 0)
-    relocation, returns, age = _propose(sample, before, inputs, labels, since, rounds)
+    relocation, returns, archived_at = _propose(sample, before, inputs, labels, since, rounds)
     index = jnp.arange(k, dtype=jnp.int32)
     labels = jnp.where(relocation.accepted, relocation.labels, labels)
     sources = jnp.where(relocation.accepted, relocation.sources, index)
-    archive = _archive(options, returns, age, sources, decision.stop, now)
+    archive = _archive(options, returns, archived_at, sources, decision.stop, now)
     first = k + archive.shape[0] + index
     hard = jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32)
     weights = jnp.where(hard_for < 0, _soften(options.temperature, inputs.utility, 1.0 + hard_for / anneal), hard)
@@ -179,7 +182,7 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
             labels=labels,
             weights=jnp.where(decision.restart, _uniform(k, n), weights),
             returns=returns[archive],
-            age=age[archive],
+            archived_at=archived_at[archive],
             hold_until=jnp.where(decision.restart, now, held),
             start=next_start(reset_best(start, relocation.accepted), decision, now),
         ),
@@ -205,29 +208,29 @@ def _conclude(sample: SampledAgents | None, state: EMState, inputs: EStepInput) 
 def _propose(
     sample: SampledAgents | None, before: EMState, inputs: EStepInput, labels: Array, since: Array, rounds: Array
 ) -> tuple[Relocation, Array, Array]:
-    """A relocation among present policies and members archived `since`; and the segment returns and age of all members."""
+    """A relocation among present policies and members archived `since`; and all members' returns and age."""
     assert inputs.segments is not None  # the trainer gives what `Assigner.segment_environments` asks for
     k, now = inputs.utility.shape[0], (inputs.iteration + 1).astype(jnp.float32)
     returns = jnp.concatenate([inputs.segments, before.returns])
-    age = jnp.concatenate([jnp.full(k, now), before.age])
+    archived_at = jnp.concatenate([jnp.full(k, now), before.archived_at])
     since = jnp.where(inputs.can_restore, since, inputs.iteration + 1)  # else only the present policies
-    allowed = jnp.where(age >= since.astype(jnp.float32), age, -jnp.inf)
+    allowed = jnp.where(archived_at >= since.astype(jnp.float32), archived_at, -jnp.inf)
     own_labels = labels if sample is None else labels[sample.indices]
     relocation = propose_relocation(k, returns, allowed, own_labels, rounds)
-    return relocation if sample is None else extend_to_all(sample, relocation, labels, inputs), returns, age
+    return relocation if sample is None else extend_to_all(sample, relocation, labels, inputs), returns, archived_at
 
 
 def _soften(temperature: tuple[float, float], utility: Array, passed: Array) -> Array:
     """Weights (k, n) when the share `passed` () of the annealing is over."""
     start, end = temperature
-    heat = start * (end / start) ** passed * jnp.maximum(utility.max() - utility.min(), 1e-6)
-    return jax.nn.softmax(utility / heat, axis=0)
+    scaled_temperature = start * (end / start) ** passed * jnp.maximum(utility.max() - utility.min(), 1e-6)
+    return jax.nn.softmax(utility / scaled_temperature, axis=0)
 
 
-def _archive(options: EMOptions, returns: Array, age: Array, best: Array, stop: Array, now: Array) -> Array:
+def _archive(options: EMOptions, returns: Array, archived_at: Array, best: Array, stop: Array, now: Array) -> Array:
     """Which members (archive_size + k,) are the archive from now on; `best` (k,) are kept when a start is over."""
     k, size, adding = best.shape[0], options.archive_size, now % options.archive_every == 0
     mean = jnp.where(returns[: k + size] > NO_RETURN, returns[: k + size], 0.0).mean(1)
-    diverse = keep_diverse(mean, age[: k + size], size, jnp.where(adding, k, 0))
+    diverse = keep_diverse(mean, archived_at[: k + size], size, jnp.where(adding, k, 0))
     unchanged = jnp.arange(k, 2 * k + size, dtype=jnp.int32)
     return jnp.concatenate([jnp.where(adding, diverse, unchanged[:size]), jnp.where(stop, best, unchanged[size:])])

@@ -49,48 +49,48 @@ def swap_until_best(returns: Array, valid: Array, chosen: Array, rounds: Array |
         improved: Array
         round: Array
 
-    def swap(now: Search) -> Search:
-        without = jnp.where(others, returns[now.chosen][None], lowest).max(1)  # (k, n), the best of the rest
+    def swap(search: Search) -> Search:
+        without = jnp.where(others, returns[search.chosen][None], lowest).max(1)  # (k, n), the best of the rest
         values = jax.lax.map(lambda best: jnp.maximum(returns, best[None]).sum(1), without)  # (k, M)
         values = jnp.where(valid[None], values, -jnp.inf)
         out, into = jnp.unravel_index(values.argmax(), values.shape)
-        improved = values.max() > now.value + 1e-6 * jnp.abs(now.value)
-        swapped = now.chosen.at[out].set(into.astype(jnp.int32))
-        chosen = jnp.where(improved, swapped, now.chosen)
-        return Search(chosen, jnp.where(improved, values.max(), now.value), improved, now.round + 1)
+        improved = values.max() > search.value + 1e-6 * jnp.abs(search.value)
+        swapped = search.chosen.at[out].set(into.astype(jnp.int32))
+        chosen = jnp.where(improved, swapped, search.chosen)
+        return Search(chosen, jnp.where(improved, values.max(), search.value), improved, search.round + 1)
 
     start = Search(chosen, total(returns, chosen), jnp.bool_(True), jnp.int32(0))
-    return jax.lax.while_loop(lambda now: now.improved & (now.round < rounds), swap, start).chosen
+    return jax.lax.while_loop(lambda search: search.improved & (search.round < rounds), swap, start).chosen
 
 
 def choose_facilities(returns: Array, valid: Array, start: Array, rounds: Array | int) -> Array:
     """The better of two searches, from `start` (k,) and from a greedy choice, each with up to `rounds` swaps."""
     k = start.shape[0]
-    anew = greedy(returns, valid, k, jnp.minimum(rounds, k))
-    ends = [swap_until_best(returns, valid, chosen, rounds) for chosen in (start, anew)]
+    from_greedy = greedy(returns, valid, k, jnp.minimum(rounds, k))
+    ends = [swap_until_best(returns, valid, chosen, rounds) for chosen in (start, from_greedy)]
     return jnp.where(total(returns, ends[1]) > total(returns, ends[0]), ends[1], ends[0])
 
 
-def keep_diverse(returns: Array, age: Array, keep: int, rounds: Array | int) -> Array:
+def keep_diverse(returns: Array, archived_at: Array, keep: int, rounds: Array | int) -> Array:
     """Which rows (keep,) of M stay in an archive: `rounds` = M - keep times the older of the two most similar ones goes.
 
     Args:
         returns: (M, n).
-        age: (M,) float32, larger is newer; -inf marks an empty row, which goes first.
+        archived_at: (M,) float32 iteration; -inf marks an empty row, which goes first.
         keep: rows that stay.
-        rounds: M - keep, or 0 to be done with it: the rows that are returned are the first then.
+        rounds: M - keep, or 0 to skip: the first `keep` rows are returned.
     """
     rows = returns.shape[0]
-    returns = returns - returns.mean(0, keepdims=True)  # small numbers, as the differences of their squares count
+    returns = returns - returns.mean(0, keepdims=True)  # centred, against cancellation in the distances
     squares = jnp.square(returns).sum(1)
     distance = squares[:, None] + squares[None] - 2.0 * jnp.matmul(returns, returns.T, precision="highest")
     distance = jnp.where(jnp.eye(rows, dtype=bool), jnp.inf, distance)
-    empty = jnp.isneginf(age)
+    empty = jnp.isneginf(archived_at)
 
     def drop(_: Array, alive: Array) -> Array:
         between = jnp.where(alive[:, None] & alive[None], distance, jnp.inf)
         one, other = jnp.unravel_index(between.argmin(), between.shape)
-        older = jnp.where(age[one] < age[other], one, other)
+        older = jnp.where(archived_at[one] < archived_at[other], one, other)
         gone = jnp.where((empty & alive).any(), (empty & alive).argmax(), older)
         return alive.at[gone].set(False)
 

@@ -19,32 +19,32 @@ from rmdp_jax.errors import ConfigError, check
 from rmdp_jax.types import Array, Key
 
 
-class Turns(NamedTuple):
-    """The timetable of a run, one entry a turn."""
+class Schedule(NamedTuple):
+    """The timetable of a run, one entry per turn."""
 
     round: np.ndarray  # (turns,) int32, half as many take part in the next
-    place: np.ndarray  # (turns,) int32, whose turn it is: among those who take part, the best of the round before first
+    rank: np.ndarray  # (turns,) int32, whose turn it is: rank in the round before among those that take part
     ends: np.ndarray  # (turns,) float32 share of the run
 
 
-class Race(NamedTuple):
-    """Who is with whom, now and where each start was left."""
+class HalvingState(NamedTuple):
+    """The assignment now, and where each start was left."""
 
     labels: Array  # (n,) int32
     turn: Array  # () int32
     begun: Array  # () int32 iteration in which the turn began
     order: Array  # (starts,) int32, those who take part first
-    left: Array  # (starts, n) int32 labels
+    saved_labels: Array  # (starts, n) int32 labels
     welfare: Array  # (starts,) float32 of the running estimates, -inf of those who had no turn
 
 
-def make_turns(starts: int) -> Turns:
+def make_schedule(starts: int) -> Schedule:
     """All rounds take as long; `starts` is a power of 2."""
     rounds = range(starts.bit_length())
     turns = [(number, place) for number in rounds for place in range(starts >> number)]
     lengths = [1.0 / (len(rounds) * (starts >> number)) for number, _ in turns]
     number, place = np.array(turns, np.int32).T
-    return Turns(number, place, np.cumsum(lengths).astype(np.float32))
+    return Schedule(number, place, np.cumsum(lengths).astype(np.float32))
 
 
 def halving_em(k: int, n: int, *, starts: int = 4, warmup: int = 50) -> Assigner:
@@ -65,56 +65,56 @@ def halving_em(k: int, n: int, *, starts: int = 4, warmup: int = 50) -> Assigner
     check("warmup", warmup, isinstance(warmup, int) and warmup >= 0, "a whole number from 0 up")
     if k in (1, n):  # all starts are alike
         return plain_em(k, n, warmup=warmup)._replace(name="halving_em")
-    turns, plain = make_turns(starts), fixed(k, n, shuffled_even)
+    turns, plain = make_schedule(starts), fixed(k, n, shuffled_even)
 
-    def init(key: Key) -> Race:
+    def init(key: Key) -> HalvingState:
         left = jax.vmap(plain.init)(jax.random.split(key, starts))
         nothing = jnp.full(starts, -jnp.inf, jnp.float32)
-        return Race(left[0], jnp.int32(0), jnp.int32(0), jnp.arange(starts, dtype=jnp.int32), left, nothing)
+        return HalvingState(left[0], jnp.int32(0), jnp.int32(0), jnp.arange(starts, dtype=jnp.int32), left, nothing)
 
     return plain._replace(
         name="halving_em",
         archive_size=(starts + 1) * k,
         options={"starts": starts, "warmup": warmup},
         init=init,
-        weights=lambda race: plain.weights(race.labels),
-        reassign=lambda key, race, inputs: _reassign(turns, warmup, race, inputs),
-        conclude=lambda race, inputs: _conclude(turns, race, inputs),
+        weights=lambda state: plain.weights(state.labels),
+        reassign=lambda key, state, inputs: _reassign(turns, warmup, state, inputs),
+        conclude=lambda state, inputs: _conclude(turns, state, inputs),
     )
 
 
-def _reassign(turns: Turns, warmup: int, race: Race, inputs: EStepInput) -> tuple[Race, Copies]:
+def _reassign(turns: Schedule, warmup: int, state: HalvingState, inputs: EStepInput) -> tuple[HalvingState, Copies]:
     """The E-step, and the change to whoever has the next turn when this one is over."""
     if inputs.archived is None:
         raise ConfigError("trunk = 'shared': halving_em puts policies aside, which have no trunk of their own; take 'separate'")
-    (k, _), starts, now = inputs.utility.shape, race.welfare.size, inputs.iteration + 1
+    (k, _), starts, now = inputs.utility.shape, state.welfare.size, inputs.iteration + 1
     first_turn = turns.ends[0] * now.astype(jnp.float32) / inputs.progress  # iterations
-    warm = (now - race.begun).astype(jnp.float32) >= jnp.minimum(warmup, first_turn / 2)
-    free = warm | (jnp.asarray(turns.round)[race.turn] > 0)
-    labels = jnp.where(free, best_policies(inputs.utility, race.labels), race.labels)
-    race = _note(turns, race._replace(labels=labels), inputs)
-    runner = _runner(turns, race)
+    warm = (now - state.begun).astype(jnp.float32) >= jnp.minimum(warmup, first_turn / 2)
+    free = warm | (jnp.asarray(turns.round)[state.turn] > 0)
+    labels = jnp.where(free, best_policies(inputs.utility, state.labels), state.labels)
+    state = _record(turns, state._replace(labels=labels), inputs)
+    current = _current(turns, state)
     turn = jnp.minimum((inputs.progress >= turns.ends).sum(), len(turns.ends) - 1).astype(jnp.int32)
-    race, changes = _rank(turns, race, turn), turn != race.turn
-    race = race._replace(turn=turn, begun=jnp.where(changes, now, race.begun))
-    following = _runner(turns, race)
+    state, changes = _rank(turns, state, turn), turn != state.turn
+    state = state._replace(turn=turn, begun=jnp.where(changes, now, state.begun))
+    following = _current(turns, state)
     index = jnp.arange(k, dtype=jnp.int32)
     firsts = jnp.where(now == 1, index, _rows(starts, k))  # they are archived in the first iteration
-    before = jnp.where(race.welfare[following] > -jnp.inf, _rows(following, k), firsts)
+    before = jnp.where(state.welfare[following] > -jnp.inf, _rows(following, k), firsts)
     archive = jnp.arange(k, (starts + 2) * k, dtype=jnp.int32)
     archive = jnp.where(now == 1, archive.at[starts * k :].set(index), archive)
-    archive = jnp.where(changes, jax.lax.dynamic_update_slice(archive, index, (runner * k,)), archive)
-    stays = following == runner  # the archive is read as it was before this iteration
-    return race._replace(labels=race.left[following]), Copies(jnp.where(stays, index, before), archive)
+    archive = jnp.where(changes, jax.lax.dynamic_update_slice(archive, index, (current * k,)), archive)
+    stays = following == current  # the archive is read as it was before this iteration
+    return state._replace(labels=state.saved_labels[following]), Copies(jnp.where(stays, index, before), archive)
 
 
-def _conclude(turns: Turns, race: Race, inputs: EStepInput) -> tuple[Array, Array]:
+def _conclude(turns: Schedule, state: HalvingState, inputs: EStepInput) -> tuple[Array, Array]:
     """Labels and sources of the best start so far."""
     k = inputs.utility.shape[0]
-    race = _note(turns, race, inputs)
-    best = race.welfare.argmax().astype(jnp.int32)
-    stays = best == _runner(turns, race)
-    return race.left[best], jnp.where(stays, jnp.arange(k, dtype=jnp.int32), _rows(best, k))
+    state = _record(turns, state, inputs)
+    best = state.welfare.argmax().astype(jnp.int32)
+    stays = best == _current(turns, state)
+    return state.saved_labels[best], jnp.where(stays, jnp.arange(k, dtype=jnp.int32), _rows(best, k))
 
 
 def _rows(start: Array | int, k: int) -> Array:
@@ -122,22 +122,24 @@ def _rows(start: Array | int, k: int) -> Array:
     return k + start * k + jnp.arange(k, dtype=jnp.int32)
 
 
-def _runner(turns: Turns, race: Race) -> Array:
+def _current(turns: Schedule, state: HalvingState) -> Array:
     """Whose turn it is."""
-    return race.order[jnp.asarray(turns.place)[race.turn]]
+    return state.order[jnp.asarray(turns.rank)[state.turn]]
 
 
-def _note(turns: Turns, race: Race, inputs: EStepInput) -> Race:
-    """How far the runner has come."""
-    runner, agents = _runner(turns, race), jnp.arange(race.labels.size)
-    welfare = inputs.utility[race.labels, agents].mean()
-    return race._replace(left=race.left.at[runner].set(race.labels), welfare=race.welfare.at[runner].set(welfare))
+def _record(turns: Schedule, state: HalvingState, inputs: EStepInput) -> HalvingState:
+    """The current start's labels and welfare, recorded."""
+    current, agents = _current(turns, state), jnp.arange(state.labels.size)
+    welfare = inputs.utility[state.labels, agents].mean()
+    return state._replace(
+        saved_labels=state.saved_labels.at[current].set(state.labels), welfare=state.welfare.at[current].set(welfare)
+    )
 
 
-def _rank(turns: Turns, race: Race, turn: Array) -> Race:
-    """The race with those who took part in the round that `turn` ends in their new order, or as it is."""
-    number, starts = jnp.asarray(turns.round), race.order.size
-    takes_part = jnp.arange(starts) < (starts >> number[race.turn])
-    welfare = jnp.where(takes_part, race.welfare[race.order], -jnp.inf)
-    ranked = race.order[jnp.argsort(-welfare)]
-    return race._replace(order=jnp.where(number[turn] > number[race.turn], ranked, race.order))
+def _rank(turns: Schedule, state: HalvingState, turn: Array) -> HalvingState:
+    """The state, this round's starts ranked by welfare if `turn` is in the next round."""
+    number, starts = jnp.asarray(turns.round), state.order.size
+    takes_part = jnp.arange(starts) < (starts >> number[state.turn])
+    welfare = jnp.where(takes_part, state.welfare[state.order], -jnp.inf)
+    ranked = state.order[jnp.argsort(-welfare)]
+    return state._replace(order=jnp.where(number[turn] > number[state.turn], ranked, state.order))

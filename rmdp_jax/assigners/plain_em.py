@@ -25,32 +25,35 @@ def plain_em(k: int, n: int, *, warmup: int = 50, first: First = round_robin) ->
 
 
 def best_policies(utility: Array, labels: Array) -> Array:
-    """The E-step: every agent's best policy, ties staying put, no policy left empty.
+    """The E-step: every agent's best policy, no policy left empty.
+
+    Ties: an agent stays where no other policy is strictly better; among several better ones it takes the first of the best.
 
     Args:
         utility: (k, n) float32.
         labels: (n,) int32, the assignment so far; every policy must have an agent in it.
 
     Returns:
-        Labels (n,) int32 of no less welfare. An abandoned policy keeps the one of its agents who loses least by staying.
+        Labels (n,) int32 of no less welfare. An abandoned policy keeps the agent (the first of several) that
+        loses least by staying.
     """
     k, n = utility.shape
     agents = jnp.arange(n)
     own, best = utility[labels, agents], utility.max(0)
     # strictly better, so that ties stay put
-    wish = jnp.where(best > own, utility.argmax(0).astype(jnp.int32), labels)
+    preferred = jnp.where(best > own, utility.argmax(0).astype(jnp.int32), labels)
     member = labels[None] == jnp.arange(k, dtype=jnp.int32)[:, None]
     regret = jnp.where(member, jnp.minimum(best - own, jnp.finfo(utility.dtype).max)[None], jnp.inf)
-    loyal = jax.nn.one_hot(regret.argmin(1), n, dtype=bool)  # (k, n), one member of each policy
+    fallback = jax.nn.one_hot(regret.argmin(1), n, dtype=bool)  # (k, n), one member of each policy
 
     def empty(labels: Array) -> Array:
         return jnp.zeros(k, bool).at[labels].set(True) ^ True
 
-    def call_back(_: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
-        kept, chosen = now
-        kept |= (loyal & empty(chosen)[:, None]).any(0)
-        return kept, jnp.where(kept, labels, wish)
+    def retain(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        retained, chosen = carry
+        retained |= (fallback & empty(chosen)[:, None]).any(0)
+        return retained, jnp.where(retained, labels, preferred)
 
-    # Whom one policy calls back may have been all that another had; k rounds are enough, and most often none is needed.
-    start = (jnp.zeros(n, bool), wish)
-    return jax.lax.cond(empty(wish).any(), lambda: jax.lax.fori_loop(0, k, call_back, start)[1], lambda: wish)
+    # An agent retained by one policy may be the last of another; k rounds suffice, and mostly none is needed.
+    start = (jnp.zeros(n, bool), preferred)
+    return jax.lax.cond(empty(preferred).any(), lambda: jax.lax.fori_loop(0, k, retain, start)[1], lambda: preferred)

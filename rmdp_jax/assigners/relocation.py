@@ -21,8 +21,8 @@ class Relocation(NamedTuple):
     sources: Array  # (k,) member that each policy becomes a copy of: a policy, or k + slot of the archive
 
 
-def propose_relocation(k: int, returns: Array, age: Array, labels: Array, rounds: Array) -> Relocation:
-    """The best facilities among the segments that M members showed, found by up to `rounds` swaps; all but free when that is 0.
+def propose_relocation(k: int, returns: Array, archived_at: Array, labels: Array, rounds: Array) -> Relocation:
+    """The best facilities among the segments that M members showed, by up to `rounds` swaps; skipped at run time when 0.
 
     They are searched on every other segment and tested on the rest, against the present policies by the same measure: what a
     member showed at its best for the agents it would serve. A single lucky segment is therefore no reason to relocate.
@@ -30,7 +30,7 @@ def propose_relocation(k: int, returns: Array, age: Array, labels: Array, rounds
     Args:
         k: policies, the first k members.
         returns: (M, B, n) segment returns, `NO_RETURN` where there is none yet.
-        age: (M,) float32, -inf of members that may not be copied.
+        archived_at: (M,) float32, -inf of members that may not be copied.
         labels: (n,) int32, the assignment so far.
         rounds: () int32.
     """
@@ -41,7 +41,7 @@ def propose_relocation(k: int, returns: Array, age: Array, labels: Array, rounds
 
     def flatten(some: Array) -> tuple[Array, Array]:
         flat = some.reshape(members * half, n)
-        valid = jnp.isfinite(age)[member] & (flat > NO_RETURN).all(1)
+        valid = jnp.isfinite(archived_at)[member] & (flat > NO_RETURN).all(1)
         return jnp.where(valid[:, None], flat, 0.0), valid
 
     def best_segments(of: Array, groups: Array, flat: Array, valid: Array) -> Array:
@@ -80,8 +80,8 @@ def _order_by_policy(sources: Array, k: int) -> Array:
 
 def extend_to_all(sample: SampledAgents, relocation: Relocation, labels: Array, inputs: EStepInput) -> Relocation:
     """The relocation found on a sample of agents, for all of them, labels (n,); refused where a policy would have no agent."""
-    served = jnp.zeros(inputs.utility.shape[0], bool).at[relocation.labels].set(True).all()
+    occupied = jnp.zeros(inputs.utility.shape[0], bool).at[relocation.labels].set(True).all()
     table = inputs.utility if inputs.archived is None else jnp.concatenate([inputs.utility, inputs.archived])
-    accepted = relocation.accepted & served
-    everybody = label_like_nearest(sample, relocation.labels, labels, table, accepted)
-    return relocation._replace(accepted=accepted, labels=everybody)
+    accepted = relocation.accepted & occupied
+    all_labels = label_like_nearest(sample, relocation.labels, labels, table, accepted)
+    return relocation._replace(accepted=accepted, labels=all_labels)

@@ -20,9 +20,9 @@ class Start(NamedTuple):
     """How far training has come since the last start."""
 
     number: Array  # () int32, from 1; 0 when the last one has ended
-    begun: Array  # () int32 iteration
+    began_at: Array  # () int32 iteration
     best: Array  # () welfare at the last improvement
-    improved: Array  # () int32 iteration of that
+    improved_at: Array  # () int32 iteration of that
 
 
 class Decision(NamedTuple):
@@ -39,13 +39,13 @@ def first_start() -> Start:
 
 def next_start(start: Start, decision: Decision, now: Array) -> Start:
     """The start that is under way after the `decision` in iteration `now`."""
-    anew = first_start()._replace(number=start.number + 1, begun=now, improved=now)
+    new = first_start()._replace(number=start.number + 1, began_at=now, improved_at=now)
     ended = start._replace(number=jnp.int32(0))
 
-    def choose(anew: Array, ended: Array, unchanged: Array) -> Array:
-        return jnp.where(decision.restart, anew, jnp.where(decision.stop, ended, unchanged))
+    def choose(new: Array, ended: Array, unchanged: Array) -> Array:
+        return jnp.where(decision.restart, new, jnp.where(decision.stop, ended, unchanged))
 
-    return jax.tree.map(choose, anew, ended, start)
+    return jax.tree.map(choose, new, ended, start)
 
 
 def reset_best(start: Start, relocated: Array) -> Start:
@@ -54,7 +54,14 @@ def reset_best(start: Start, relocated: Array) -> Start:
 
 
 def check_stopping_rule(
-    start: Start, welfare: Array, now: Array, iterations: Array, *, at_least: Array | int, most: Array | int, until: float
+    start: Start,
+    welfare: Array,
+    now: Array,
+    iterations: Array,
+    *,
+    min_iterations: Array | int,
+    max_starts: Array | int,
+    until: float,
 ) -> tuple[Start, Decision]:
     """Whether this start is over, and whether another follows.
 
@@ -66,14 +73,16 @@ def check_stopping_rule(
         welfare: () of the running estimates.
         now: () int32 iterations that are done.
         iterations: () float32 of the whole run.
-        at_least: iterations of a start.
-        most: starts of a run.
+        min_iterations: of a start.
+        max_starts: of a run.
         until: share of the run at which every start but the first ends in any case, and after which none follows.
     """
-    age = (now - start.begun).astype(jnp.float32)
+    age = (now - start.began_at).astype(jnp.float32)
     improves = welfare > start.best + RISE * jnp.abs(start.best)
-    start = start._replace(best=jnp.where(improves, welfare, start.best), improved=jnp.where(improves, now, start.improved))
-    stalls = (now - start.begun >= at_least) & ((now - start.improved).astype(jnp.float32) >= PATIENCE * age)
-    left = until * iterations - now.astype(jnp.float32)
-    stop = (start.number > 0) & jnp.where(left > 0.0, stalls, start.number > 1)
-    return start, Decision(stop, stop & (left >= age) & (start.number < most))
+    start = start._replace(
+        best=jnp.where(improves, welfare, start.best), improved_at=jnp.where(improves, now, start.improved_at)
+    )
+    stalls = (now - start.began_at >= min_iterations) & ((now - start.improved_at).astype(jnp.float32) >= PATIENCE * age)
+    remaining = until * iterations - now.astype(jnp.float32)
+    stop = (start.number > 0) & jnp.where(remaining > 0.0, stalls, start.number > 1)
+    return start, Decision(stop, stop & (remaining >= age) & (start.number < max_starts))

@@ -22,19 +22,19 @@ class SampledAgents(NamedTuple):
     n: int
 
 
-def label_like_nearest(sample: SampledAgents, found: Array, labels: Array, table: Array, moves: Array) -> Array:
+def label_like_nearest(sample: SampledAgents, sampled_labels: Array, labels: Array, table: Array, accepted: Array) -> Array:
     """Labels (n,) int32 of all agents after those in the sample have moved.
 
     Args:
         sample: which agents have moved.
-        found: (m,) int32, their new labels.
+        sampled_labels: (m,) int32, their new labels.
         labels: (n,) int32, labels of all agents before.
         table: (M, n) utilities by which agents are alike.
-        moves: () bool; if not, the labels stay and nothing is computed, even under `vmap`.
+        accepted: () bool; if not, the labels stay and nothing is computed, even under `vmap`.
 
     Returns:
-        `found` for the sampled agents, for all others that of the nearest sampled agent in the table (the first of several),
-        in O(M m n) time and O(m) memory beside the table.
+        `sampled_labels` for the sampled agents, for all others that of the nearest sampled agent in the table (the
+        first of several), in O(M m n) time and O(m) memory beside the table.
     """
     size = min(BLOCK, sample.n)
     blocks = -(-sample.n // size)
@@ -45,7 +45,7 @@ def label_like_nearest(sample: SampledAgents, found: Array, labels: Array, table
         begin = jnp.minimum(block * size, sample.n - size)  # the last block begins earlier rather than being shorter
         columns = jax.lax.dynamic_slice_in_dim(table, begin, size, 1)
         distance = squares[None] - 2.0 * jnp.matmul(columns.T, points, precision="highest")  # + |column|^2, the same for all
-        return jax.lax.dynamic_update_slice_in_dim(labels, found[distance.argmin(1)], begin, 0)
+        return jax.lax.dynamic_update_slice_in_dim(labels, sampled_labels[distance.argmin(1)], begin, 0)
 
-    everybody = jax.lax.fori_loop(0, jnp.where(moves, blocks, 0), label_block, labels)
-    return jnp.where(moves, everybody.at[sample.indices].set(found), labels)
+    all_labels = jax.lax.fori_loop(0, jnp.where(accepted, blocks, 0), label_block, labels)
+    return jnp.where(accepted, all_labels.at[sample.indices].set(sampled_labels), labels)

@@ -64,31 +64,31 @@ def seeded_em(
 
 
 def _seed(key: Key, labels: Array, inputs: EStepInput, tries: int, steps: Array) -> Array:
-    """Labels (n,) by clusters; those of before for agents who never got anything, and for all if a policy would be empty."""
+    """Labels (n,) by clusters; previous ones for agents without reward, and for all if a policy would be empty."""
     assert inputs.segments is not None  # the trainer gives what `Assigner.segment_environments` asks for
     k, n = inputs.utility.shape
     returns = inputs.segments.reshape(-1, n)
     returns = jnp.where((returns > NO_RETURN).all(1, keepdims=True), returns, 0.0).T
     length = jnp.linalg.norm(returns, axis=1, keepdims=True)
-    live = length[:, 0] > 0.0
-    groups = cluster_agents(key, returns / jnp.where(length > 0.0, length, 1.0), live, k, tries=tries, steps=steps)
-    member = jax.nn.one_hot(groups, k, axis=0, dtype=jnp.float32) * live.astype(jnp.float32)[None]
+    valid = length[:, 0] > 0.0
+    groups = cluster_agents(key, returns / jnp.where(length > 0.0, length, 1.0), valid, k, tries=tries, steps=steps)
+    member = jax.nn.one_hot(groups, k, axis=0, dtype=jnp.float32) * valid.astype(jnp.float32)[None]
     mean = jnp.matmul(member, inputs.utility.T, precision="highest") / jnp.maximum(member.sum(1, keepdims=True), 1.0)
     policy = match_greedily(mean - mean.mean(1, keepdims=True))
-    seeded = jnp.where(live, policy[groups], labels)
+    seeded = jnp.where(valid, policy[groups], labels)
     return jnp.where(jnp.zeros(k, bool).at[seeded].set(True).all(), seeded, labels)
 
 
-def cluster_agents(key: Key, vectors: Array, live: Array, k: int, *, tries: int = 8, steps: Array | int = STEPS) -> Array:
+def cluster_agents(key: Key, vectors: Array, valid: Array, k: int, *, tries: int = 8, steps: Array | int = STEPS) -> Array:
     """Clusters by direction: the best of several runs of k-means on unit vectors.
 
-    Each run begins with centres drawn one after another among the agents, with odds in proportion to 1 - cosine to the nearest
-    centre so far, half the squared distance; then come Lloyd's steps. The best has the largest sum of cosines.
+    Each run begins with centres drawn one after another among the agents, in proportion to 1 - cosine to the nearest centre so
+    far, half the squared distance; then come Lloyd's steps. The best has the largest sum of cosines.
 
     Args:
         key: of the draws.
         vectors: (n, m) float32 rows of length 1.
-        live: (n,) bool, agents that count; the others get a label that means nothing.
+        valid: (n,) bool, agents that count; the others get a label that means nothing.
         k: clusters; some may be empty.
         tries: runs.
         steps: Lloyd's steps of each; a traced 0 costs nothing even under `vmap`.
@@ -102,19 +102,19 @@ def cluster_agents(key: Key, vectors: Array, live: Array, k: int, *, tries: int 
 
     def one_run(key: Key) -> tuple[Array, Array]:
         def draw(far: Array, key: Key) -> tuple[Array, Array]:
-            odds = jnp.where(live, jnp.maximum(far, 1e-9), 1e-12)
-            centre = vectors[jax.random.categorical(key, jnp.log(odds))]
+            weight = jnp.where(valid, jnp.maximum(far, 1e-9), 1e-12)
+            centre = vectors[jax.random.categorical(key, jnp.log(weight))]
             return jnp.minimum(far, 1.0 - cosines(centre[None])[:, 0]), centre
 
         def lloyd(_: Array, centres: Array) -> Array:
-            member = jax.nn.one_hot(cosines(centres).argmax(1), k, axis=0, dtype=jnp.float32) * live.astype(jnp.float32)[None]
+            member = jax.nn.one_hot(cosines(centres).argmax(1), k, axis=0, dtype=jnp.float32) * valid.astype(jnp.float32)[None]
             total = jnp.matmul(member, vectors, precision="highest")
             length = jnp.linalg.norm(total, axis=1, keepdims=True)
             return jnp.where(length > 0.0, total / jnp.where(length > 0.0, length, 1.0), centres)
 
         _, centres = jax.lax.scan(draw, jnp.ones(vectors.shape[0], jnp.float32), jax.random.split(key, k))
         near = cosines(jax.lax.fori_loop(0, steps, lloyd, centres))
-        return near.argmax(1).astype(jnp.int32), jnp.where(live, near.max(1), 0.0).sum()
+        return near.argmax(1).astype(jnp.int32), jnp.where(valid, near.max(1), 0.0).sum()
 
     labels, worth = jax.vmap(one_run)(jax.random.split(key, tries))
     return labels[worth.argmax()]
@@ -125,10 +125,10 @@ def match_greedily(worth: Array) -> Array:
     k = worth.shape[0]
     index = jnp.arange(k, dtype=jnp.int32)
 
-    def pick(_: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
-        left, matched = now
-        row, column = jnp.unravel_index(left.argmax(), left.shape)
+    def pick(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        remaining, matched = carry
+        row, column = jnp.unravel_index(remaining.argmax(), remaining.shape)
         taken = (index[:, None] == row) | (index[None] == column)
-        return jnp.where(taken, -jnp.inf, left), matched.at[row].set(column.astype(jnp.int32))
+        return jnp.where(taken, -jnp.inf, remaining), matched.at[row].set(column.astype(jnp.int32))
 
     return jax.lax.fori_loop(0, k, pick, (worth, jnp.zeros(k, jnp.int32)))[1]

@@ -25,7 +25,7 @@ class Split(NamedTuple):
 class SplitMerge(NamedTuple):
     """One policy's agents go to others, and it goes on as a copy of a third."""
 
-    promises: Array  # () bool, there is more to gain from the split than the merge costs
+    worthwhile: Array  # () bool, there is more to gain from the split than the merge costs
     labels: Array  # (n,) int32
     sources: Array  # (k,) int32
 
@@ -55,8 +55,8 @@ def split_and_merge(k: int, n: int, *, warmup: int = 50, every: int = 40, until:
         labels = jnp.where(free, best_policies(inputs.utility, before.labels), before.labels)
         passed = now - warmup
         due = (passed > 0) & (passed % every == 0) & (inputs.progress <= until)
-        move = propose_relocation(inputs.utility, labels)
-        moves = due & move.promises
+        move = propose_split_and_merge(inputs.utility, labels)
+        moves = due & move.worthwhile
         hold_until = jnp.where(moves, now + every // 2, before.hold_until)
         sources = jnp.where(moves, move.sources, no_copies(k).sources)
         return Split(jnp.where(moves, move.labels, labels), hold_until), Copies(sources)
@@ -70,7 +70,7 @@ def split_and_merge(k: int, n: int, *, warmup: int = 50, every: int = 40, until:
     )
 
 
-def propose_relocation(utility: Array, labels: Array) -> SplitMerge:
+def propose_split_and_merge(utility: Array, labels: Array) -> SplitMerge:
     """What goes where, by what agents get now.
 
     The merge takes the policy without which the total falls least when its agents go to their next best. The split takes the
@@ -92,9 +92,9 @@ def propose_relocation(utility: Array, labels: Array) -> SplitMerge:
     shortfall = jnp.where((size >= 2) & (index != merged), shortfall, -jnp.inf)
     split = shortfall.argmax().astype(jnp.int32)
     rank = jnp.where(member[split], own, jnp.inf).argsort().argsort()  # 0 for the agent of the group who gets least
-    left = jnp.where(labels == merged, others.argmax(0).astype(jnp.int32), labels)
+    merged_labels = jnp.where(labels == merged, others.argmax(0).astype(jnp.int32), labels)
     return SplitMerge(
-        promises=costs[merged] < shortfall[split],
-        labels=jnp.where(rank < size[split] // 2, merged, left),
+        worthwhile=costs[merged] < shortfall[split],
+        labels=jnp.where(rank < size[split] // 2, merged, merged_labels),
         sources=index.at[merged].set(split),
     )

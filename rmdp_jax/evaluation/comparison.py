@@ -32,7 +32,7 @@ class Row(NamedTuple):
     bound: float | None  # mean over seeds, as speed tasks have other targets with each
     share: float | None  # mean of each seed's share of its own bound
     total_transitions: int  # environment steps of all policies together, mean over seeds
-    best: bool  # the highest mean, or not told from it by a paired t-test
+    best: bool  # the highest mean, or not settings from it by a paired t-test
     p: float | None  # of that test against the highest mean; None for that one, and with fewer than two common seeds
 
 
@@ -100,8 +100,8 @@ def _labels(lines: Sequence[Line]) -> list[str]:
     labels = []
     for line in lines:
         varied = values[line["env"], line["algorithm"], line["k"]]
-        told = [f"{name}={value}" for name, value in settings_of(line).items() if len(varied[name]) > 1]
-        labels.append(" ".join([line["algorithm"], *told]))
+        settings = [f"{name}={value}" for name, value in settings_of(line).items() if len(varied[name]) > 1]
+        labels.append(" ".join([line["algorithm"], *settings]))
     return labels
 
 

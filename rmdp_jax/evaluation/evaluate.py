@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population, Step, guard, make_starts
-from rmdp_jax.learning.scoring import draw_steps, reward_inputs, total_rewards_both_ways
+from rmdp_jax.learning.scoring import reward_inputs, stratified_indices, total_rewards_both_ways
 from rmdp_jax.policies.model import POLICY_AXES, Policies, decide, make_model
 from rmdp_jax.types import Array, Key, PyTree
 
@@ -51,7 +51,7 @@ def evaluate(
 
 
 class Played(NamedTuple):
-    """One step of episodes that are played to their end; a step that is not `alive` is padding after it."""
+    """One step of full episodes; a step that is not `alive` is padding after the end."""
 
     step: Step  # leaves (E, ...), or (k, T, ...) of a recording
     state: PyTree  # of the env after the step, leaves likewise
@@ -78,7 +78,7 @@ def make_evaluate(
     def evaluate_all(policies: Policies, labels: Array, key: Key) -> Evaluation:
         weights = jax.nn.one_hot(labels, config.k, axis=0, dtype=jnp.float32)
         returns, group, steps = jax.vmap(score, (0, POLICY_AXES, 0))(jax.random.split(key, config.k), policies, weights)
-        welfare = scale * group.sum(0) / config.n  # (episodes,) welfare if everyone lived through this episode
+        welfare = scale * group.sum(0) / config.n  # (episodes,) welfare in the e-th episode of each policy
         return Evaluation(
             welfare=welfare.mean(),
             standard_error=welfare.std(ddof=1) / number**0.5 if number > 1 else jnp.float32(jnp.nan),
@@ -119,13 +119,13 @@ def _score_by_sample(env: Env, population: Population, config: TrainConfig, numb
     drawn = min(config.sizes.utility_steps, length)
 
     def keep(nothing: tuple[()], played: Played) -> tuple[tuple[()], tuple[Step, Array]]:
-        unpaid = ~played.alive | jnp.asarray(played.step.diverged)
-        return nothing, (reward_inputs(played.step)._replace(diverged=unpaid), played.alive)
+        masked = ~played.alive | jnp.asarray(played.step.diverged)
+        return nothing, (reward_inputs(played.step)._replace(diverged=masked), played.alive)
 
     def score(key: Key, policy: Policies, weights: Array) -> tuple[Array, Array, Array]:
         steps, alive = play(key, policy, number, keep, ())[1]  # (L, episodes, ...)
         keys = jax.random.split(jax.random.fold_in(key, _DRAWING), number)
-        rows = jax.vmap(lambda key: draw_steps(key, length, drawn))(keys).T  # (M, episodes)
+        rows = jax.vmap(lambda key: stratified_indices(key, length, drawn))(keys).T  # (M, episodes)
         columns = jnp.broadcast_to(jnp.arange(number), rows.shape)
         some = jax.tree.map(lambda x: x[rows, columns].reshape(-1, *x.shape[2:]), steps)  # (M * episodes, ...)
         by_agent, by_step = total_rewards_both_ways(population, some, weights)
@@ -158,8 +158,10 @@ def _make_play(env: Env, config: TrainConfig, deterministic: bool) -> Callable:
         start_key, noise_key = jax.random.split(key)
         states, obs = make_starts(env, jax.random.split(start_key, number))
 
-        def advance(now: tuple[PyTree, Array, Array, PyTree], key: Key) -> tuple[tuple[PyTree, Array, Array, PyTree], PyTree]:
-            states, obs, alive, carry = now
+        def advance(
+            scan_carry: tuple[PyTree, Array, Array, PyTree], key: Key
+        ) -> tuple[tuple[PyTree, Array, Array, PyTree], PyTree]:
+            states, obs, alive, carry = scan_carry
             action = choose(decide(model, policy, obs), model.distribution.noise(key, (number, env.spec.action_size)))
             states, step = jax.vmap(env.step)(states, action)
             carry, stacked = fold(carry, Played(step, states, alive))

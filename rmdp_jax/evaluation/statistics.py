@@ -25,7 +25,7 @@ class Summary(NamedTuple):
 
 
 def summarize_values(values: Iterable[float]) -> Summary:
-    """Mean of `values` (r,), one a run, with its standard error and 95% bootstrap interval.
+    """Mean of `values` (r,), one per run, with its standard error and 95% bootstrap interval.
 
     The standard error is that of `scipy.stats.sem`, s / sqrt(r). The interval is bias-corrected and accelerated (BCa, Efron
     1987), or that of the plain percentiles where BCa has no answer; it is the same at every call. Equal values have a
@@ -59,7 +59,7 @@ def paired_p(a: Mapping[int, float], b: Mapping[int, float]) -> float | None:
 
 
 def best_of(welfare: Mapping[str, Mapping[int, float]], level: float = LEVEL) -> set[str]:
-    """The name with the highest mean, and all that a paired t-test at `level` does not tell from it (the paper's bold).
+    """The name with the highest mean, and all that a paired t-test at `level` does not separate from it (the paper's bold).
 
     Args:
         welfare: {name: {seed: welfare}}; names without a seed are left out.

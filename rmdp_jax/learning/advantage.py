@@ -1,4 +1,4 @@
-"""Generalised advantage estimation (Schulman et al., 2016) that tells a cut episode from one that ended."""
+"""Generalised advantage estimation (Schulman et al., 2016) that separates truncation from termination."""
 
 import jax
 import jax.numpy as jnp
@@ -14,24 +14,24 @@ def gae(
         delta_t = r_t + gamma (1 - terminated_t) V(s'_t) - V(s_t)
         A_t     = delta_t + gamma lambda (1 - done_t) A_{t+1}
 
-    s'_t is the true successor, so a cut episode (done but not terminated) is bootstrapped from where it was cut.
+    s'_t is the true successor, so a truncated episode (done but not terminated) is bootstrapped.
 
     Args:
         reward, value, next_value: (T, E, c) float32; next_value of the true successors.
-        terminated, done: (T, E) bool; done = terminated or cut.
+        terminated, done: (T, E) bool; done = terminated or truncated.
         discount, gae_lambda: () float32.
 
     Returns:
         Advantages and value targets A + V, both (T, E, c).
     """
-    alive = 1.0 - terminated.astype(reward.dtype)[..., None]
-    goes_on = 1.0 - done.astype(reward.dtype)[..., None]
-    delta = reward + discount * alive * next_value - value
+    not_terminated = 1.0 - terminated.astype(reward.dtype)[..., None]
+    not_done = 1.0 - done.astype(reward.dtype)[..., None]
+    delta = reward + discount * not_terminated * next_value - value
 
     def backward(later: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
-        delta, goes_on = now
-        advantage = delta + discount * gae_lambda * goes_on * later
+        delta, not_done = now
+        advantage = delta + discount * gae_lambda * not_done * later
         return advantage, advantage
 
-    _, advantage = jax.lax.scan(backward, jnp.zeros_like(delta[0]), (delta, goes_on), reverse=True)
+    _, advantage = jax.lax.scan(backward, jnp.zeros_like(delta[0]), (delta, not_done), reverse=True)
     return advantage, advantage + value

@@ -46,8 +46,8 @@ class _Progress(NamedTuple):
 def make_optimizer(rates: Rates, learning_rate: Array | float, active: Array | bool = True) -> optax.GradientTransformation:
     """Clipped Adam for the parameters of one policy; its state does not depend on the rates.
 
-    While not `active`, () bool, it keeps its moments, as they decay by 1, and its steps mean nothing. To choose between
-    the moments before and after would take another pass over them, in place of none.
+    While not `active`, () bool, decay rates of 1 keep the moments, and its updates must be discarded. Selecting the moments
+    by `where` would cost another pass over them.
     """
     return optax.chain(
         optax.clip_by_global_norm(rates.max_gradient_norm),
@@ -79,15 +79,15 @@ def make_improve(
     ) -> tuple[Learner, PyTree, LossParts]:
         k, number = batch.log_prob.shape
         batch = constrain(batch, "policy")  # minibatches are drawn from all environments
-        update = _make_update(partial(loss, rates, schedule.entropy), partial(_move, rates, schedule.learning_rate), k)
+        update = _make_update(partial(loss, rates, schedule.entropy), partial(_apply_update, rates, schedule.learning_rate), k)
 
         def minibatch(progress: _Progress, rows: Array) -> tuple[_Progress, LossParts]:
             part = constrain(jax.tree.map(lambda x: x[:, rows], batch), "policy", "env")
             weights = weights_of(progress.assignment)
-            learner, by_weight, parts = update(progress.learner, weights, progress.active, part)
+            learner, weight_gradient, parts = update(progress.learner, weights, progress.active, part)
             mean_kl = 0.9 * progress.mean_kl + 0.1 * parts.kl
             active = progress.active & (mean_kl <= rates.max_kl)
-            return _Progress(learner, descend(by_weight, progress.assignment), mean_kl, active), parts
+            return _Progress(learner, descend(weight_gradient, progress.assignment), mean_kl, active), parts
 
         def epoch(progress: _Progress, key: Key) -> tuple[_Progress, LossParts]:
             order = jax.random.permutation(key, number).reshape(sizes.minibatches, -1)
@@ -111,22 +111,22 @@ def _make_update(loss: Callable, move: Callable, k: int) -> Callable:
 
     def update(learner: Learner, weights: Array, active: Array, batch: Batch) -> tuple[Learner, Array, LossParts]:
         params, state = learner
-        (gradient, by_weight), parts = jax.grad(total, argnums=(0, 1), has_aux=True)(params, weights, active, batch)
-        # Policies that share nothing have nothing to tell each other, which between devices costs a message a minibatch.
-        together = active.any() if jax.tree.leaves(params.shared) else jnp.bool_(True)
-        shared, shared_state = move(together, params.shared, gradient.shared, state.shared)
+        (gradient, weight_gradient), parts = jax.grad(total, argnums=(0, 1), has_aux=True)(params, weights, active, batch)
+        # Without shared parameters no `active.any()`: across devices it costs a message per minibatch.
+        any_active = active.any() if jax.tree.leaves(params.shared) else jnp.bool_(True)
+        shared, shared_state = move(any_active, params.shared, gradient.shared, state.shared)
         own, own_state = jax.vmap(move)(active, params.own, gradient.own, state.own)
-        return Learner(Params(shared, own), Params(shared_state, own_state)), by_weight, parts
+        return Learner(Params(shared, own), Params(shared_state, own_state)), weight_gradient, parts
 
     return update
 
 
-def _move(
+def _apply_update(
     rates: Rates, learning_rate: Array, active: Array, params: PyTree, gradient: PyTree, state: PyTree
 ) -> tuple[PyTree, PyTree]:
     """Parameters of one policy, or the shared ones, a step on, and the optimiser's state; both as they are while not active."""
     with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer power
-        steps, after = make_optimizer(rates, learning_rate, active).update(gradient, state)
-    steps = jax.tree.map(lambda step: jnp.where(active, step, 0.0), steps)
-    count = jnp.where(active, optax.tree.get(after, "count"), optax.tree.get(state, "count"))
-    return optax.apply_updates(params, steps), optax.tree.set(after, count=count)
+        updates, new_state = make_optimizer(rates, learning_rate, active).update(gradient, state)
+    updates = jax.tree.map(lambda update: jnp.where(active, update, 0.0), updates)
+    count = jnp.where(active, optax.tree.get(new_state, "count"), optax.tree.get(state, "count"))
+    return optax.apply_updates(params, updates), optax.tree.set(new_state, count=count)

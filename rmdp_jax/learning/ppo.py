@@ -45,12 +45,12 @@ def ppo_loss(
     log_ratio = model.distribution.log_prob(actor_out, batch.action) - batch.log_prob
     ratio = jnp.exp(log_ratio)
     advantage = batch.advantage @ model.critic.mix(weights)
-    # Inside the root, as the gradient of a deviation of zero is NaN, and gradients go through here to the weights.
+    # Epsilon under the root: std has a NaN gradient at 0, and gradients reach the weights through here.
     advantage = (advantage - advantage.mean()) / jnp.sqrt(advantage.var() + 1e-16)
     clipped = jnp.clip(ratio, 1.0 - rates.clip, 1.0 + rates.clip)
     policy_loss = -jnp.minimum(ratio * advantage, clipped * advantage).mean()
     value_loss = 0.5 * jnp.square(model.networks.critic(params, index, batch.obs) - batch.target).mean()
     entropy = model.distribution.entropy(actor_out).mean()
     kl = (ratio - 1.0 - log_ratio).mean()
-    loss = policy_loss + rates.value_loss * value_loss - entropy_weight * entropy
+    loss = policy_loss + rates.value_weight * value_loss - entropy_weight * entropy
     return loss, LossParts(loss, policy_loss, value_loss, entropy, kl)

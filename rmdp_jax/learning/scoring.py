@@ -10,7 +10,7 @@ estimated, without bias, and nothing of size (E, n) is ever built:
   from each of M equal strata of N / M steps. Variance: N^2 / M^2 times the sum of the variances within the strata, at
   most N^2 sigma^2 / M, sigma the deviation of its rewards over the N steps. In the utility, decayed sums of many iterations
   with decay d, (1 + d) / (1 - d) times as many steps count (39 M = 2500 with the presets). On speed tasks sigma is at most
-  half of the largest reward, which leaves a standard error of at most 1 of 100. Where pay comes with the last step of an
+  half of the largest reward, which leaves a standard error of at most 1 of 100. Where reward comes at the last step of an
   episode only, an estimate rests on the few ends among the M steps: unbiased, but noisy. Raise utility_steps there; with
   utility_steps = T E the sums are exact again.
 
@@ -56,14 +56,14 @@ def score_sample(
 ) -> Scorer:
     """Columns (E, 1) by a sample of `agents` agents drawn by weights (n,), sums by `steps` steps; see above."""
     agent_key, step_key = jax.random.split(key)
-    group = choose(population, draw_agents(agent_key, weights, min(agents, LARGEST_SAMPLE)))
-    of_group, of_sampled = (jax.vmap(some.rewards) for some in (group, choose(population, sampled)))
+    group = take_agents(population, sample_by_weight(agent_key, weights, min(agents, LARGEST_SAMPLE)))
+    of_group, of_sampled = (jax.vmap(some.rewards) for some in (group, take_agents(population, sampled)))
 
     def score(carry: PyTree, step: Step) -> tuple[PyTree, Array, Array, PyTree]:
         return carry, of_group(step).mean(1, keepdims=True), of_sampled(step), reward_inputs(step)
 
     def total(carry: PyTree, stacked: Step) -> Array:
-        drawn, share = some_steps(step_key, stacked, steps)
+        drawn, share = sample_steps(step_key, stacked, steps)
         return total_rewards(population, drawn) / share
 
     return Scorer((), score, total)
@@ -75,18 +75,18 @@ def score_steps(key: Key, population: Population, steps: int) -> Scorer:
     def score(carry: PyTree, step: Step) -> tuple[PyTree, Array, Array, PyTree]:
         return carry, *2 * [jnp.zeros((jnp.shape(step.diverged)[0], 1), jnp.float32)], reward_inputs(step)
 
-    return Scorer((), score, lambda carry, stacked: jax.vmap(population.rewards)(some_steps(key, stacked, steps)[0]))
+    return Scorer((), score, lambda carry, stacked: jax.vmap(population.rewards)(sample_steps(key, stacked, steps)[0]))
 
 
-def some_steps(key: Key, stacked: Step, steps: int) -> tuple[Step, float]:
+def sample_steps(key: Key, stacked: Step, steps: int) -> tuple[Step, float]:
     """At most so many of the steps (T, E, ...), as leaves (M, ...), and which share of them that is."""
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), stacked)
     number = jnp.size(flat.diverged)
-    drawn = draw_steps(key, number, min(steps, number))
+    drawn = stratified_indices(key, number, min(steps, number))
     return jax.tree.map(lambda x: x[drawn], flat), drawn.shape[0] / number
 
 
-def choose(population: Population, agents: Array | np.ndarray | None) -> Population:
+def take_agents(population: Population, agents: Array | np.ndarray | None) -> Population:
     """The population of the `agents` (m,) named, all of them where none are."""
     return population if agents is None else population._replace(agents=jax.tree.map(lambda x: x[agents], population.agents))
 
@@ -97,7 +97,7 @@ def reward_inputs(step: Step) -> Step:
     return step._replace(obs=nothing, terminated=nothing, truncated=nothing)
 
 
-def draw_agents(key: Key, weights: Array, number: int) -> Array:
+def sample_by_weight(key: Key, weights: Array, number: int) -> Array:
     """Agents (number,) int32, each drawn by weights (n,), with replacement, one from each of `number` parts of equal weight.
 
     To the resolution of float32 sums: of 10^6 equal weights each has its chance to within a sixteenth.
@@ -108,7 +108,7 @@ def draw_agents(key: Key, weights: Array, number: int) -> Array:
     return jnp.searchsorted(edges, place, side="right").astype(jnp.int32)
 
 
-def draw_steps(key: Key, total: int, number: int) -> Array:
+def stratified_indices(key: Key, total: int, number: int) -> Array:
     """Indices (number,) int32 into `total` steps, one from each of `number` equal parts; all, in order, if number = total.
 
     Index s is floor((s total + r) / number), r uniform in 0..total-1: whole numbers, so that the expected count of every
@@ -140,7 +140,7 @@ def total_rewards_both_ways(population: Population, steps: Step, weights: Array)
     def score_block(block: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
         begin = jnp.minimum(block * size, n - size)  # the last block begins earlier rather than being shorter
         own = begin + rows
-        part, shares = choose(population, own), jnp.where(own >= block * size, weights[own], 0.0)
+        part, shares = take_agents(population, own), jnp.where(own >= block * size, weights[own], 0.0)
 
         def score(total: Array, step: Step) -> tuple[Array, Array]:
             rewards = part.rewards(step)

@@ -1,8 +1,8 @@
 """Segment returns: what short segments of a policy's episodes would bring every agent if whole episodes were like them.
 
-Running utilities are means over many episodes. A segment is one sample of a behaviour: a whole episode where pay comes with its
-end, or a few steps where it comes with every step (`EnvSpec.segment_length`). Of very many agents a random sample is scored
-(`sample_agents`); the others follow those like them (`assigners/sampled_agents.py`).
+Running utilities are means over many episodes. A segment is one sample of a behaviour: a whole episode where reward comes at
+its end, or a few steps where it comes at every step (`EnvSpec.segment_length`). Of more than `LARGEST_UNSAMPLED` agents a
+random sample has them (`scored_agents`); the others follow those like them (`assigners/sampled_agents.py`).
 """
 
 from typing import NamedTuple
@@ -12,8 +12,8 @@ import numpy as np
 
 from rmdp_jax.types import Array
 
-LARGEST_UNSAMPLED = 4096  # agents up to which all are scored
-SAMPLED = 1024  # of more
+LARGEST_UNSAMPLED = 4096  # agents up to which all have segment returns
+SAMPLE_SIZE = 1024  # agents that have them where there are more
 NO_RETURN = float(np.finfo(np.float32).min)  # lower than any return, and no infinity, which turns into NaN beside a zero
 
 
@@ -29,11 +29,11 @@ class SegmentReturns(NamedTuple):
     returns: Array  # (B, m) of the last whole segment, scaled to an episode; `NO_RETURN` before there was one
 
 
-def sample_agents(n: int) -> np.ndarray | None:
+def scored_agents(n: int) -> np.ndarray | None:
     """Indices (m,) int32 of the agents of n that are scored, in order, the same in every run; None where all are."""
     if n <= LARGEST_UNSAMPLED:
         return None
-    return np.sort(np.random.RandomState(0).permutation(n)[:SAMPLED]).astype(np.int32)
+    return np.sort(np.random.RandomState(0).permutation(n)[:SAMPLE_SIZE]).astype(np.int32)
 
 
 def no_segments(number: int, m: int) -> SegmentReturns:

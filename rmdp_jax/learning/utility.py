@@ -32,7 +32,7 @@ def accumulate(before: Utilities, decay: Scalar, reward_sum: Array, episodes: Ar
 def utility(sums: Utilities, episode_length: int) -> Array:
     """U (k, n): expected return of an episode, the decayed reward sum over the decayed number of ended episodes.
 
-    The first episodes of parallel environments are cut at evenly spread clocks (`env.first_episodes`), so ends come at
+    The first episodes of parallel environments are truncated at evenly spaced steps (`env.first_episodes`), so ends come at
     their long-run rate from the first iteration on. A policy that has ended none counts steps / episode_length instead.
     """
     ended = jnp.where(sums.episodes > 0, sums.episodes, jnp.maximum(sums.steps, 1.0) / episode_length)

@@ -1,4 +1,4 @@
-"""Find finished runs: in their folders, in folders that hold some at any depth, in .jsonl files with a run a line."""
+"""Find finished runs: in their folders, in folders that hold some at any depth, in .jsonl files with a run per line."""
 
 import json
 import os
@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.comparison import Line, budget_of, flat_settings, settings_of, task_of
-from rmdp_jax.records.folder import RunFolder
-from rmdp_jax.records.folder import read_lines as read_json_lines
+from rmdp_jax.records.folder import RunFolder, read_lines
 
 _NEEDED = ("env", "env_options", "backend", "algorithm", "k", "n", "seed", "welfare", "total_transitions")
 
 
 class Found(NamedTuple):
-    """What was found where one looked for runs."""
+    """What `find_runs` returns."""
 
     lines: list[Line]  # finished runs, each once
     unfinished: int  # runs that were stopped or are going on
@@ -23,7 +22,7 @@ class Found(NamedTuple):
 
 
 def find_runs(paths: Iterable[Path]) -> Found:
-    """Read finished runs from run folders, folders that hold some at any depth, and .jsonl files with a run a line.
+    """Read finished runs from run folders, folders that hold some at any depth, and .jsonl files with a run per line.
 
     A run that is in a folder and in a file (a sweep's runs.jsonl) counts once, as does one that was made twice.
 
@@ -48,13 +47,13 @@ def find_runs(paths: Iterable[Path]) -> Found:
     return Found(list(seen.values()), unfinished, repeated)
 
 
-def read_lines(path: Path) -> list[Line]:
+def read_runs(path: Path) -> list[Line]:
     """Runs of a .jsonl file; a last line that was cut off in writing is left out.
 
     Raises:
         ConfigError: the file cannot be read, or a line is no run.
     """
-    lines = read_json_lines(path)
+    lines = read_lines(path)
     for number, line in enumerate(lines, 1):
         missing = [name for name in _NEEDED if name not in line] if isinstance(line, dict) else ["a run"]
         if missing:
@@ -67,7 +66,7 @@ def _read(path: Path) -> Iterator[tuple[Line, bool]]:
     if not path.exists():
         raise ConfigError(f"runs = {path}: does not exist; give folders of runs or .jsonl files")
     if not path.is_dir():
-        yield from ((line, True) for line in read_lines(path))
+        yield from ((line, True) for line in read_runs(path))
         return
     files = []
     for folder, below, names in os.walk(path):
@@ -78,8 +77,8 @@ def _read(path: Path) -> Iterator[tuple[Line, bool]]:
         else:
             files += [Path(folder) / name for name in sorted(names) if name.endswith(".jsonl")]
     for file in files:
-        if all(set(_NEEDED) <= line.keys() for line in read_json_lines(file)):  # others hold something else
-            yield from ((line, True) for line in read_lines(file))
+        if all(set(_NEEDED) <= line.keys() for line in read_lines(file)):  # others hold something else
+            yield from ((line, True) for line in read_runs(file))
 
 
 def _read_folder(folder: RunFolder) -> Line:

@@ -23,7 +23,7 @@ FORMAT = 1  # of config.json and result.json; raised when a reader of older file
 
 LARGEST_LISTED = 10_000  # agents
 
-_ARRAYS = ("assignment", "utility")  # of result.json, one entry an agent
+_ARRAYS = ("assignment", "utility")  # of result.json, one entry per agent
 _MAY_CHANGE_ON_RESUME = ("transitions", "log_every", "checkpoint_every", "evaluation_episodes")
 
 
@@ -155,7 +155,7 @@ def write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
 
 
 def check_run(path: Path, resume: bool) -> None:
-    """Raise `ConfigError` where `open_run` would, as far as can be told before there is an assigner."""
+    """Raise `ConfigError` where `open_run` would, as far as can be settings before there is an assigner."""
     try:
         if resume:
             RunFolder(path).read_config()
@@ -253,10 +253,10 @@ def _flat(config: dict[str, Any], *, with_options: bool) -> dict[str, Any]:
     """The settings of a config.json by their own names, those of the algorithm too or not."""
     train = config["train"]
     names = ("env", "backend", "algorithm", "pretraining_transitions")
-    told = {name: config[name] for name in names if name in config} | config["env_options"]
-    told |= config["algorithm_options"] if with_options else {}
-    told |= {name: value for name, value in train.items() if name not in ("sizes", "rates")}
-    return told | train["sizes"] | train["rates"]
+    settings = {name: config[name] for name in names if name in config} | config["env_options"]
+    settings |= config["algorithm_options"] if with_options else {}
+    settings |= {name: value for name, value in train.items() if name not in ("sizes", "rates")}
+    return settings | train["sizes"] | train["rates"]
 
 
 def _check_same_run(folder: RunFolder, config: dict[str, Any]) -> None:

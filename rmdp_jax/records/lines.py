@@ -1,4 +1,4 @@
-"""What a run writes down: its settings, a line of metrics now and then, and its result."""
+"""What config.json, a line of metrics.jsonl and result.json hold."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ def describe_run(env: Env, run: RunSpec) -> dict[str, Any]:
         **describe_task(env, run.assigner.name, run.env_options),
         "algorithm_options": dict(run.assigner.options),
         "train": dump_train_config(run.config),
-        **({"pretraining_transitions": pretraining} if pretraining else {}),  # goes by the budget, which must stay then
+        **({"pretraining_transitions": pretraining} if pretraining else {}),  # depends on the budget, so resume keeps it
     }
 
 
@@ -50,7 +50,7 @@ def describe_task(env: Env, algorithm: str, env_options: Mapping[str, Any] | Non
 
 
 def metrics_line(info: Info, iteration: int, config: TrainConfig, wall_s: float, transitions: int) -> dict[str, Any]:
-    """One line of metrics.jsonl; lists have one entry a policy. The clock is the program's, which may train more runs."""
+    """One line of metrics.jsonl; lists have one entry per policy. The clock is the program's, which may train more runs."""
     info = jax.device_get(info)
     losses = {name: _list(value) for name, value in info.losses._asdict().items() if name != "loss"}
     return {
@@ -107,7 +107,7 @@ def summarize(
     weights: Array,
     sources: Array,
     sampled: Evaluation,
-    modal: Evaluation,
+    by_mode: Evaluation,
     timing: Timing,
 ) -> dict[str, Any]:
     """What result.json holds; welfare, bound and utility in reference units (0..100); `listed` entries of each agent.
@@ -117,7 +117,7 @@ def summarize(
         iterations: how far it came.
         weights: (k, n) of the assigner at the end.
         sources: (k,) of a `Conclusion`; written as `policies_from` where they are not simply the last policies.
-        sampled, modal: fresh episodes acting as trained, and by the modes of the distributions.
+        sampled, by_mode: fresh episodes acting as trained, and by the modes of the distributions.
         timing: of the program.
     """
     config, assigner = run.config, run.assigner
@@ -138,7 +138,7 @@ def summarize(
         "total_transitions": config.k * iterations * config.sizes.transitions + assigner.pretraining,
         "welfare": finite_number(welfare),
         "welfare_standard_error": finite_number(sampled.standard_error),
-        "welfare_deterministic": finite_number(modal.welfare),
+        "welfare_deterministic": finite_number(by_mode.welfare),
         "upper_bound": bound,
         "share_of_bound": None if not bound else finite_number(welfare / bound),
         "softness": finite_number(entr(weights).sum(0).mean()),  # in nats

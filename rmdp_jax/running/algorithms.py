@@ -15,7 +15,7 @@ from rmdp_jax.assigners.plain_em import plain_em
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import unknown_name
-from rmdp_jax.running.cluster import after_pretraining, clustered, clusters
+from rmdp_jax.running.cluster import after_pretraining, cluster_batch, cluster_from_labels
 
 
 class Plan(NamedTuple):
@@ -30,7 +30,7 @@ class PlanRequest(NamedTuple):
 
     population: Population
     config: TrainConfig
-    checkpoints: Path | None = None  # of the run that is gone on with; its assignment needs no training for
+    checkpoints: Path | None = None  # of the run to resume; its assignment is restored, not trained for
 
 
 class Resolved(NamedTuple):
@@ -56,13 +56,13 @@ def _direct(
         config = change(config)
         return Plan(config, make(population, config))
 
-    def settle_plan(population: Population, config: TrainConfig) -> Resolved:
+    def resolve_plan(population: Population, config: TrainConfig) -> Resolved:
         config, assigner = plan(population, config)
         return Resolved(config, assigner.options)
 
     return Algorithm(
-        resolve=settle_plan,
-        plan=lambda env, requests, **of_training: [plan(request.population, request.config) for request in requests],
+        resolve=resolve_plan,
+        plan=lambda env, requests, **training_options: [plan(request.population, request.config) for request in requests],
     )
 
 
@@ -74,9 +74,9 @@ def _per_agent_critic(config: TrainConfig) -> TrainConfig:
     return replace(config, sizes=replace(config.sizes, critic="per_agent"))
 
 
-def _plan_clusters(env: Env, requests: Sequence[PlanRequest], **of_training: Any) -> list[Plan]:
+def _plan_clusters(env: Env, requests: Sequence[PlanRequest], **training_options: Any) -> list[Plan]:
     new = [request for request in requests if request.checkpoints is None]
-    made = iter(clusters(env, [r.population for r in new], [r.config for r in new], **of_training) if new else [])
+    made = iter(cluster_batch(env, [r.population for r in new], [r.config for r in new], **training_options) if new else [])
     return [
         Plan(after_pretraining(request.config), next(made) if request.checkpoints is None else _saved_clusters(request))
         for request in requests
@@ -88,7 +88,7 @@ def _saved_clusters(request: PlanRequest) -> Assigner:
 
     assert request.checkpoints is not None
     like = jnp.zeros(request.config.n, jnp.int32)
-    return clustered(request.config, restore_checkpoint(request.checkpoints, like, ".assignment"))
+    return cluster_from_labels(request.config, restore_checkpoint(request.checkpoints, like, ".assignment"))
 
 
 ALGORITHMS: dict[str, Algorithm] = {

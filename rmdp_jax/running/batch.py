@@ -30,7 +30,7 @@ def stack(trees: Sequence[PyTree]) -> PyTree:
 
 
 def unstack(tree: PyTree, number: int) -> list[PyTree]:
-    """The trees that `stack` made one of."""
+    """The inverse of `stack`."""
     return [tree] if number == 1 else [_one_run(tree, jnp.int32(run)) for run in range(number)]
 
 

@@ -45,7 +45,7 @@ def use_cache(folder: str | Path | None = None) -> Path | None:
         for name, value in SETTINGS.items():
             if name.upper() not in os.environ:
                 jax.config.update(name, value)
-    _hear_of_hits()
+    _count_hits()
     return Path(used) if used else None
 
 
@@ -80,8 +80,8 @@ def _cpu() -> str:
     return f"{platform.machine()}-{sha256(features.encode()).hexdigest()[:8]}"
 
 
-@cache  # one listener a process
-def _hear_of_hits() -> None:
+@cache  # one listener per process
+def _count_hits() -> None:
     def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == "/jax/compilation_cache/compile_time_saved_sec":
             _saved.append(max(duration_secs, 0.0))

@@ -34,7 +34,7 @@ def cluster(env: Env, population: Population, config: TrainConfig, *, devices: i
     """K-means on the rewards that agents get from one policy trained for everybody (Ivanov & Ben-Porat, 2024).
 
     Trains that policy for half of `config.transitions` environment steps, takes `CLUSTER_TRANSITIONS` further steps of it,
-    and clusters the agents by their rewards in these; more than `Sizes.agents_exact` agents by their rewards in
+    and cluster_batch the agents by their rewards in these; more than `Sizes.agents_exact` agents by their rewards in
     `Sizes.utility_steps` of them, around the means of `agents_exact` agents, which takes time and memory of order n. The
     assigner's `pretraining` says how many steps that took; train with what is left of the budget
     (`rmdp_jax.running.algorithms.make_plan` does). `devices` is that of `train`.
@@ -43,10 +43,10 @@ def cluster(env: Env, population: Population, config: TrainConfig, *, devices: i
         ConfigError: `config.transitions` are too few.
         KeyboardInterrupt: Ctrl-C, as groups by a half-trained policy would pass for those of a trained one.
     """
-    return clusters(env, [population], [config], devices=devices)[0]
+    return cluster_batch(env, [population], [config], devices=devices)[0]
 
 
-def clusters(
+def cluster_batch(
     env: Env,
     populations: Sequence[Population],
     configs: Sequence[TrainConfig],
@@ -68,7 +68,7 @@ def clusters(
         keys = stack([jax.random.fold_in(jax.random.key(config.seed), _OBSERVING) for config in configs])
         observe_all = jax.jit(observe, **on_mesh(mesh, out_shardings=everywhere(mesh)))
         rewards = unstack(jax.device_get(observe_all(agents_of(runs), policies_of(states), keys)), len(runs))
-    return [clustered(config, _group(observed, config)) for observed, config in zip(rewards, configs, strict=True)]
+    return [cluster_from_labels(config, _group(observed, config)) for observed, config in zip(rewards, configs, strict=True)]
 
 
 def after_pretraining(config: TrainConfig) -> TrainConfig:
@@ -82,13 +82,13 @@ def after_pretraining(config: TrainConfig) -> TrainConfig:
     return replace(config, transitions=config.transitions - spent)
 
 
-def clustered(config: TrainConfig, labels: ArrayLike) -> Assigner:
+def cluster_from_labels(config: TrainConfig, labels: ArrayLike) -> Assigner:
     """The assigner of `cluster` with labels (n,) that are known already, for a run of the whole budget `config`."""
     return fixed(config.k, config.n, labels)._replace(name="cluster", pretraining=_spent(config))
 
 
 def _for_everybody(population: Population, config: TrainConfig) -> RunSpec:
-    after_pretraining(config)  # complains
+    after_pretraining(config)  # raises ConfigError
     return RunSpec(population, _single(config), fixed(1, config.n, np.zeros(config.n, np.int32)))
 
 
@@ -125,7 +125,7 @@ def _observe_rewards(env: Env, run: RunSpec, agents: PyTree, learned: Policies, 
 
 
 def _group(rewards: np.ndarray, config: TrainConfig) -> np.ndarray:
-    """Labels (n,) int32 of agents with similar rewards (transitions, n); of very many, some find the groups and all join."""
+    """Labels (n,) int32 of agents with similar rewards (transitions, n); beyond agents_exact, fitted on a sample."""
     from sklearn.cluster import KMeans
 
     means = KMeans(config.k, n_init=10, random_state=config.seed)
@@ -136,7 +136,7 @@ def _group(rewards: np.ndarray, config: TrainConfig) -> np.ndarray:
 
 
 def _fill_empty(labels: np.ndarray, k: int) -> np.ndarray:
-    """Labels (n,) int32 with no cluster empty: agents that cannot be told apart leave K-means fewer than k clusters."""
+    """Labels (n,) int32 with no cluster empty: agents that cannot be told apart leave K-means fewer than k cluster_batch."""
     labels = labels.astype(np.int32)
     for j in set(range(k)) - set(labels.tolist()):
         largest = np.bincount(labels, minlength=k).argmax()

@@ -27,7 +27,7 @@ from rmdp_jax.running.progress import Reporter
 from rmdp_jax.trainer import Trainer, TrainState
 from rmdp_jax.types import Array, PyTree
 
-Chunk = Callable[[TrainState, Array], tuple[TrainState, Info]]  # states, iterations -> states, what was seen; runs stacked
+Chunk = Callable[[TrainState, Array], tuple[TrainState, Info]]  # states, iterations -> states, infos; runs stacked
 
 
 def learn(
@@ -43,7 +43,7 @@ def learn(
 
     Args:
         env, runs: as of `train_batch`.
-        reporter: hears of it.
+        reporter: shows progress.
         writers: where each run is written down; nowhere when not given.
         mesh: of `choose_mesh`; one device when not given.
         resume: go on from the latest checkpoints of the writers.
@@ -70,7 +70,7 @@ def make_chunk(trainer: Trainer) -> Chunk:
     step = jax.jit(trainer.step, inline=True)  # the same program, but traced once for its shapes and for the loop
 
     def chunk(state: TrainState, iterations: Array) -> tuple[TrainState, Info]:
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step, state)[1])
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step, state)[1])
 
         def body(_: Array, carry: tuple[TrainState, Info]) -> tuple[TrainState, Info]:
             state, before = carry
@@ -82,7 +82,7 @@ def make_chunk(trainer: Trainer) -> Chunk:
                 diverged=before.diverged + info.diverged,
             )
 
-        return jax.lax.fori_loop(0, iterations, body, (state, nothing))
+        return jax.lax.fori_loop(0, iterations, body, (state, zeros))
 
     return chunk
 
@@ -123,7 +123,7 @@ def _prepare(
         states = init_all(arguments)
     else:
         compiled = chunk_program.compile()
-        if number > 1 and mesh is not None:  # stacking left it open where they are
+        if number > 1 and mesh is not None:  # stacking lost their shardings
             states = jax.jit(lambda states: states, out_shardings=shardings)(states)
     jax.block_until_ready(states)
     return partial(compiled, agents), states, int(states.iteration.max())
@@ -157,10 +157,10 @@ def _loop(
 
     with interrupts() as interrupted:
         while done < config.iterations and not anyone(interrupted.is_set()):
-            steps = min(config.log_every, config.iterations - done)
-            states, stacked = chunk(states, jnp.int32(steps))
+            iterations = min(config.log_every, config.iterations - done)
+            states, stacked = chunk(states, jnp.int32(iterations))
             infos = unstack(jax.device_get(stacked), number)  # waits for the device
-            done += steps
+            done += iterations
             wall_s = time.perf_counter() - begun
             lines = [metrics_line(info, done, config, wall_s, transitions()) for info in infos]
             for writer, line in zip(writers, lines, strict=True):

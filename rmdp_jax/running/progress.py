@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Reporter(Protocol):
-    """Hears what a program does that trains one run or several."""
+    """Reports on a program that trains one run or several."""
 
     def say(self, what: str) -> None:
         """A stage begins."""

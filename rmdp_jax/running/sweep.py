@@ -102,14 +102,14 @@ def sweep(
     for runs in programs:
         for run in runs:
             _check_writable(run)
-    kept = _Lines(out / "runs.jsonl")
+    log = _Lines(out / "runs.jsonl")
     lines: list[Line] = []
     for number, runs in enumerate(programs, 1):
         missing = [run for run in runs if run.result is None]
         announce(progress, f"cell {number}/{len(programs)}  {_describe_program(runs, missing)}")
-        lines += [kept.hold(run.result) for run in runs if run.result is not None]
+        lines += [log.append_once(run.result) for run in runs if run.result is not None]
         for group in _groups(missing):
-            lines += _train(group, kept, devices, progress, on_done)
+            lines += _train(group, log, devices, progress, on_done)
     return lines
 
 
@@ -185,7 +185,7 @@ def _groups(runs: list[_Run]) -> list[list[_Run]]:
 
 
 def _train(
-    runs: list[_Run], kept: "_Lines", devices: int | None, progress: bool, on_done: Callable[[Line], None] | None
+    runs: list[_Run], log: "_Lines", devices: int | None, progress: bool, on_done: Callable[[Line], None] | None
 ) -> list[Line]:
     first = runs[0]
     requests = [PlanRequest(run.population, run.config, run.folder.checkpoints if first.iteration else None) for run in runs]
@@ -197,7 +197,7 @@ def _train(
     results = train_batch(first.env, specs, devices=devices, resume=first.iteration is not None, progress=progress)
     if not all(result.summary["finished"] for result in results):
         raise KeyboardInterrupt("interrupted; the same command goes on with what was saved")
-    lines = [kept.hold(result.summary) for result in results]
+    lines = [log.append_once(result.summary) for result in results]
     for line in lines if on_done else []:
         on_done(line)  # type: ignore[misc]
     return lines
@@ -217,8 +217,8 @@ class _Lines:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_lines(path, self.lines)  # without a last line that was cut off in writing
 
-    def hold(self, result: dict[str, Any]) -> Line:
-        """Make sure of the line of a finished run, and return it."""
+    def append_once(self, result: dict[str, Any]) -> Line:
+        """Append the line of a finished run if it is missing; return it."""
         line = {name: value for name, value in plain_result(result).items() if name not in ("format", "utility")}
         if line not in self.lines:
             self.lines.append(line)

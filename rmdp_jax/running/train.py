@@ -92,7 +92,7 @@ def train(
         seeds: train this many runs in one program, with seeds config.seed, config.seed + 1, ...
         out: folder for config.json, metrics.jsonl, result.json and checkpoints/; nothing is written when not given.
             With `seeds`, each run has a folder seed-S in it. Several processes have to see the same folder.
-        devices: how many to train on at most, see `rmdp_jax.devices.choose_mesh`; all that JAX finds when not given.
+        devices: how many to train on at most, see `rmdp_jax.devices.mesh.choose_mesh`; all that JAX finds when not given.
         resume: go on from the latest checkpoint in `out`, on whatever devices.
         progress: show a bar on stderr (lines where it is no terminal).
         on_metrics: called with every logged line; the place for other sinks. With `seeds`, the lines name their `seed`.
@@ -109,12 +109,12 @@ def train(
         run = RunSpec(population, config, assigner, out, on_metrics)
         return train_batch(env, [run], devices=devices, resume=resume, progress=progress)[0]
 
-    def entry_of(seed: int) -> RunSpec:
+    def run_of(seed: int) -> RunSpec:
         folder = None if out is None else Path(out) / f"seed-{seed}"
         sink = None if on_metrics is None else lambda line: on_metrics({"seed": seed, **line})
         return RunSpec(population, replace(config, seed=seed), assigner, folder, sink)
 
-    runs = [entry_of(config.seed + i) for i in range(seeds)]
+    runs = [run_of(config.seed + i) for i in range(seeds)]
     return train_batch(env, runs, devices=devices, resume=resume, progress=progress)
 
 
@@ -137,13 +137,13 @@ def train_batch(
         progress: show a bar on stderr (lines where it is no terminal), with the mean over the runs.
 
     Returns:
-        One `Result` an run. Their `wall_s` and `transitions_per_s` are those of the whole program.
+        One `Result` per run. Their `wall_s` and `transitions_per_s` are those of the whole program.
 
     Raises:
         ConfigError: before anything is compiled.
     """
     check_batch(runs)
-    trainer_for(env, runs[0], runs[0].population.agents)  # complains before there is any folder
+    trainer_for(env, runs[0], runs[0].population.agents)  # raises ConfigError before there is any folder
     config, progress = runs[0].config, progress and is_first()
     mesh = choose_mesh(config.k, config.sizes.environments, env.spec.backend, devices)
     announce(progress and jax.device_count() > 1, describe_mesh(mesh))
@@ -152,12 +152,12 @@ def train_batch(
         states, timing = learn(env, runs, reporter, writers, mesh=mesh, resume=resume)
         reporter.say("evaluating by fresh episodes")
         weights = over_runs(runs[0].assigner.weights, len(runs))(states.assignment)
-        found = conclude(env, runs, states, mesh)
-        sampled, modal = (
-            evaluate_runs(env, runs, found.policies, found.labels, deterministic=deterministic, mesh=mesh)
+        conclusion = conclude(env, runs, states, mesh)
+        sampled, by_mode = (
+            evaluate_runs(env, runs, conclusion.policies, conclusion.labels, deterministic=deterministic, mesh=mesh)
             for deterministic in (False, True)
         )
-    own = (*(unstack(tree, len(runs)) for tree in (states, weights, found)), sampled, modal)
+    own = (*(unstack(tree, len(runs)) for tree in (states, weights, conclusion)), sampled, by_mode)
     results = [_finish(env, run, writer, timing, *of) for run, writer, *of in zip(runs, writers, *own, strict=True)]
     wait_for_all("written")
     return results
@@ -186,10 +186,10 @@ def _finish(
     timing: Timing,
     state: TrainState,
     weights: Array,
-    found: Conclusion,
+    conclusion: Conclusion,
     sampled: Evaluation,
-    modal: Evaluation,
+    by_mode: Evaluation,
 ) -> Result:
-    summary = summarize(env, run, int(state.iteration), weights, found.sources, sampled, modal, timing)
+    summary = summarize(env, run, int(state.iteration), weights, conclusion.sources, sampled, by_mode, timing)
     summary = writer.close(summary, trained=timing.transitions > 0)
-    return Result(state, found.policies, sampled.assignment, sampled, summary, writer.history)
+    return Result(state, conclusion.policies, sampled.assignment, sampled, summary, writer.history)

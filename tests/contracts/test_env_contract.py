@@ -99,7 +99,7 @@ def test_first_episodes_are_staggered(task):
     episodes = first_episodes(env, make_starts(env, jax.random.split(jax.random.key(0), number)))
     length = env.spec.episode_length
     expected = [max(1, (slot + 1) * length // number) for slot in range(number)]
-    assert episodes.left.tolist() == expected
+    assert episodes.steps_left.tolist() == expected
     assert episodes.cursor.tolist() == [0, 1, 2, 3]
     assert expected[-1] == length
     kept = auto_reset(env, make_starts(env, jax.random.split(jax.random.key(0), number)))
@@ -144,7 +144,13 @@ def test_auto_reset_tells_the_true_successor_and_goes_on_with_the_next_start(fin
     for _ in range(9):
         state, stepped = env.step(state, jnp.int32(0))
         seen.append(
-            (float(stepped.obs[0]), float(state.obs[0]), bool(stepped.terminated), bool(stepped.truncated), int(state.left))
+            (
+                float(stepped.obs[0]),
+                float(state.obs[0]),
+                bool(stepped.terminated),
+                bool(stepped.truncated),
+                int(state.steps_left),
+            )
         )
     a, b = pool[1][:, 0].tolist()
     end = (finite_horizon, not finite_horizon)
