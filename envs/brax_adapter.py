@@ -43,6 +43,7 @@ def from_brax(
     backend: str,
     reference_scale: float = 1.0,
     segment_length: int | None = None,
+    shortest_episode: int = 1,
     observation_limit: float = 1e3,
 ) -> Env:
     """`brax_env` as an `Env`: terminated where brax says done, truncated by our own clock.
@@ -59,6 +60,7 @@ def from_brax(
         backend: what steps it, for reports.
         reference_scale: welfare in reference units = reference_scale * mean return.
         segment_length: steps that show what a behaviour is worth if it is held; whole episodes when not given. See `EnvSpec`.
+        shortest_episode: steps before which no episode ends; fewer fresh starts are drawn the larger it is.
         observation_limit: size of an observation (m, rad, m/s, rad/s) that no sound physics reaches; raise it for odd units.
 
     Raises:
@@ -117,6 +119,7 @@ def from_brax(
         reference_scale=reference_scale,
         backend=backend,
         segment_length=segment_length,
+        shortest_episode=shortest_episode,
         observation_limit=observation_limit,
     )
     first, _ = jax.eval_shape(reset, jax.random.key(0))

@@ -16,7 +16,7 @@ from rmdp_jax.assigners.fixed import fixed, oracle, random_even
 from rmdp_jax.assigners.plain_em import plain_em
 from rmdp_jax.config import Rates, Sizes, TrainConfig
 from rmdp_jax.env import Env, EnvSpec, Population, Step
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.errors import ConfigError, TrainingError
 from rmdp_jax.evaluation.evaluate import Evaluation, evaluate, make_evaluate, make_record
 from rmdp_jax.info import Info
 from rmdp_jax.policies.model import make_act
@@ -44,6 +44,7 @@ __all__ = [
     "TrainConfig",
     "TrainState",
     "Trainer",
+    "TrainingError",
     "cluster",
     "em",
     "end_to_end",

@@ -38,6 +38,8 @@ class Sizes:
     """Logarithm of the standard deviation of continuous actions at first."""
     normalize_observations: bool = False
     """Subtract the running mean and divide by the running deviation of what each policy sees."""
+    normalize_returns: bool = True
+    """Divide the rewards that policies learn from by a running scale of returns, so that the agents' units do not matter."""
     agents_exact: int = 4096
     """Agents up to which every agent is scored at every step; beyond it rewards and utilities are estimated from samples."""
     utility_steps: int = 64
@@ -46,6 +48,7 @@ class Sizes:
     def __post_init__(self) -> None:
         for name in ("environments", "unroll", "epochs", "minibatches", "agents_exact", "utility_steps"):
             check(name, getattr(self, name), _is_count(getattr(self, name)), "a whole number of at least 1")
+        check("normalize_returns", self.normalize_returns, isinstance(self.normalize_returns, bool), "true or false")
         check("hidden", self.hidden, _are_layers(self.hidden), "one or more layers of at least 1 unit")
         check("trunk", repr(self.trunk), self.trunk in ("separate", "shared"), "'separate' or 'shared'")
         check("std", repr(self.std), self.std in ("learned", "fixed"), "'learned' or 'fixed'")
@@ -76,7 +79,7 @@ class Rates:
     gae_lambda: float = 0.95
     """Lambda of generalised advantage estimation."""
     reward_scaling: float = 1.0
-    """Factor of the rewards that policies learn from; brings what the critic predicts nearer to 1 or beyond."""
+    """Factor of the (normalised) rewards that policies learn from."""
     clip: float = 0.2
     """Largest change of the probability ratio that PPO rewards."""
     value_weight: float = 0.5
@@ -141,14 +144,19 @@ class TrainConfig:
     """Iterations between two checkpoints, rounded up to a multiple of log_every; 0 keeps the last state only."""
     evaluation_episodes: int = 64
     """Fresh episodes of each policy by which the result is evaluated."""
+    evaluation_steps: int = 100_000
+    """Steps of an episode after which evaluation stops; result.json says so where it does."""
+    max_fault_share: float = 0.5
+    """Share of the steps between two lines of metrics in which physics may diverge, or an agent's reward not be finite."""
     sizes: Sizes = field(default_factory=Sizes)
     rates: Rates = field(default_factory=Rates)
 
     def __post_init__(self) -> None:
-        for name in ("k", "n", "transitions", "log_every", "evaluation_episodes"):
+        for name in ("k", "n", "transitions", "log_every", "evaluation_episodes", "evaluation_steps"):
             check(name, getattr(self, name), _is_count(getattr(self, name)), "a whole number of at least 1")
         check("k", self.k, self.k <= self.n, f"at most n = {self.n}, one policy per agent")
         check("checkpoint_every", self.checkpoint_every, _is_count(self.checkpoint_every + 1), "a whole number from 0 up")
+        check("max_fault_share", self.max_fault_share, _is_between(self.max_fault_share, 0, 1), "a share, from 0 to 1")
         check("seed", self.seed, _is_count(self.seed + 1, 2**32), "a whole number from 0 to 2^32 - 1")
         rule = f"'mixed' above agents_exact = {self.sizes.agents_exact} agents (n = {self.n}); take that, or raise agents_exact"
         check("critic", repr(self.sizes.critic), self.sizes.critic == "mixed" or not self.estimated, rule)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from rmdp_jax.errors import ConfigError
@@ -29,6 +30,7 @@ class EnvSpec(NamedTuple):
     backend: str  # what steps it: "jax", "native", "mjx", ...
     finite_horizon: bool = False  # the cut is part of the task and nothing follows it; else learners look past the cut
     segment_length: int | None = None  # steps of one segment return, scaled to an episode; None: whole episodes
+    shortest_episode: int = 1  # steps before which no episode ends; as many fresh starts are drawn as can be needed
     observation_limit: float = float("inf")  # an observation of this size or more means that the physics broke
     options: Mapping[str, Any] = MappingProxyType({})  # arguments that made it, set by `envs.make`
 
@@ -68,9 +70,14 @@ class Population(NamedTuple):
         return jax.tree.leaves(self.agents)[0].shape[0]
 
     def rewards(self, step: Step) -> Array:
-        """Rewards (n,) float32 of one step to all agents; zero when the physics diverged."""
+        """Rewards (n,) float32 of one step to all agents; 0 where the physics diverged or the reward is not finite."""
+        return self.score(step)[0]
+
+    def score(self, step: Step) -> tuple[Array, Array]:
+        """`rewards` (n,), and whether an agent's reward (n,) bool was not finite though the physics was sound."""
         rewards = jax.vmap(self.reward, (0, None))(self.agents, step.outcome)
-        return jnp.where(step.diverged, 0.0, rewards)
+        finite = jnp.isfinite(rewards)
+        return jnp.where(finite & ~jnp.asarray(step.diverged), rewards, 0.0), ~finite & ~jnp.asarray(step.diverged)
 
 
 def check_env(env: Env, population: Population) -> None:
@@ -98,34 +105,47 @@ class EpisodeState(NamedTuple):
 
     inner: PyTree
     obs: Array  # (o,) float32
-    steps_left: Array  # () int32, steps until this episode is cut at the latest
+    steps_left: Array  # () int32, steps until this episode is truncated at the latest
     cursor: Array  # () int32, the start of the pool that the next episode takes
+
+
+class GuardState(NamedTuple):
+    """State of a `guard`ed env."""
+
+    inner: PyTree  # the env's own
+    obs: Array  # (o,) float32, the last sound observation
+    sound: Array  # () bool, whether the observation of `reset` was
 
 
 def guard(env: Env) -> Env:
     """`env` safe against diverged physics and actions out of range.
 
     A step with anything non-finite, or with an observation beyond `spec.observation_limit`, is marked `diverged`: terminated,
-    and with the last sound observation. Continuous actions are clipped to [-1, 1], as `EnvSpec` promises to the env.
+    and with the last sound observation. So is the first step after a `reset` whose observation is not sound; zeros stand for
+    that. Continuous actions are clipped to [-1, 1], as `EnvSpec` promises to the env.
     """
 
-    def step(state: tuple[PyTree, Array], action: Array) -> tuple[tuple[PyTree, Array], Step]:
-        inner, last_obs = state
-        inner, result = env.step(inner, action if env.spec.discrete else jnp.clip(action, -1.0, 1.0))
-        finite = (jnp.abs(result.obs) < env.spec.observation_limit).all()  # false for NaN, and for inf whatever the limit
+    def is_sound(obs: Array) -> Array:
+        return (jnp.abs(obs) < env.spec.observation_limit).all()  # false for NaN, and for inf whatever the limit
+
+    def step(state: GuardState, action: Array) -> tuple[GuardState, Step]:
+        inner, result = env.step(state.inner, action if env.spec.discrete else jnp.clip(action, -1.0, 1.0))
+        sound = state.sound & is_sound(result.obs)
         for leaf in jax.tree.leaves(result.outcome):
-            finite &= jnp.isfinite(leaf).all()
-        obs = jnp.where(finite, result.obs, last_obs)
-        return (inner, obs), result._replace(
+            sound &= jnp.isfinite(leaf).all()
+        obs = jnp.where(sound, result.obs, state.obs)
+        return GuardState(inner, obs, state.sound), result._replace(
             obs=obs,
-            terminated=result.terminated | ~finite,
-            truncated=result.truncated & finite,
-            diverged=~finite,
+            terminated=result.terminated | ~sound,
+            truncated=result.truncated & sound,
+            diverged=~sound,
         )
 
-    def reset(key: Key) -> tuple[tuple[PyTree, Array], Array]:
+    def reset(key: Key) -> tuple[GuardState, Array]:
         inner, obs = env.reset(key)
-        return (inner, obs), obs
+        sound = is_sound(obs)
+        obs = jnp.where(sound, obs, jnp.zeros_like(obs))
+        return GuardState(inner, obs, sound), obs
 
     return Env(env.spec, reset, step)
 
@@ -135,13 +155,18 @@ def make_starts(env: Env, keys: Key) -> tuple[PyTree, Array]:
     return jax.vmap(env.reset)(keys)
 
 
-def auto_reset(env: Env, starts: tuple[PyTree, Array]) -> Env:
-    """`env` that goes on with the next start of the pool `starts` (see `make_starts`) when an episode ends.
+def auto_reset(env: Env, starts: tuple[PyTree, Array], environments: int = 1) -> Env:
+    """`env` that goes on with a start of the pool `starts` (see `make_starts`) when an episode ends.
 
     Under `vmap` a reset inside `step` would be computed at every step; a pool is computed once an unroll and keeps the
     randomness fresh. The `obs` of `Step` is still the true successor, within the episode that ended. A truncation
-    counts as termination when the horizon is part of the task, so that it is not bootstrapped. Environments begin at different
-    `cursor`s; `reset` sets 0, see `first_episodes`.
+    counts as termination when the horizon is part of the task, so that it is not bootstrapped.
+
+    Args:
+        env: unbatched.
+        starts: a pool of P.
+        environments: E, how many share the pool. Each begins at a `cursor` of its own (`first_episodes`; `reset` sets 0) and
+            takes every E-th start, so that all starts are different while there are enough.
     """
     length = jnp.int32(env.spec.episode_length)
     size = starts[1].shape[0]
@@ -156,11 +181,17 @@ def auto_reset(env: Env, starts: tuple[PyTree, Array]) -> Env:
         terminated = result.terminated | result.truncated if env.spec.finite_horizon else result.terminated
         result = result._replace(terminated=terminated, truncated=(result.truncated | (steps_left <= 0)) & ~terminated)
         done = result.terminated | result.truncated
-        fresh = jax.tree.map(lambda pool: pool[state.cursor % size], starts)
+        fresh = jax.tree.map(lambda pool: pool[state.cursor], starts)
         inner, obs = jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, (inner, result.obs))
-        return EpisodeState(inner, obs, jnp.where(done, length, steps_left), state.cursor + done.astype(jnp.int32)), result
+        cursor = jnp.where(done, (state.cursor + environments) % size, state.cursor)
+        return EpisodeState(inner, obs, jnp.where(done, length, steps_left), cursor), result
 
     return Env(env.spec, reset, step)
+
+
+def starts_needed(spec: EnvSpec, unroll: int) -> int:
+    """Starts that one environment can need in `unroll` steps, at least 1."""
+    return -(-unroll // min(max(spec.shortest_episode, 1), spec.episode_length))
 
 
 def first_episodes(env: Env, starts: tuple[PyTree, Array]) -> EpisodeState:
@@ -170,6 +201,6 @@ def first_episodes(env: Env, starts: tuple[PyTree, Array]) -> EpisodeState:
     """
     inner, obs = starts
     number = obs.shape[0]
-    slot = jnp.arange(number, dtype=jnp.int32)
-    steps_left = ((slot + 1) * env.spec.episode_length) // number
-    return EpisodeState(inner, obs, jnp.maximum(steps_left, 1), slot)
+    slot = np.arange(number, dtype=np.int64)  # the product below may pass the range of int32
+    steps_left = np.maximum((slot + 1) * env.spec.episode_length // number, 1)
+    return EpisodeState(inner, obs, jnp.asarray(steps_left, jnp.int32), jnp.asarray(slot, jnp.int32))

@@ -8,6 +8,10 @@ class ConfigError(ValueError):
     """A bad setting, told in one line: the field, its value, the rule and the way out. The command line exits with 2."""
 
 
+class TrainingError(RuntimeError):
+    """Training cannot go on, told in one line; what was learned is saved. The command line exits with 1."""
+
+
 def check(name: str, value: object, holds: bool, rule: str) -> None:
     """Raise `ConfigError` unless the field `name` with `value` holds its rule."""
     if not holds:

@@ -20,15 +20,24 @@ class Info(NamedTuple):
     policy_sizes: Array  # (k,) int32
     flips: Array  # () int32, agents whose policy changed
     copies: Array  # () int32, policies that became copies of another member
+    recovered: Array  # (k,) int32, how often a policy was not finite and was put back
     softness: Array  # () mean entropy of the agents' weights in nats, 0 of a hard assignment
     losses: LossParts  # leaves (k,), means over minibatches
     episodes: Array  # (k,) int32, ended in this iteration
     diverged: Array  # (k,) int32, steps in which the physics broke
+    nonfinite_rewards: Array  # (n,) int32, steps of all policies whose reward for an agent was not finite and counts as 0
     outcome: PyTree  # of the env, leaves (k, ...) float32, means over the steps of this iteration
 
 
 def make_info(
-    scale: float, table: Array, before: Array, after: Array, copies: Array, experience: Experience, losses: LossParts
+    scale: float,
+    table: Array,
+    before: Array,
+    after: Array,
+    copies: Array,
+    recovered: Array,
+    experience: Experience,
+    losses: LossParts,
 ) -> Info:
     """Put an `Info` together from utilities (k, n) in returns, and weights (k, n) before and after the reassignment."""
     k, n = table.shape
@@ -40,9 +49,11 @@ def make_info(
         policy_sizes=jnp.zeros(k, jnp.int32).at[labels].add(1),
         flips=(harden(before) != labels).sum(dtype=jnp.int32),
         copies=copies,
+        recovered=recovered.astype(jnp.int32),
         softness=entr(after).sum(0).mean(),
         losses=losses,
         episodes=experience.episodes,
         diverged=experience.diverged,
+        nonfinite_rewards=experience.totals.nonfinite.sum(0, dtype=jnp.int32),
         outcome=experience.outcome,
     )

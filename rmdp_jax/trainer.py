@@ -19,6 +19,7 @@ from rmdp_jax.learning.ppo import ppo_loss
 from rmdp_jax.learning.segments import SegmentReturns, no_segments
 from rmdp_jax.learning.utility import Utilities, accumulate, no_utilities, utility
 from rmdp_jax.policies.model import POLICY_AXES, Policies, make_model, repeat
+from rmdp_jax.policies.networks import Params
 from rmdp_jax.types import Array, Key, PyTree, Scalar
 
 
@@ -28,6 +29,7 @@ class Member(NamedTuple):
     params: PyTree
     opt_state: PyTree
     statistics: PyTree
+    returns: PyTree
     utilities: Utilities
 
 
@@ -36,6 +38,7 @@ class TrainState(NamedTuple):
 
     learner: Learner  # own leaves (k, ...)
     statistics: PyTree  # of observations, leaves (k, ...)
+    returns: PyTree  # running statistics of returns, leaves (k,)
     episodes: EpisodeState  # leaves (k, E, ...)
     utilities: Utilities  # leaves (k, ...)
     segments: SegmentReturns | None  # leaves (k, B, ...); None where the assigner does not look at them
@@ -76,7 +79,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
     m = n if assigner.sampled_agents is None else len(assigner.sampled_agents)
     model, archive_size = make_model(env.spec, sizes, k, n), assigner.archive_size if sizes.trunk == "separate" else 0
     collect_one = make_collect(env, population, model, sizes, assigner.sampled_agents)
-    collect_all = jax.vmap(collect_one, (0, POLICY_AXES, 0, 0, 0, 0, None))
+    collect_all = jax.vmap(collect_one, (0, POLICY_AXES, 0, 0, 0, 0, 0, None))
     m_step = make_improve(partial(ppo_loss, model), sizes, assigner.weights, assigner.descend)
     improve = jax.named_scope("m_step")(m_step)
 
@@ -88,6 +91,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
         state = TrainState(
             learner=init_learner(model.networks, rates, shared_key, own_keys),
             statistics=repeat(model.normalizer.init(), k),
+            returns=repeat(model.returns.init(), k),
             episodes=jax.vmap(lambda key: first_episodes(env, fresh_starts(env, sizes, key)))(start_keys),
             utilities=no_utilities(k, n),
             segments=repeat(no_segments(assigner.segment_environments, m), k) if assigner.segment_environments else None,
@@ -106,12 +110,13 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
         index = jnp.arange(k, dtype=jnp.int32)
         with jax.named_scope("collect"):
             episodes, segments, experience = collect_all(
-                keys, policies_of(state), index, state.episodes, state.segments, weights, state.rates
+                keys, policies_of(state), index, state.episodes, state.segments, state.returns, weights, state.rates
             )
-        return state._replace(episodes=episodes, segments=segments, statistics=experience.statistics), experience
+        seen = {"statistics": experience.statistics, "returns": experience.returns}
+        return state._replace(episodes=episodes, segments=segments, **seen), experience
 
     def step(state: TrainState) -> tuple[TrainState, Info]:
-        before = assigner.weights(state.assignment)
+        last, before = state, assigner.weights(state.assignment)
         state, experience = collect(state)
         shuffle_key, assign_key = jax.random.split(jax.random.fold_in(state.key, state.iteration))
         schedule = _schedule(state.rates, state.iteration, config.iterations)
@@ -119,9 +124,10 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
             state.rates, schedule, shuffle_key, state.learner, state.assignment, experience.batch
         )
         utilities = accumulate(
-            state.utilities, state.rates.utility_decay, experience.reward_sum, experience.episodes, sizes.transitions
+            state.utilities, state.rates.utility_decay, experience.totals.rewards, experience.episodes, sizes.transitions
         )
         new = state._replace(learner=learner, utilities=utilities, iteration=state.iteration + 1)
+        new, recovered = recover(last, new)
         with jax.named_scope("e_step"):
             inputs = constrain(e_step_input(new))
             assignment, copies = constrain(assigner.reassign(assign_key, assignment, inputs))
@@ -130,7 +136,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
         copied = (copies.sources != jnp.arange(k, dtype=jnp.int32)).sum(dtype=jnp.int32)
         with jax.named_scope("info"):
             table = constrain(utility(new.utilities, env.spec.episode_length))
-            return new, make_info(env.spec.reference_scale, table, before, after, copied, experience, losses)
+            return new, make_info(env.spec.reference_scale, table, before, after, copied, recovered, experience, losses)
 
     def e_step_input(state: TrainState) -> EStepInput:
         return EStepInput(
@@ -168,6 +174,45 @@ def policies_of(state: TrainState) -> Policies:
     return Policies(state.learner.params, state.statistics, state.rates.observation_clip)
 
 
+@jax.named_scope("recover")
+def recover(last: TrainState, new: TrainState) -> tuple[TrainState, Array]:
+    """`new` with every policy that is not finite in it as it was in the `last` iteration, with a fresh optimiser.
+
+    Nothing of the other policies changes, unless all share a trunk that is not finite: then all are put back.
+
+    Returns:
+        The state, and which policies were put back, (k,) bool.
+    """
+    shared, own = new.learner.params.shared, _members(new)
+    broken = ~(_all_finite(own) & _all_finite(shared, axes=0))
+    shared_broken = ~_all_finite(shared, axes=0)
+
+    def put_back(broken: Array, old: Array, now: Array) -> Array:
+        return jnp.where(broken.reshape(broken.shape + (1,) * (now.ndim - broken.ndim)), old, now)
+
+    before = _members(last)._replace(opt_state=jax.tree.map(jnp.zeros_like, own.opt_state))  # as of an Adam that begins
+    own = jax.tree.map(partial(put_back, broken), before, own)
+    shared, shared_state = jax.tree.map(
+        partial(put_back, shared_broken),
+        (last.learner.params.shared, jax.tree.map(jnp.zeros_like, last.learner.opt_state.shared)),
+        (shared, new.learner.opt_state.shared),
+    )
+    return new._replace(
+        learner=Learner(Params(shared, own.params), Params(shared_state, own.opt_state)),
+        statistics=own.statistics,
+        returns=own.returns,
+        utilities=own.utilities,
+    ), broken
+
+
+def _all_finite(tree: PyTree, axes: int = 1) -> Array:
+    """Whether all leaves are finite, but for their first `axes` axes; () true of an empty tree."""
+    finite = jnp.bool_(True)
+    for leaf in jax.tree.leaves(tree):
+        finite &= jnp.isfinite(leaf).all(tuple(range(axes, leaf.ndim)))
+    return finite
+
+
 @jax.named_scope("copy_members")
 def copy_members(copies: Copies, state: TrainState) -> TrainState:
     """The state after the `copies`: each policy, and each slot of the archive, has all of its source's `Member` state.
@@ -194,6 +239,7 @@ def _copy(copies: Copies, state: TrainState) -> TrainState:
     return state._replace(
         learner=Learner(params._replace(own=own.params), opt_state._replace(own=own.opt_state)),
         statistics=own.statistics,
+        returns=own.returns,
         utilities=own.utilities,
         segments=_without_copies(copies.sources, state.segments),
         archive=None if copies.archive_sources is None else take(copies.archive_sources),
@@ -214,7 +260,7 @@ def _without_copies(sources: Array, segments: SegmentReturns | None) -> SegmentR
 
 
 def _members(state: TrainState) -> Member:
-    return Member(state.learner.params.own, state.learner.opt_state.own, state.statistics, state.utilities)
+    return Member(state.learner.params.own, state.learner.opt_state.own, state.statistics, state.returns, state.utilities)
 
 
 def _empty_archive(size: int, state: TrainState) -> Member | None:

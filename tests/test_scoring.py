@@ -33,14 +33,14 @@ def stepped():
 
 
 def unroll(scorer, stepped):
-    """Columns (T, E, c) and sums (n,) of a scorer, as `rollout` asks it for them."""
+    """Columns (T, E, c) and sums of rewards (n,) of a scorer, as `rollout` asks it for them."""
 
     def score(carry, stepped):
         carry, columns, _, kept = scorer.score(carry, stepped)
         return carry, (columns, kept)
 
     carry, (columns, kept) = jax.lax.scan(score, scorer.init, stepped)
-    return columns, scorer.total(carry, kept)
+    return columns, scorer.total(carry, kept).rewards
 
 
 @pytest.mark.parametrize("weights", [np.arange(N) % 3 == 0, np.linspace(0.1, 2.0, N)], ids=["hard", "soft"])
@@ -92,7 +92,7 @@ def test_agents_are_drawn_by_their_weights_and_never_without():
 def test_blocks_of_agents_are_scored_as_each_alone():
     population = make_population(BODIES["ant"], 2 * BLOCK + 3, 0)
     steps = Step((), Outcome(jnp.array([0.5, 1.5, 1.6])), (), (), jnp.array([False, False, True]))
-    total = np.asarray(total_rewards(population, steps))
+    total = np.asarray(total_rewards(population, steps).rewards)
     rewards = np.asarray(jax.vmap(population.rewards)(steps))
     np.testing.assert_allclose(total, rewards.sum(0), rtol=1e-6, atol=1e-8)
 

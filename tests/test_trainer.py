@@ -175,7 +175,7 @@ def test_reward_scaling_is_of_what_policies_learn_from_alone(trainer):
     plain, scaled = collect(1.0), collect(8.0)
     assert float(plain.batch.target.max()) > 0.1
     np.testing.assert_allclose(scaled.batch.target, 8 * plain.batch.target, atol=1e-5)
-    assert same(scaled.reward_sum, plain.reward_sum)
+    assert same(scaled.totals, plain.totals)
 
 
 def test_running_utilities_agree_with_fresh_episodes(task, trainer):

@@ -223,7 +223,8 @@ def _propose(
 def _soften(temperature: tuple[float, float], utility: Array, passed: Array) -> Array:
     """Weights (k, n) when the share `passed` () of the annealing is over."""
     start, end = temperature
-    scaled_temperature = start * (end / start) ** passed * jnp.maximum(utility.max() - utility.min(), 1e-6)
+    spread = utility.max() - utility.min()
+    scaled_temperature = start * (end / start) ** passed * jnp.where(spread > 0.0, spread, 1.0)
     return jax.nn.softmax(utility / scaled_temperature, axis=0)
 
 

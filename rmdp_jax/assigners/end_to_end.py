@@ -53,8 +53,8 @@ def _exact(k: int, n: int, learning_rate: float | None) -> Assigner:
         del key
         utility = inputs.utility
         better = utility - (_weights(soft) * utility).sum(0, keepdims=True)
-        scale = utility.std(0, keepdims=True) + 1e-2 * jnp.abs(utility).max(0, keepdims=True) + 1e-8
-        return soft._replace(logits=soft.logits + rate * better / scale), no_copies(k)
+        scale = utility.std(0, keepdims=True) + 1e-2 * jnp.abs(utility).max(0, keepdims=True)
+        return soft._replace(logits=soft.logits + rate * better / jnp.where(scale > 0.0, scale, 1.0)), no_copies(k)
 
     return _soft(k, n, ())._replace(reassign=reassign, options={"gradient": "exact", "learning_rate": rate})
 

@@ -15,7 +15,7 @@ from rmdp_jax.commands.envs import Envs
 from rmdp_jax.commands.finished import Evaluate, Render, Report
 from rmdp_jax.commands.grids import Compare, Sweep
 from rmdp_jax.commands.train import EnvOptions, Train
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.errors import ConfigError, TrainingError
 from rmdp_jax.running.cache import use_cache
 
 __all__ = ["COMMANDS", "EnvOptions", "main"]
@@ -45,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ConfigError as error:
         print(f"rmdp-jax: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except TrainingError as error:
+        print(f"rmdp-jax: error: {error}; what was learned is in checkpoints/", file=sys.stderr)
+        raise SystemExit(1) from None
     except KeyboardInterrupt as stop:  # while compiling, evaluating or pre-training; training itself ends by itself
         told = str(stop) or "interrupted; what was saved can be gone on with: --resume"
         print(f"rmdp-jax: {told}", file=sys.stderr)

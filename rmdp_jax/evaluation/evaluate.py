@@ -115,7 +115,7 @@ def _score_by_all(env: Env, population: Population, config: TrainConfig, number:
 def _score_by_sample(env: Env, population: Population, config: TrainConfig, number: int, deterministic: bool) -> _Score:
     """By some steps of each of `number` episodes; nothing of size n is built for a step."""
     play = _make_play(guard(env), config, deterministic)
-    length = env.spec.episode_length
+    length = evaluated_steps(env, config)
     drawn = min(config.sizes.utility_steps, length)
 
     def keep(nothing: tuple[()], played: Played) -> tuple[tuple[()], tuple[Step, Array]]:
@@ -135,13 +135,17 @@ def _score_by_sample(env: Env, population: Population, config: TrainConfig, numb
     return score
 
 
+def evaluated_steps(env: Env, config: TrainConfig) -> int:
+    """Steps of an episode in evaluation: all, or the first `config.evaluation_steps` of a longer one."""
+    return min(env.spec.episode_length, config.evaluation_steps)
+
+
 def make_record(env: Env, config: TrainConfig, *, deterministic: bool = True) -> Callable[[Policies, Key], Played]:
     """A pure function to `Played` with leaves (k, T, ...): one full episode of each policy, step by step."""
     play = _make_play(guard(env), config, deterministic)
 
     def keep(nothing: tuple[()], played: Played) -> tuple[tuple[()], Played]:
-        state, _ = played.state  # the guard keeps the last finite observation beside the env's own state
-        return nothing, jax.tree.map(lambda x: x[0], played._replace(state=state))
+        return nothing, jax.tree.map(lambda x: x[0], played._replace(state=played.state.inner))
 
     def record(key: Key, policy: Policies) -> Played:
         return play(key, policy, 1, keep, ())[1]
@@ -168,7 +172,7 @@ def _make_play(env: Env, config: TrainConfig, deterministic: bool) -> Callable:
             return (states, step.obs, alive & ~(step.terminated | step.truncated), carry), stacked
 
         start = (states, obs, jnp.ones(number, bool), carry)
-        last, stacked = jax.lax.scan(advance, start, jax.random.split(noise_key, env.spec.episode_length))
+        last, stacked = jax.lax.scan(advance, start, jax.random.split(noise_key, evaluated_steps(env, config)))
         return last[3], stacked
 
     return play

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmdp_jax.config import Rates, Sizes
-from rmdp_jax.env import Env, EpisodeState, Population, make_starts
+from rmdp_jax.env import Env, EpisodeState, Population, make_starts, starts_needed
 from rmdp_jax.learning.advantage import gae
 from rmdp_jax.learning.ppo import Batch
 from rmdp_jax.learning.rollout import rollout
-from rmdp_jax.learning.scoring import Scorer, score_all, score_sample
+from rmdp_jax.learning.scoring import Scorer, Totals, score_all, score_sample
 from rmdp_jax.learning.segments import SegmentReturns
 from rmdp_jax.policies.model import Model, Policies, decide
 from rmdp_jax.types import Array, Key, PyTree
@@ -23,15 +23,17 @@ class Experience(NamedTuple):
 
     batch: Batch  # leaves (E*T, ...)
     statistics: PyTree  # of observations, these included
-    reward_sum: Array  # (n,) over all steps and environments, or an estimate of it for very many agents
+    returns: PyTree  # running statistics of returns, these included; see `policies/returns.py`
+    totals: Totals  # over all steps and environments
     episodes: Array  # () int32, ended in this unroll
     diverged: Array  # () int32, steps in which the physics broke
     outcome: PyTree  # of the env, float32 means over all steps
 
 
-# key, policy, its index, states (E,), segment returns, weights (n,), rates -> states, segment returns, experience
+# key, policy, its index, states (E,), segment returns, running statistics of returns, weights (n,), rates
+# -> states, segment returns, experience
 Collect = Callable[
-    [Key, Policies, Array, EpisodeState, SegmentReturns | None, Array, Rates],
+    [Key, Policies, Array, EpisodeState, SegmentReturns | None, PyTree, Array, Rates],
     tuple[EpisodeState, SegmentReturns | None, Experience],
 ]
 
@@ -39,9 +41,10 @@ Collect = Callable[
 _SCORING = 0x5C0E  # tag of a key, as `split` would change the others
 
 
-def fresh_starts(env: Env, sizes: Sizes, key: Key) -> PyTree:
-    """A pool of first states, one for each environment."""
-    return make_starts(env, jax.random.split(key, sizes.environments))
+def fresh_starts(env: Env, sizes: Sizes, key: Key, unroll: int | None = None) -> PyTree:
+    """A pool of first states: one for each environment, or as many as episodes can begin in an `unroll` of that many steps."""
+    number = 1 if unroll is None else starts_needed(env.spec, unroll)
+    return make_starts(env, jax.random.split(key, number * sizes.environments))
 
 
 def make_collect(env: Env, population: Population, model: Model, sizes: Sizes, sampled: np.ndarray | None = None) -> Collect:
@@ -63,6 +66,7 @@ def make_collect(env: Env, population: Population, model: Model, sizes: Sizes, s
         index: Array,
         states: EpisodeState,
         segments: SegmentReturns | None,
+        returns: PyTree,
         weights: Array,
         rates: Rates,
     ) -> tuple[EpisodeState, SegmentReturns | None, Experience]:
@@ -73,12 +77,12 @@ def make_collect(env: Env, population: Population, model: Model, sizes: Sizes, s
             action = model.distribution.sample(out, noise)
             return action, model.distribution.log_prob(out, action)
 
-        states, steps, reward_sum, segments = rollout(
+        states, steps, totals, segments = rollout(
             env,
             scorer(key, weights),
             act,
             states,
-            fresh_starts(env, sizes, start_key),
+            fresh_starts(env, sizes, start_key, sizes.unroll),
             model.distribution.noise(noise_key, shape),
             segments,
         )
@@ -87,13 +91,15 @@ def make_collect(env: Env, population: Population, model: Model, sizes: Sizes, s
         )
         value, next_value = (model.networks.critic(policy.params, index, x) for x in (obs, next_obs))
         discount = env.spec.discount if rates.discount is None else rates.discount
-        reward = rates.reward_scaling * steps.reward
+        returns = model.returns.update(returns, steps.reward, steps.done, discount)
+        reward = rates.reward_scaling / model.returns.scale(returns) * steps.reward
         advantage, target = gae(reward, value, next_value, steps.terminated, steps.done, discount, rates.gae_lambda)
         batch = Batch(obs, steps.action, steps.log_prob, advantage, target)
         experience = Experience(
             batch=jax.tree.map(lambda x: x.reshape(sizes.transitions, *x.shape[2:]), batch),
             statistics=model.normalizer.update(policy.statistics, steps.obs),
-            reward_sum=reward_sum,
+            returns=returns,
+            totals=totals,
             episodes=steps.done.sum(dtype=jnp.int32),
             diverged=steps.diverged.sum(dtype=jnp.int32),
             outcome=jax.tree.map(lambda x: x.mean(0), steps.outcome),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rmdp_jax.env import Env, EpisodeState, auto_reset
-from rmdp_jax.learning.scoring import Scorer
+from rmdp_jax.learning.scoring import Scorer, Totals
 from rmdp_jax.learning.segments import SegmentReturns, add_step
 from rmdp_jax.types import Array, PyTree
 
@@ -37,7 +37,7 @@ def rollout(
     starts: PyTree,
     noise: Array,
     segments: SegmentReturns | None = None,
-) -> tuple[EpisodeState, Trajectory, Array, SegmentReturns | None]:
+) -> tuple[EpisodeState, Trajectory, Totals, SegmentReturns | None]:
     """T steps of E parallel environments under one policy.
 
     Args:
@@ -50,10 +50,10 @@ def rollout(
         segments: segment returns of this policy so far, where an assigner looks at them.
 
     Returns:
-        States after the last step, the `Trajectory`, the scorer's total (the rewards summed over steps and environments (n,)),
+        States after the last step, the `Trajectory`, the scorer's totals over steps and environments,
         and the segment returns after these steps. Nothing of size n is kept per transition (unless c is n).
     """
-    step_all = jax.vmap(auto_reset(env, starts).step)
+    step_all = jax.vmap(auto_reset(env, starts, noise.shape[1]).step)
 
     def advance(carry: _Carry, noise: Array) -> tuple[_Carry, tuple[Trajectory, PyTree]]:
         episodes, scores, segments = carry

@@ -31,24 +31,33 @@ LARGEST_SAMPLE = 1024  # agents that stand for a policy's group
 BLOCK = 8192  # agents that are scored at once
 
 
+class Totals(NamedTuple):
+    """Sums over the steps of an unroll."""
+
+    rewards: Array  # (n,) float32, or an estimate of it
+    nonfinite: Array  # (n,) int32, steps whose reward was not finite and counts as 0; of the steps that were scored
+
+
 class Scorer(NamedTuple):
     """How steps are scored while one policy is unrolled."""
 
     init: PyTree  # what is carried from step to step
     # carry, a step of E environments -> carry, columns (E, c), rewards of the sampled agents (E, m), what is stacked over T
     score: Callable[[PyTree, Step], tuple[PyTree, Array, Array, PyTree]]
-    total: Callable[[PyTree, PyTree], Array]  # carry, what was stacked (T, E, ...) -> rewards summed over all steps (n,)
+    total: Callable[[PyTree, PyTree], "Totals"]  # carry, what was stacked (T, E, ...) -> sums over all steps
 
 
 def score_all(population: Population, columns: Callable[[Array], Array], sampled: np.ndarray | None = None) -> Scorer:
     """Every agent at every step; `columns` makes columns (E, c) of rewards (E, n)."""
-    rewards_of = jax.vmap(population.rewards)
+    score_step = jax.vmap(population.score)
 
-    def score(total: Array, step: Step) -> tuple[Array, Array, Array, PyTree]:
-        rewards = rewards_of(step)
-        return total + rewards.sum(0), columns(rewards), rewards if sampled is None else rewards[:, sampled], ()
+    def score(totals: Totals, step: Step) -> tuple[Totals, Array, Array, PyTree]:
+        rewards, nonfinite = score_step(step)
+        totals = Totals(totals.rewards + rewards.sum(0), totals.nonfinite + nonfinite.sum(0, dtype=jnp.int32))
+        return totals, columns(rewards), rewards if sampled is None else rewards[:, sampled], ()
 
-    return Scorer(jnp.zeros(population.n, jnp.float32), score, lambda total, stacked: total)
+    zeros = Totals(jnp.zeros(population.n, jnp.float32), jnp.zeros(population.n, jnp.int32))
+    return Scorer(zeros, score, lambda totals, stacked: totals)
 
 
 def score_sample(
@@ -62,9 +71,10 @@ def score_sample(
     def score(carry: PyTree, step: Step) -> tuple[PyTree, Array, Array, PyTree]:
         return carry, of_group(step).mean(1, keepdims=True), of_sampled(step), reward_inputs(step)
 
-    def total(carry: PyTree, stacked: Step) -> Array:
-        drawn, share = sample_steps(step_key, stacked, steps)
-        return total_rewards(population, drawn) / share
+    def total(carry: PyTree, stacked: Step) -> Totals:
+        sample, share = sample_steps(step_key, stacked, steps)
+        totals = total_rewards(population, sample)
+        return totals._replace(rewards=totals.rewards / share)
 
     return Scorer((), score, total)
 
@@ -75,7 +85,11 @@ def score_steps(key: Key, population: Population, steps: int) -> Scorer:
     def score(carry: PyTree, step: Step) -> tuple[PyTree, Array, Array, PyTree]:
         return carry, *2 * [jnp.zeros((jnp.shape(step.diverged)[0], 1), jnp.float32)], reward_inputs(step)
 
-    return Scorer((), score, lambda carry, stacked: jax.vmap(population.rewards)(sample_steps(key, stacked, steps)[0]))
+    def total(carry: PyTree, stacked: Step) -> Totals:
+        rewards, nonfinite = jax.vmap(population.score)(sample_steps(key, stacked, steps)[0])
+        return Totals(rewards, nonfinite.astype(jnp.int32))
+
+    return Scorer((), score, total)
 
 
 def sample_steps(key: Key, stacked: Step, steps: int) -> tuple[Step, float]:
@@ -119,14 +133,17 @@ def stratified_indices(key: Key, total: int, number: int) -> Array:
     return jnp.asarray(begin, jnp.int32) + (jnp.asarray(rest, jnp.int32) + offset) // number
 
 
-def total_rewards(population: Population, steps: Step) -> Array:
-    """Rewards of all agents summed over `steps` (D, ...), (n,): step by step in blocks of agents, never (D, n)."""
+def total_rewards(population: Population, steps: Step) -> Totals:
+    """Rewards of all agents summed over `steps` (D, ...): step by step in blocks of agents, never (D, n)."""
 
-    def total(agent: PyTree) -> Array:
-        def add(total: Array, step: Step) -> tuple[Array, None]:
-            return total + jnp.where(step.diverged, 0.0, population.reward(agent, step.outcome)), None
+    def total(agent: PyTree) -> Totals:
+        alone = population._replace(agents=jax.tree.map(lambda x: x[None], agent))
 
-        return jax.lax.scan(add, jnp.float32(0), steps)[0]
+        def add(totals: Totals, step: Step) -> tuple[Totals, None]:
+            (reward,), (nonfinite,) = alone.score(step)
+            return Totals(totals.rewards + reward, totals.nonfinite + nonfinite.astype(jnp.int32)), None
+
+        return jax.lax.scan(add, Totals(jnp.float32(0), jnp.int32(0)), steps)[0]
 
     return jax.lax.map(total, population.agents, batch_size=BLOCK)
 

@@ -10,6 +10,7 @@ from rmdp_jax.env import Env, EnvSpec
 from rmdp_jax.policies.critics import CRITICS, CriticKind
 from rmdp_jax.policies.networks import Distribution, Networks, Params, make_distribution, make_networks
 from rmdp_jax.policies.normalize import NORMALIZERS, Normalizer
+from rmdp_jax.policies.returns import RETURN_SCALERS, ReturnScaler
 from rmdp_jax.types import Array, Key, PyTree, Scalar
 
 
@@ -19,6 +20,7 @@ class Model(NamedTuple):
     networks: Networks
     distribution: Distribution
     normalizer: Normalizer
+    returns: ReturnScaler
     critic: CriticKind
 
 
@@ -29,6 +31,7 @@ def make_model(spec: EnvSpec, sizes: Sizes, k: int, n: int) -> Model:
         networks=make_networks(spec, sizes, k, critic.size(n)),
         distribution=make_distribution(spec),
         normalizer=NORMALIZERS[sizes.normalize_observations](spec.observation_size),
+        returns=RETURN_SCALERS[sizes.normalize_returns](),
         critic=critic,
     )
 

@@ -1,11 +1,12 @@
 """What config.json, a line of metrics.jsonl and result.json hold."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.scipy.special import entr
+from jax.typing import ArrayLike
 
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env
@@ -67,6 +68,8 @@ def metrics_line(info: Info, iteration: int, config: TrainConfig, wall_s: float,
         **losses,
         "episodes": info.episodes.tolist(),
         "diverged": info.diverged.tolist(),
+        "recovered": info.recovered.tolist(),
+        **_nonfinite_rewards(info),
         **_scalar_outcomes(info),
         **_new_assignment(info, first=iteration <= config.log_every),
     }
@@ -76,6 +79,21 @@ def _scalar_outcomes(info: Info) -> dict[str, list[float | None]]:
     """Mean outcome of each policy's steps, those that are one number: speed, pay."""
     leaves = jax.tree_util.tree_leaves_with_path(info.outcome)
     return {"mean" + jax.tree_util.keystr(path).replace(".", "_"): _list(x) for path, x in leaves if x.ndim == 1}
+
+
+def _nonfinite_rewards(info: Info) -> dict[str, Any]:
+    """Steps whose reward was not finite: of all agents, and of each who has some, up to `LARGEST_LOGGED` of them."""
+    counts = info.nonfinite_rewards
+    agents = np.flatnonzero(counts)[:LARGEST_LOGGED].tolist()
+    by_agent = {"nonfinite_rewards_by_agent": {str(agent): int(counts[agent]) for agent in agents}} if agents else {}
+    return {"nonfinite_rewards": int(counts.sum(dtype=np.int64)), **by_agent}
+
+
+def fault_counts(history: Sequence[Mapping[str, Any]], k: int) -> dict[str, Any]:
+    """What result.json says of the faults in lines of metrics: steps that diverged (k,), policies put back (k,), rewards."""
+    lists = {name: np.array([line.get(name, [0] * k) for line in history] or [[0] * k]) for name in ("diverged", "recovered")}
+    rewards = sum(line.get("nonfinite_rewards", 0) for line in history)
+    return {**{name: rows.sum(0).tolist() for name, rows in lists.items()}, "nonfinite_rewards": rewards}
 
 
 def _new_assignment(info: Info, first: bool) -> dict[str, list[int]]:
@@ -92,8 +110,8 @@ def _mean_utility(info: Info) -> np.ndarray:
 
 
 def finite_number(value: Any) -> float | None:
-    """For JSON, which has no NaN: the standard error of a single episode, say."""
-    return round(float(value), 4) if np.isfinite(value) else None
+    """Seven significant digits, whatever the agents' units; None where JSON has no number, as for NaN."""
+    return float(f"{float(value):.7g}") if np.isfinite(value) else None
 
 
 def _list(values: Any) -> list[float | None]:
@@ -109,6 +127,7 @@ def summarize(
     sampled: Evaluation,
     by_mode: Evaluation,
     timing: Timing,
+    history: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """What result.json holds; welfare, bound and utility in reference units (0..100); `listed` entries of each agent.
 
@@ -119,10 +138,11 @@ def summarize(
         sources: (k,) of a `Conclusion`; written as `policies_from` where they are not simply the last policies.
         sampled, by_mode: fresh episodes acting as trained, and by the modes of the distributions.
         timing: of the program.
+        history: lines of metrics.
     """
     config, assigner = run.config, run.assigner
     bound = run.population.upper_bound(config.k)
-    bound = None if bound is None else round(env.spec.reference_scale * bound, 4)
+    bound = None if bound is None else finite_number(env.spec.reference_scale * bound)
     welfare = float(sampled.welfare)
     labels, chosen = np.asarray(sampled.assignment), np.asarray(sources).tolist()
     return {
@@ -145,6 +165,8 @@ def summarize(
         **({} if chosen == list(range(config.k)) else {"policies_from": chosen}),
         "policy_sizes": np.bincount(labels, minlength=config.k).tolist(),
         "episode_length": np.round(np.asarray(sampled.episode_length), 2).tolist(),
+        **({"evaluation_steps": config.evaluation_steps} if env.spec.episode_length > config.evaluation_steps else {}),
+        **fault_counts(history, config.k),
         "runs_together": timing.runs,
         "devices": timing.devices,
         "wall_s": round(timing.wall_s, 2),
@@ -152,8 +174,16 @@ def summarize(
         "transitions_per_s": round(timing.transitions / max(timing.wall_s, 1e-9), 1),
         **describe_machine(),
         "assignment": listed(compact(labels, config.k)),
-        "utility": listed(np.round(np.asarray(sampled.utility), 4)),
+        "utility": listed(significant(sampled.utility)),
     }
+
+
+def significant(values: ArrayLike) -> np.ndarray:
+    """Values with seven significant digits, float64."""
+    values = np.asarray(values, np.float64)
+    finite = np.isfinite(values) & (values != 0.0)
+    unit = 10.0 ** (np.floor(np.log10(np.abs(np.where(finite, values, 1.0)))) - 6)
+    return np.where(finite, np.round(values / unit) * unit, values)
 
 
 def compact(labels: np.ndarray, k: int) -> np.ndarray:
@@ -172,5 +202,5 @@ def describe_evaluation(evaluation: Evaluation, episodes: int) -> dict[str, Any]
         "policy_sizes": np.bincount(labels, minlength=len(evaluation.utility)).tolist(),
         "episode_length": np.round(np.asarray(evaluation.episode_length), 2).tolist(),
         "assignment": listed(labels),
-        "utility": listed(np.round(np.asarray(evaluation.utility), 4)),
+        "utility": listed(significant(evaluation.utility)),
     }

@@ -115,11 +115,11 @@ def _observe_rewards(env: Env, run: RunSpec, agents: PyTree, learned: Policies, 
     steps = -(-CLUSTER_TRANSITIONS // sizes.environments)
     noise = model.distribution.noise(noise_key, (steps, sizes.environments, env.spec.action_size))
     states = first_episodes(env, fresh_starts(env, sizes, start_key))
-    pool = fresh_starts(env, sizes, pool_key)
+    pool = fresh_starts(env, sizes, pool_key, steps)
     population = run.population._replace(agents=agents)
     if config.estimated:
         scorer = score_steps(jax.random.fold_in(key, _OBSERVING), population, sizes.utility_steps)
-        return rollout(env, scorer, act, states, pool, noise)[2]
+        return rollout(env, scorer, act, states, pool, noise)[2].rewards
     steps_taken = rollout(env, score_all(population, lambda rewards: rewards), act, states, pool, noise)[1]
     return steps_taken.reward.reshape(-1, config.n)[:CLUSTER_TRANSITIONS]
 

@@ -30,6 +30,7 @@ def state_specs(like: TrainState) -> TrainState:
     return TrainState(
         learner=Learner(*map(split, like.learner)),
         statistics=put(P("policy"), like.statistics),
+        returns=put(P("policy"), like.returns),
         episodes=put(P("policy", "env"), like.episodes),
         utilities=put(P("policy"), like.utilities),
         segments=put(P("policy"), like.segments),

@@ -13,13 +13,14 @@ from jax.stages import Compiled, Lowered
 from rmdp_jax.devices.mesh import everywhere, on_mesh, tracing_on
 from rmdp_jax.devices.processes import anyone
 from rmdp_jax.env import Env
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.errors import ConfigError, TrainingError
 from rmdp_jax.info import Info
 from rmdp_jax.records.lines import Timing, metrics_line
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.records.writer import RunWriter
 from rmdp_jax.running.batch import agents_of, init_arguments, make_init, over_runs, stack, trainer_for, unstack
 from rmdp_jax.running.cache import seconds_saved
+from rmdp_jax.running.faults import FaultWatch
 from rmdp_jax.running.interrupts import interrupts
 from rmdp_jax.running.layout import laid_out, shardings_of
 from rmdp_jax.running.memory import available_memory, check_memory, estimate_memory
@@ -27,6 +28,7 @@ from rmdp_jax.running.progress import Reporter
 from rmdp_jax.trainer import Trainer, TrainState
 from rmdp_jax.types import Array, PyTree
 
+COUNTS = ("flips", "copies", "recovered", "episodes", "diverged", "nonfinite_rewards")  # of `Info`, that add up
 Chunk = Callable[[TrainState, Array], tuple[TrainState, Info]]  # states, iterations -> states, infos; runs stacked
 
 
@@ -60,7 +62,8 @@ def learn(
     chunk, states, first = _prepare(env, runs, mesh, writers if resume else None, reporter)
     compile_s, saved_s = time.perf_counter() - begun, seconds_saved() - saved_before
     reporter.say(f"compiled in {compile_s:.1f} s" + (f", {saved_s:.0f} s less by the cache" if saved_s else ""))
-    states, timing = _loop(chunk, states, first, runs, writers, reporter)
+    watches = [FaultWatch(env.spec, run.config, reporter.warn, first) for run in runs]
+    states, timing = _loop(chunk, states, first, runs, writers, watches, reporter)
     return states, timing._replace(compile_s=compile_s, devices=1 if mesh is None else mesh.size)
 
 
@@ -76,10 +79,7 @@ def make_chunk(trainer: Trainer) -> Chunk:
             state, before = carry
             state, info = step(state)
             return state, info._replace(
-                flips=before.flips + info.flips,
-                copies=before.copies + info.copies,
-                episodes=before.episodes + info.episodes,
-                diverged=before.diverged + info.diverged,
+                **{name: getattr(before, name) + getattr(info, name) for name in COUNTS},
             )
 
         return jax.lax.fori_loop(0, iterations, body, (state, zeros))
@@ -146,6 +146,7 @@ def _loop(
     first: int,
     runs: Sequence[RunSpec],
     writers: Sequence[RunWriter],
+    watches: Sequence[FaultWatch],
     reporter: Reporter,
 ) -> tuple[TrainState, Timing]:
     config, number = runs[0].config, len(runs)
@@ -166,6 +167,12 @@ def _loop(
             for writer, line in zip(writers, lines, strict=True):
                 writer.add(line)
             reporter.update(lines)
+            try:
+                for watch, line in zip(watches, lines, strict=True):
+                    watch.read(line)
+            except TrainingError:
+                _save(writers, states, done)
+                raise
             if config.checkpoint_every and done - saved >= config.checkpoint_every:
                 saved = _save(writers, states, done)
     wall_s = time.perf_counter() - begun

@@ -1,5 +1,6 @@
 """What a person sees while runs train: a bar with welfare, speed and time left, or plain lines where there is no terminal."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from statistics import fmean
@@ -18,6 +19,9 @@ class Reporter(Protocol):
     def note(self, what: str) -> None:
         """Something that stays to be read."""
 
+    def warn(self, what: str) -> None:
+        """Something is wrong though training goes on; said also where no progress is shown."""
+
     def update(self, lines: Sequence[dict[str, Any]]) -> None:
         """A line of metrics was logged of every run."""
 
@@ -28,6 +32,9 @@ class _Silent:
 
     def note(self, what: str) -> None:
         pass
+
+    def warn(self, what: str) -> None:
+        warnings.warn(what, RuntimeWarning, stacklevel=2)
 
     def update(self, lines: Sequence[dict[str, Any]]) -> None:
         pass
@@ -44,6 +51,9 @@ class _Lines:
 
     def note(self, what: str) -> None:
         self.console.print(self.stage + what, highlight=False)
+
+    def warn(self, what: str) -> None:
+        self.console.print("warning: " + what, highlight=False, markup=False)
 
     def update(self, lines: Sequence[dict[str, Any]]) -> None:
         iteration = lines[0]["iteration"]
@@ -64,6 +74,9 @@ class _Bar:
 
     def note(self, what: str) -> None:
         self.bar.console.print(self.stage + what, highlight=False)
+
+    def warn(self, what: str) -> None:
+        self.bar.console.print("warning: " + what, highlight=False, markup=False)
 
     def update(self, lines: Sequence[dict[str, Any]]) -> None:
         self.bar.update(self.task, completed=lines[0]["iteration"], what=self.stage + describe(lines))

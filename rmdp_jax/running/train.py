@@ -14,7 +14,7 @@ from rmdp_jax.devices.mesh import choose_mesh, describe_mesh
 from rmdp_jax.devices.processes import is_first, wait_for_all
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
-from rmdp_jax.evaluation.evaluate import Evaluation
+from rmdp_jax.evaluation.evaluate import Evaluation, evaluated_steps
 from rmdp_jax.policies.model import Policies
 from rmdp_jax.records.folder import check_run, open_run
 from rmdp_jax.records.lines import Timing, describe_run, summarize
@@ -151,6 +151,9 @@ def train_batch(
     with report_progress(progress, config.iterations) as reporter:
         states, timing = learn(env, runs, reporter, writers, mesh=mesh, resume=resume)
         reporter.say("evaluating by fresh episodes")
+        if evaluated_steps(env, config) < env.spec.episode_length:
+            steps = f"the first {config.evaluation_steps:,} of {env.spec.episode_length:,} steps of an episode"
+            reporter.warn(f"evaluation takes {steps}: raise evaluation_steps for more")
         weights = over_runs(runs[0].assigner.weights, len(runs))(states.assignment)
         conclusion = conclude(env, runs, states, mesh)
         sampled, by_mode = (
@@ -190,6 +193,6 @@ def _finish(
     sampled: Evaluation,
     by_mode: Evaluation,
 ) -> Result:
-    summary = summarize(env, run, int(state.iteration), weights, conclusion.sources, sampled, by_mode, timing)
+    summary = summarize(env, run, int(state.iteration), weights, conclusion.sources, sampled, by_mode, timing, writer.history)
     summary = writer.close(summary, trained=timing.transitions > 0)
     return Result(state, conclusion.policies, sampled.assignment, sampled, summary, writer.history)

@@ -170,7 +170,7 @@ def test_a_staggered_cut_is_no_end_even_of_a_finite_horizon():
     states = first_episodes(bare, pool)
     _, stepped = jax.vmap(auto_reset(bare, pool).step)(states, jnp.zeros(2, jnp.int32))
     assert stepped.truncated.tolist() == [False, False]
-    states = states._replace(left=jnp.array([1, 4], jnp.int32))
+    states = states._replace(steps_left=jnp.array([1, 4], jnp.int32))
     _, stepped = jax.vmap(auto_reset(bare, pool).step)(states, jnp.zeros(2, jnp.int32))
     assert stepped.truncated.tolist() == [True, False]
     assert stepped.terminated.tolist() == [False, False]
