@@ -10,44 +10,17 @@ import jax.numpy as jnp
 from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, harden
 from rmdp_jax.config import Rates, TrainConfig
 from rmdp_jax.devices.mesh import constrain
-from rmdp_jax.env import Env, EpisodeState, Population, check_env, first_episodes, guard
+from rmdp_jax.env import Env, Population, check_env, first_episodes, guard
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.info import Info, make_info
 from rmdp_jax.learning.experience import Experience, fresh_starts, make_collect
-from rmdp_jax.learning.learner import Learner, Schedule, init_learner, make_improve
+from rmdp_jax.learning.learner import Schedule, init_learner, make_improve
 from rmdp_jax.learning.ppo import ppo_loss
-from rmdp_jax.learning.segments import SegmentReturns, no_segments
-from rmdp_jax.learning.utility import Utilities, accumulate, no_utilities, utility
+from rmdp_jax.learning.segments import no_segments
+from rmdp_jax.learning.utility import accumulate, no_utilities, utility
 from rmdp_jax.policies.model import POLICY_AXES, Policies, make_model, repeat
-from rmdp_jax.policies.networks import Params
+from rmdp_jax.state import TrainState, copy_members, empty_archive, policies_of, recover
 from rmdp_jax.types import Array, Key, PyTree, Scalar
-
-
-class Member(NamedTuple):
-    """All state of a policy that is copied with it; leaves (k, ...), or (archive_size, ...) of archived members."""
-
-    params: PyTree
-    opt_state: PyTree
-    statistics: PyTree
-    returns: PyTree
-    utilities: Utilities
-
-
-class TrainState(NamedTuple):
-    """All that the next iteration reads."""
-
-    learner: Learner  # own leaves (k, ...)
-    statistics: PyTree  # of observations, leaves (k, ...)
-    returns: PyTree  # running statistics of returns, leaves (k,)
-    episodes: EpisodeState  # leaves (k, E, ...)
-    utilities: Utilities  # leaves (k, ...)
-    segments: SegmentReturns | None  # leaves (k, B, ...); None where the assigner does not look at them
-    archive: Member | None  # earlier policies, leaves (archive_size, ...); None where the assigner asks for none
-    assignment: PyTree  # the assigner's own state
-    keys: Key  # (k,) one per policy
-    key: Key  # () of the assigner and the shuffles
-    iteration: Array  # () int32
-    rates: Rates
 
 
 class Conclusion(NamedTuple):
@@ -102,7 +75,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
             iteration=jnp.int32(0),
             rates=jax.tree.map(jnp.float32, rates),
         )
-        return state._replace(archive=_empty_archive(archive_size, state))
+        return state._replace(archive=empty_archive(archive_size, state))
 
     def collect(state: TrainState) -> tuple[TrainState, Experience]:
         keys = jax.vmap(jax.random.fold_in, (0, None))(state.keys, state.iteration)
@@ -167,104 +140,6 @@ def assigner_key(key: Key) -> Key:
 def _first_keys(key: Key) -> Key:
     """Keys (4,): of the state, of the first assignment, of shared parameters, of the policies."""
     return jax.random.split(key, 4)
-
-
-def policies_of(state: TrainState) -> Policies:
-    """The policies without optimiser state."""
-    return Policies(state.learner.params, state.statistics, state.rates.observation_clip)
-
-
-@jax.named_scope("recover")
-def recover(last: TrainState, new: TrainState) -> tuple[TrainState, Array]:
-    """`new` with every policy that is not finite in it as it was in the `last` iteration, with a fresh optimiser.
-
-    Nothing of the other policies changes, unless all share a trunk that is not finite: then all are put back.
-
-    Returns:
-        The state, and which policies were put back, (k,) bool.
-    """
-    shared, own = new.learner.params.shared, _members(new)
-    broken = ~(_all_finite(own) & _all_finite(shared, axes=0))
-    shared_broken = ~_all_finite(shared, axes=0)
-
-    def put_back(broken: Array, old: Array, now: Array) -> Array:
-        return jnp.where(broken.reshape(broken.shape + (1,) * (now.ndim - broken.ndim)), old, now)
-
-    before = _members(last)._replace(opt_state=jax.tree.map(jnp.zeros_like, own.opt_state))  # as of an Adam that begins
-    own = jax.tree.map(partial(put_back, broken), before, own)
-    shared, shared_state = jax.tree.map(
-        partial(put_back, shared_broken),
-        (last.learner.params.shared, jax.tree.map(jnp.zeros_like, last.learner.opt_state.shared)),
-        (shared, new.learner.opt_state.shared),
-    )
-    return new._replace(
-        learner=Learner(Params(shared, own.params), Params(shared_state, own.opt_state)),
-        statistics=own.statistics,
-        returns=own.returns,
-        utilities=own.utilities,
-    ), broken
-
-
-def _all_finite(tree: PyTree, axes: int = 1) -> Array:
-    """Whether all leaves are finite, but for their first `axes` axes; () true of an empty tree."""
-    finite = jnp.bool_(True)
-    for leaf in jax.tree.leaves(tree):
-        finite &= jnp.isfinite(leaf).all(tuple(range(axes, leaf.ndim)))
-    return finite
-
-
-@jax.named_scope("copy_members")
-def copy_members(copies: Copies, state: TrainState) -> TrainState:
-    """The state after the `copies`: each policy, and each slot of the archive, has all of its source's `Member` state.
-
-    Without copies nothing is read; across devices that would gather all policies on each.
-    """
-    copies = copies if state.archive is not None else copies._replace(archive_sources=None)
-    k = copies.sources.size
-    changed = (copies.sources != jnp.arange(k, dtype=jnp.int32)).any()
-    if copies.archive_sources is not None:
-        changed |= (copies.archive_sources != jnp.arange(copies.archive_sources.size, dtype=jnp.int32) + k).any()
-    return jax.lax.cond(changed, _copy, lambda copies, state: state, copies, state)
-
-
-def _copy(copies: Copies, state: TrainState) -> TrainState:
-    members = constrain(constrain(_members(state), "policy"))
-    if state.archive is not None:
-        members = jax.tree.map(lambda present, archived: jnp.concatenate([present, archived]), members, state.archive)
-
-    def take(sources: Array) -> Member:
-        return jax.tree.map(lambda x: x[sources], members)
-
-    own, params, opt_state = take(copies.sources), state.learner.params, state.learner.opt_state
-    return state._replace(
-        learner=Learner(params._replace(own=own.params), opt_state._replace(own=own.opt_state)),
-        statistics=own.statistics,
-        returns=own.returns,
-        utilities=own.utilities,
-        segments=_without_copies(copies.sources, state.segments),
-        archive=None if copies.archive_sources is None else take(copies.archive_sources),
-    )
-
-
-def _without_copies(sources: Array, segments: SegmentReturns | None) -> SegmentReturns | None:
-    """The segments of policies that stay; a copy has not shown anything yet."""
-    if segments is None:
-        return None
-    k, number, m = segments.returns.shape
-    stays = sources == jnp.arange(k, dtype=jnp.int32)
-
-    def keep(present: Array, fresh: Array) -> Array:
-        return jnp.where(stays.reshape(k, *(1,) * (present.ndim - 1)), present, fresh)
-
-    return jax.tree.map(keep, segments, repeat(no_segments(number, m), k))
-
-
-def _members(state: TrainState) -> Member:
-    return Member(state.learner.params.own, state.learner.opt_state.own, state.statistics, state.returns, state.utilities)
-
-
-def _empty_archive(size: int, state: TrainState) -> Member | None:
-    return jax.tree.map(lambda x: jnp.zeros((size, *x.shape[1:]), x.dtype), _members(state)) if size else None
 
 
 def _schedule(rates: Rates, iteration: Array, iterations: int) -> Schedule:

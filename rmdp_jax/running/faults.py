@@ -12,6 +12,7 @@ from rmdp_jax.env import EnvSpec
 from rmdp_jax.errors import TrainingError
 
 WORTH_SAYING = 0.01  # share of diverged steps from which it is said
+WINDOW = 20  # iterations, or those between two lines if they are more, in which a policy may be put back again and again
 
 
 class FaultWatch:
@@ -26,6 +27,7 @@ class FaultWatch:
     def __init__(self, spec: EnvSpec, config: TrainConfig, warn: Callable[[str], None], before: int = 0) -> None:
         self.spec, self.config, self.warn, self.before = spec, config, warn, before
         self.said: set[str] = set()
+        self.window, self.recovered = 0, [0] * config.k
 
     def read(self, line: dict[str, Any]) -> None:
         """One more line.
@@ -37,10 +39,7 @@ class FaultWatch:
         when = f"up to iteration {line['iteration']}"
         self._read_diverged(line, iterations, when)
         self._read_rewards(line, iterations, when)
-        for j, times in enumerate(line["recovered"]):
-            if times:
-                what = f"policy {j} was not finite and was put back to its last finite state {times} time(s) {when}"
-                self._say(f"policy {j}", f"{what}; a smaller learning_rate, or rewards without outliers, help")
+        self._read_recovered(line, iterations, when)
 
     def _read_diverged(self, line: dict[str, Any], iterations: int, when: str) -> None:
         share = sum(line["diverged"]) / (iterations * self.config.k * self.config.sizes.transitions)
@@ -61,6 +60,17 @@ class FaultWatch:
         share = count / (iterations * self.config.k * scored)
         what = f"the reward of agent {agent}{others} was not finite in {count} steps ({share:.1%}) {when}: counted as 0"
         self._weigh("rewards", f"{what}; mend its reward function", share, 0.0)
+
+    def _read_recovered(self, line: dict[str, Any], iterations: int, when: str) -> None:
+        self.window += iterations
+        for j, times in enumerate(line["recovered"]):
+            self.recovered[j] += times
+            if self.recovered[j]:
+                what = f"policy {j} was not finite and was put back to its last finite state {self.recovered[j]} time(s) {when}"
+                share = self.recovered[j] / self.window if self.window >= WINDOW else 0.0
+                self._weigh(f"policy {j}", f"{what}; a smaller learning_rate, or rewards without outliers, help", share, -1.0)
+        if self.window >= WINDOW:
+            self.window, self.recovered = 0, [0] * self.config.k
 
     def _weigh(self, kind: str, what: str, share: float, worth_saying: float) -> None:
         if share > self.config.max_fault_share:
