@@ -4,7 +4,6 @@ import contextlib
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,9 +78,9 @@ def spoil(place: str, value: Any, share: float = 0.05) -> tuple[Env, Population]
 
 
 def spoiled_states(folder: Path, quick: bool) -> Iterator[Tried]:
-    """NaN or infinity in policy 0's part of each leaf of the state: survived if all is finite two iterations later, or it is said.
+    """NaN or infinity in policy 0's part of each leaf of the state: survived if all is finite two iterations later.
 
-    And, of an assignment that stays, if policy 1's parameters are those of a run without the fault, bit for bit.
+    And if policy 1's parameters are those of a run without the fault, bit for bit.
     """
     del folder
     env, population = make("resource_gathering", size=2)

@@ -17,7 +17,9 @@ from benchmarks.fault_kinds import Tried
 from rmdp_jax.records.folder import RunFolder
 
 ITERATIONS, EVERY = 400, 20  # of a run, and between two checkpoints
-_FLAGS = "--size 2 --k 2 --environments 4 --unroll 8 --epochs 2 --minibatches 2 --hidden 8 --evaluation-episodes 8 --log-every 5"
+_FLAGS = (
+    "--size 2 --k 2 --environments 4 --unroll 8 --epochs 2 --minibatches 2 --hidden 8 --evaluation-episodes 8 --log-every 5"
+)
 COMMAND = ["train", "resource_gathering", "--algorithm", "plain_em", *_FLAGS.split()]
 COMMAND += ["--transitions", str(32 * ITERATIONS), "--checkpoint-every", str(EVERY)]
 CLOCKS = ("wall_s", "transitions_per_s", "compile_s")
@@ -39,7 +41,7 @@ def finish(out: Path, cache: Path) -> tuple[int, str]:
     return process.returncode, said
 
 
-def result_of(out: Path) -> tuple[Any, Any]:
+def result_of(out: Path) -> tuple[Any, ...]:
     """Result and metrics without clocks."""
     folder = RunFolder(out)
     return tuple(
@@ -65,7 +67,7 @@ def iterations_of(out: Path) -> int:
 
 
 def kills(folder: Path, quick: bool) -> Iterator[Tried]:
-    """kill -9 at random moments, and as soon as a checkpoint is begun: survived if the same command ends with the same result."""
+    """kill -9 at random moments, and while checkpoints are written: survived if the same command ends with the same result."""
     expected, seconds, cache = undisturbed(folder)
     rng = np.random.RandomState(0)
     for i in range(2 if quick else 20):
@@ -87,7 +89,9 @@ def kills(folder: Path, quick: bool) -> Iterator[Tried]:
         yield _killed(f"saving-{i}", "killed while saving", while_saving, folder, cache, expected)
 
 
-def _killed(name: str, fault: str, wait: Callable[[subprocess.Popen, Path], None], folder: Path, cache: Path, expected: Any) -> Tried:
+def _killed(
+    name: str, fault: str, wait: Callable[[subprocess.Popen, Path], None], folder: Path, cache: Path, expected: Any
+) -> Tried:
     out = folder / name
     process = start(out, cache)
     wait(process, out)
@@ -101,7 +105,7 @@ def _killed(name: str, fault: str, wait: Callable[[subprocess.Popen, Path], None
 
 
 def signals(folder: Path, quick: bool) -> Iterator[Tried]:
-    """Each signal at each stage: survived if it ends in a line without a traceback, and the same command ends as undisturbed."""
+    """Each signal at each stage: survived if it ends without a traceback, and the same command ends as undisturbed."""
     expected, _, cache = undisturbed(folder)
     for stage, word in list(STAGES.items())[2 if quick else 0 :]:
         for name in SIGNALS[: 2 if quick else None]:
@@ -133,7 +137,7 @@ def _wait_for(process: subprocess.Popen, word: str | None) -> str:
 
 
 def full_disks(folder: Path, quick: bool) -> Iterator[Tried]:
-    """Files may not grow beyond a size: survived if that is said in a line, and the same command ends well where there is room."""
+    """Files may not grow beyond a size: survived if that is said, and the same command ends well where there is room."""
     expected, _, cache = undisturbed(folder)
     for kilobytes in (4, 64) if quick else (1, 2, 4, 8, 16, 32, 64, 128, 256):
 

@@ -2,13 +2,12 @@
 
     python -m benchmarks.faults [--quick] [--only kills signals ...]
 
-A row of the table: how often a fault was tried, how often the run survived it, and how many iterations had to be done again. What
-surviving means is said by each kind in `benchmarks/fault_kinds.py` and `benchmarks/fault_processes.py`. The last column counts what
-may never be: a result that is wrong without a word, or a traceback.
+A row of the table: how often a fault was tried, how often the run survived it, and how many iterations had to be done again.
+What surviving means is said by each kind in `benchmarks/fault_kinds.py` and `benchmarks/fault_processes.py`. The last column
+counts what may never be: a result that is wrong without a word, or a traceback.
 """
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -116,7 +116,7 @@ def test_poses_are_those_of_the_state(body):
 def test_observed_height_is_that_of_the_state(body):
     reset, step = programs(body)
     state, _ = reset(jax.random.split(jax.random.key(0), BATCH))
-    (inner, _), stepped = step(state, actions(made(body)[0], jax.random.key(1), *BATCH))
+    (inner, *_), stepped = step(state, actions(made(body)[0], jax.random.key(1), *BATCH))
     np.testing.assert_allclose(stepped.obs[..., 0], 1.25 + inner.carried[0][..., 1], rtol=1e-6)
 
 
@@ -206,16 +206,16 @@ def test_divergence_is_flagged_and_pays_nothing(where, value, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     env, population = made("halfcheetah")
     reset, step = programs("halfcheetah")
-    (inner, obs), _ = reset(jax.random.split(jax.random.key(0), BATCH))
+    guarded, _ = reset(jax.random.split(jax.random.key(0), BATCH))
     action = np.array(actions(env, jax.random.key(1), *BATCH))
     if where == "action":
         action[1, 2, 0] = value
     else:
         leaf = ("q", "qd").index(where)
-        carried = list(inner.carried)
+        carried = list(guarded.inner.carried)
         carried[leaf] = carried[leaf].at[1, 2, 4].set(value)
-        inner = inner._replace(carried=tuple(carried))
-    _, stepped = step((inner, obs), action)
+        guarded = guarded._replace(inner=guarded.inner._replace(carried=tuple(carried)))
+    _, stepped = step(guarded, action)
     expected = np.zeros(BATCH, bool)
     expected[1, 2] = True
     np.testing.assert_array_equal(stepped.diverged, expected)

@@ -27,13 +27,14 @@ def kind(request):
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), infos)
         return jax.lax.fori_loop(0, ITERATIONS, lambda _, now: trainer.step(now[0]), (trainer.init(key), nothing))
 
-    networks = make_model(make_probe(PROBES["constant"], N)[0].spec, config.sizes, K, N).networks
+    model = make_model(make_probe(PROBES["constant"], N)[0].spec, config.sizes, K, N)
 
     def values(state, j, observations):
         params = state.learner.params
         own = jax.tree.map(lambda x: x[j], params.own)
         obs = jnp.array(observations, jnp.float32)[:, None]
-        return np.asarray(networks.critic(params._replace(own=own), jnp.int32(j), obs))
+        scale = model.returns.scale(jax.tree.map(lambda x: x[j], state.returns))  # critics learn returns of size 1
+        return np.asarray(scale * model.networks.critic(params._replace(own=own), jnp.int32(j), obs))
 
     return critic, jax.jit(learn), values
 
