@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 UNFINISHED = 75  # exit code of a run that a signal stopped: start the same command again (EX_TEMPFAIL of sysexits.h)
 
+
 @dataclass(frozen=True, kw_only=True)
 class EnvOptions:
     """Arguments of the env; one that it does not take is refused. `rmdp-jax envs` lists who takes what."""
@@ -60,7 +61,7 @@ class Machines:
 class Train(Compiling):
     """Learn k policies for n agents, and who gets which. (ENV --help: its preset.)
 
-    Ends with 0 when the run is finished, 75 when a signal stopped it: the same command with --resume goes on.
+    Exit code 0: finished; 75: stopped by a signal, --resume goes on.
     """
 
     env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
@@ -111,7 +112,9 @@ class Train(Compiling):
         from rmdp_jax.running.algorithms import resolve
 
         _, population, config = self._task()
-        return Path("runs") / f"{self.env}-{self.algorithm}-k{resolve(self.algorithm, population, config).config.k}-s{self.seed}"
+        return (
+            Path("runs") / f"{self.env}-{self.algorithm}-k{resolve(self.algorithm, population, config).config.k}-s{self.seed}"
+        )
 
     def run(self) -> None:
         """Train, evaluate, and print the table."""

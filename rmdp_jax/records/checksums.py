@@ -11,7 +11,11 @@ MANIFEST = "checksums.json"
 
 def write_checksums(folder: Path) -> None:
     """Write size and SHA-256 of every file below `folder` into its `MANIFEST`."""
-    files = {str(path.relative_to(folder)): [path.stat().st_size, _sha256(path)] for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = {
+        str(path.relative_to(folder)): [path.stat().st_size, _sha256(path)]
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
     write_json(folder / MANIFEST, {"sha256": files})
 
 

@@ -2,15 +2,15 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.comparison import Line, budget_of, flat_settings, settings_of, task_of
-from rmdp_jax.records.folder import RunFolder, read_lines
-
-_NEEDED = ("env", "env_options", "backend", "algorithm", "k", "n", "seed", "welfare", "total_transitions")
+from rmdp_jax.records.files import read_lines, warn
+from rmdp_jax.records.folder import RunFolder
+from rmdp_jax.records.schema import RUN, check_fields
 
 
 class Found(NamedTuple):
@@ -24,7 +24,11 @@ class Found(NamedTuple):
 def find_runs(paths: Iterable[Path]) -> Found:
     """Read finished runs from run folders, folders that hold some at any depth, and .jsonl files with a run per line.
 
-    A run that is in a folder and in a file (a sweep's runs.jsonl) counts once, as does one that was made twice.
+    A run that is in a folder and in a file (a sweep's runs.jsonl) counts once, as does one that was made twice, and one that
+    links lead to by several ways.
+
+    Warns:
+        RunWarning: a run in a folder cannot be read, or has no welfare, as it diverged; it is left out.
 
     Raises:
         ConfigError: a path does not exist or a file is no list of runs, or there is no finished run at all.
@@ -32,12 +36,14 @@ def find_runs(paths: Iterable[Path]) -> Found:
     paths = list(paths)
     seen: dict[tuple[Any, ...], Line] = {}
     unfinished = repeated = 0
-    for line, from_file in (found for path in paths for found in _read(path)):
+    for line, where in (found for path in paths for found in _read(path)):
         task, settings = _identity(line)
         if not line.get("finished", True):
             unfinished += 1
+        elif line["welfare"] is None:
+            warn(f"{where}: its welfare is not a number, so it is left out")
         elif (task, settings) in seen or ("settings" not in line and any(task == other for other, _ in seen)):
-            repeated += not from_file
+            repeated += where.suffix != ".jsonl"
         else:
             seen[task, settings] = line
     if not seen:
@@ -55,38 +61,56 @@ def read_runs(path: Path) -> list[Line]:
     """
     lines = read_lines(path)
     for number, line in enumerate(lines, 1):
-        missing = [name for name in _NEEDED if name not in line] if isinstance(line, dict) else ["a run"]
-        if missing:
-            raise ConfigError(f"{path}: line {number} has no {missing[0]}, so it is no run; give files with a result a line")
+        check_fields(f"{path}: line {number}", line, RUN)
     return lines
 
 
-def _read(path: Path) -> Iterator[tuple[Line, bool]]:
-    """Runs at `path`, finished or not, those in folders first, and whether each is from a file."""
+def _read(path: Path) -> Iterator[tuple[Line, Path]]:
+    """Runs at `path`, finished or not, those in folders first, and the folder or file that each is from."""
     if not path.exists():
         raise ConfigError(f"runs = {path}: does not exist; give folders of runs or .jsonl files")
     if not path.is_dir():
-        yield from ((line, True) for line in read_runs(path))
+        yield from ((line, path) for line in read_runs(path))
         return
-    files = []
-    for folder, below, names in os.walk(path):
+    files, seen = [], set()
+    for folder, below, names in os.walk(path, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen:  # links that lead to where somebody was already, or in a circle
+            below.clear()
+            continue
+        seen.add(place)
         below.sort()
         if "config.json" in names or "result.json" in names:
             below.clear()  # checkpoints
-            yield _read_folder(RunFolder(Path(folder))), False
+            yield from _readable(lambda folder=Path(folder): [(_read_folder(RunFolder(folder)), folder)])
         else:
             files += [Path(folder) / name for name in sorted(names) if name.endswith(".jsonl")]
     for file in files:
-        if all(set(_NEEDED) <= line.keys() for line in read_lines(file)):  # others hold something else
-            yield from ((line, True) for line in read_runs(file))
+        yield from _readable(lambda file=file: [(line, file) for line in read_runs(file)] if _holds_runs(file) else [])
+
+
+def _readable(read: Callable[[], list[tuple[Line, Path]]]) -> list[tuple[Line, Path]]:
+    """What `read` reads, or nothing where it cannot: one bad run does not stop a comparison of many."""
+    try:
+        return read()
+    except ConfigError as error:
+        warn(f"left out: {error}")
+        return []
+
+
+def _holds_runs(file: Path) -> bool:
+    """Whether the first line is of a run; other files hold something else, such as metrics."""
+    first = next(iter(read_lines(file)), None)
+    return isinstance(first, dict) and {"env", "algorithm", "welfare", "total_transitions"} <= first.keys()
 
 
 def _read_folder(folder: RunFolder) -> Line:
     config = folder.read_config()
-    if not (folder.path / "result.json").exists():
+    if not folder.has_result():
         train = config["train"]
         return {**config, "k": train["k"], "n": train["n"], "seed": train["seed"], "finished": False}
-    return {**folder.read_result(), "settings": flat_settings(config["train"])}
+    result = folder.read_result(lambda path, content: check_fields(path, content, RUN))
+    return {**result, "settings": flat_settings(config["train"])}
 
 
 def _identity(line: Line) -> tuple[tuple[Any, ...], str]:

@@ -139,7 +139,9 @@ class RunFolder:
         content = read_json(path)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else None
-            raise ConfigError(f"{path}: has format {str(found)[:60]}, this version reads {FORMAT}; train again with this version")
+            raise ConfigError(
+                f"{path}: has format {str(found)[:60]}, this version reads {FORMAT}; train again with this version"
+            )
         check(path, content)
         return content
 

@@ -81,7 +81,9 @@ def _check_agreement(folder: RunFolder, described: dict[str, Any], result: dict[
     for name in ("k", "n", "seed"):
         if described["train"][name] != result[name]:
             there, here = described["train"][name], result[name]
-            raise ConfigError(f"{folder.path}: {name} = {there} in config.json, but {here} in result.json; bring back what was there")
+            raise ConfigError(
+                f"{folder.path}: {name} = {there} in config.json, but {here} in result.json; bring back what was there"
+            )
 
 
 def _remake(

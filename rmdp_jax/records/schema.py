@@ -110,7 +110,9 @@ def check_result(path: Path, content: Any) -> None:
         f"k = {k} lists of n = {n} numbers", lambda value: _are(lambda row: _are(_may_be_null, row, n), value, k), listed
     )
     needed = {name: RUN[name]._replace(needed=True) for name in ("iterations", "finished", "transitions_per_policy")}
-    known = {name: NUMBER_OR_NULL for name in ("welfare_standard_error", "welfare_deterministic", "upper_bound", "share_of_bound")}
+    known = {
+        name: NUMBER_OR_NULL for name in ("welfare_standard_error", "welfare_deterministic", "upper_bound", "share_of_bound")
+    }
     times = {name: NUMBER for name in ("wall_s", "compile_s", "transitions_per_s")}
     rest = {
         "softness": NUMBER_OR_NULL,

@@ -43,7 +43,9 @@ class RunWriter:
             return
         self.history[:] = [line for line in self.folder.read_metrics() if line["iteration"] <= iteration]
         if iteration and (not self.history or self.history[-1]["iteration"] != iteration):
-            warn(f"{self.folder.metrics}: has no line of iteration {iteration}, whose checkpoint is gone on from; lines are lost")
+            warn(
+                f"{self.folder.metrics}: has no line of iteration {iteration}, whose checkpoint is gone on from; lines are lost"
+            )
         if self.writes:
             from rmdp_jax.records.checkpoint import remove_later
 
@@ -134,4 +136,3 @@ def common_step(writers: Sequence[RunWriter]) -> int | None:
                 warn(f"{writer.folder.path}: has no checkpoint yet, so all runs that are trained with it begin at iteration 0")
                 return None
     return latest_step(*folders) if folders else None
-

@@ -53,7 +53,8 @@ def open_writer(env: Env, run: RunSpec, *, resume: bool, extend: bool, progress:
         return RunWriter(None, run.on_metrics, writes=is_first())
     folder, described = RunFolder(Path(run.out)), describe_run(env, run)
     before = None
-    if folder.holds_run():
+    goes_on = resume and folder.holds_run()
+    if goes_on:
         before = check_same_run(folder, described, extend)
         check_people(folder.people, env, run.population)
     elif resume:
@@ -61,7 +62,7 @@ def open_writer(env: Env, run: RunSpec, *, resume: bool, extend: bool, progress:
 
     def describe() -> None:
         folder.write_config(described)
-        if not folder.people.exists():
+        if not (goes_on and folder.people.exists()):
             write_people(folder.people, env, run.population)
 
     wait_for_all("compared")
