@@ -100,7 +100,7 @@ def latest_step(*folders: Path) -> int | None:
     steps = [saved_steps(folder) for folder in folders]
     if not any(steps):
         return None
-    damages = []
+    damages: list[str] = []
     for step in sorted(set.intersection(*map(set, steps)), reverse=True):
         damage = next(filter(None, (_damage_of(folder, step) for folder in folders)), None)
         if damage is None:
@@ -110,7 +110,7 @@ def latest_step(*folders: Path) -> int | None:
         damages.append(damage)
     if not damages:
         raise ConfigError(
-            f"resume: the checkpoints are of iterations {_told(steps)}, and none is in all runs; go on with those of one iteration"
+            f"resume: the checkpoints are of iterations {_told(steps)}, none of them common to all; train the runs apart"
         )
     raise ConfigError(f"{damages[0]}, and there is no older checkpoint that is whole; bring it back, or train again")
 
@@ -196,7 +196,7 @@ def _reading(folder: Path, step: int) -> Iterator[tuple[ocp.Checkpointer, Path]]
 
 @contextmanager
 def _plain_path(folder: Path) -> Iterator[Path]:
-    """A path to `folder` that orbax does not take for a pattern: its own, or a link to it where it has brackets and the like."""
+    """A path to `folder` that orbax does not take for a pattern: its own, or a link to it where that has brackets, say."""
     folder = folder.absolute()
     if _is_plain(folder):
         yield folder

@@ -1,4 +1,4 @@
-"""Text files of a run: JSON that holds no NaN, lines of JSON, whole or not at all; and what is said where one is in a bad state."""
+"""Text files of a run: JSON without NaN, lines of JSON, written whole or not at all; and what is said of bad ones."""
 
 import json
 import math

@@ -12,6 +12,8 @@ from rmdp_jax.records.files import read_lines, warn
 from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.schema import RUN, check_fields
 
+_TELLING = ("env", "algorithm", "welfare", "total_transitions")  # names in a line of a run, not all in a line of metrics
+
 
 class Found(NamedTuple):
     """What `find_runs` returns."""
@@ -47,9 +49,9 @@ def find_runs(paths: Iterable[Path]) -> Found:
         else:
             seen[task, settings] = line
     if not seen:
-        where = ", ".join(map(str, paths))
+        searched = ", ".join(map(str, paths))
         more = f" ({unfinished} unfinished: go on with them by --resume)" if unfinished else ""
-        raise ConfigError(f"runs = {where}: no finished run found{more}; give folders that `rmdp-jax train` wrote")
+        raise ConfigError(f"runs = {searched}: no finished run found{more}; give folders that `rmdp-jax train` wrote")
     return Found(list(seen.values()), unfinished, repeated)
 
 
@@ -82,35 +84,36 @@ def _read(path: Path) -> Iterator[tuple[Line, Path]]:
         below.sort()
         if "config.json" in names or "result.json" in names:
             below.clear()  # checkpoints
-            yield from _readable(lambda folder=Path(folder): [(_read_folder(RunFolder(folder)), folder)])
+            yield from _readable(_read_folder, Path(folder))
         else:
             files += [Path(folder) / name for name in sorted(names) if name.endswith(".jsonl")]
     for file in files:
-        yield from _readable(lambda file=file: [(line, file) for line in read_runs(file)] if _holds_runs(file) else [])
+        yield from _readable(_read_file, file)
 
 
-def _readable(read: Callable[[], list[tuple[Line, Path]]]) -> list[tuple[Line, Path]]:
-    """What `read` reads, or nothing where it cannot: one bad run does not stop a comparison of many."""
+def _readable(read: Callable[[Path], list[Line]], path: Path) -> list[tuple[Line, Path]]:
+    """What `read` reads at `path`, or nothing where it cannot: one bad run does not stop a comparison of many."""
     try:
-        return read()
+        return [(line, path) for line in read(path)]
     except ConfigError as error:
         warn(f"left out: {error}")
         return []
 
 
-def _holds_runs(file: Path) -> bool:
-    """Whether the first line is of a run; other files hold something else, such as metrics."""
-    first = next(iter(read_lines(file)), None)
-    return isinstance(first, dict) and {"env", "algorithm", "welfare", "total_transitions"} <= first.keys()
+def _read_file(path: Path) -> list[Line]:
+    """Runs of a file that was found; nothing of one that holds something else, such as metrics, as its first line tells."""
+    first = next(iter(read_lines(path)), None)
+    return read_runs(path) if isinstance(first, dict) and set(_TELLING) <= first.keys() else []
 
 
-def _read_folder(folder: RunFolder) -> Line:
+def _read_folder(path: Path) -> list[Line]:
+    folder = RunFolder(path)
     config = folder.read_config()
     if not folder.has_result():
         train = config["train"]
-        return {**config, "k": train["k"], "n": train["n"], "seed": train["seed"], "finished": False}
+        return [{**config, "k": train["k"], "n": train["n"], "seed": train["seed"], "finished": False}]
     result = folder.read_result(lambda path, content: check_fields(path, content, RUN))
-    return {**result, "settings": flat_settings(config["train"])}
+    return [{**result, "settings": flat_settings(config["train"])}]
 
 
 def _identity(line: Line) -> tuple[tuple[Any, ...], str]:

@@ -1,4 +1,4 @@
-"""A run's folder: config.json, agents.npz, metrics.jsonl, result.json, checkpoints/ and pictures. All reading and writing is here.
+"""A run's folder: config.json, agents.npz, metrics.jsonl, result.json, checkpoints/ and pictures.
 
 Of more than `LARGEST_LISTED` agents, result.json names a file beside it, result.npz, in place of what it would list of each.
 """

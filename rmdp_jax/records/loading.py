@@ -58,8 +58,8 @@ def load_run(path: str | Path, make: Callable[..., tuple[Env, Population]]) -> R
         raise ConfigError(f"checkpoints = {folder.checkpoints}: holds no checkpoint, so the policies are lost; bring it back")
     if newest > ended:
         raise ConfigError(
-            f"out = {path}: its result is of iteration {ended}, its checkpoint of {newest}, as it went on and did not end; end it "
-            "with --resume"
+            f"out = {path}: its result is of iteration {ended}, its checkpoint of {newest}, as it went on and "
+            "did not end; end it with --resume"
         )
     if newest < ended:
         warn(f"{folder.checkpoints / str(ended)}: is missing; the older checkpoint of iteration {step} is taken")

@@ -24,7 +24,7 @@ def write_people(path: Path, env: Env, population: Population) -> None:
     temporary = path.with_name("agents.part.npz")  # np.savez wants this ending
     with writing(path):
         try:
-            np.savez(temporary, **arrays)
+            np.savez(temporary, **arrays)  # type: ignore[arg-type]  # of one of its options
             temporary.replace(path)
         except OSError:
             temporary.unlink(missing_ok=True)

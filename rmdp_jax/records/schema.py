@@ -1,7 +1,6 @@
 """What config.json, result.json and lines of metrics must hold to be read: of files that people or machines changed, too."""
 
 from collections.abc import Callable, Mapping
-from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +34,7 @@ def _is_whole(value: Any, low: int = 0, high: int = 2**63) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < 1e300
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _are(holds: Callable[[Any], bool], value: Any, number: int | None = None) -> bool:

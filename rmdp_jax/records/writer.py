@@ -83,8 +83,8 @@ class RunWriter:
         first = -(-every // log_every) * log_every if known and every else float("inf")  # type: ignore[operator]
         if self.folder.has_result() or last > first:
             raise ConfigError(
-                f"resume: {self.folder.checkpoints} holds no checkpoint, though the run came to iteration {last}; bring it back, "
-                "or begin anew in another folder"
+                f"resume: {self.folder.checkpoints} holds no checkpoint, though the run came to iteration {last}; bring "
+                "it back, or begin anew in another folder"
             )
         if lines:
             warn(f"out = {self.folder.path}: the run ended before its first checkpoint, so it begins again at iteration 0")

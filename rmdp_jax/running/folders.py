@@ -82,7 +82,7 @@ def describe_extension(before: int, config: TrainConfig) -> str:
         for name, (start, end) in (("learning_rate", config.rates.learning_rate), ("entropy", config.rates.entropy))
     ]
     return (
-        f"extended from {before:,} to {config.transitions:,} transitions per policy. Rates follow the schedule of the longer run, so "
-        f"at the former end they jump back: {', '.join(rates)}. So do the algorithm's own schedules, such as the annealing, "
+        f"extended from {before:,} to {config.transitions:,} transitions per policy. Rates follow the schedule of the longer "
+        f"run, so at the former end they jump back: {', '.join(rates)}. So do the algorithm's own schedules, such as the annealing, "
         "moves and restarts of em. It is not the run that the longer one would have been from its start."
     )

@@ -41,7 +41,7 @@ def interrupts() -> Iterator[threading.Event]:
 
 @contextmanager
 def stops() -> Iterator[threading.Event]:
-    """Signals that ask for an end set the event and raise `Stopped` in the main thread, as Ctrl-C raises `KeyboardInterrupt`."""
+    """Signals that ask for an end set the event and raise `Stopped` in the main thread, wherever it is."""
     event = threading.Event()
 
     def handle(number: int, frame: Any) -> None:

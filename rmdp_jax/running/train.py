@@ -194,7 +194,7 @@ def train_held(
 def _evaluate(
     env: Env, runs: Sequence[RunSpec], states: TrainState, mesh: Mesh | None
 ) -> tuple[Conclusion, list[Evaluation], list[Evaluation]]:
-    """What every run ends with, evaluated as trained and by mode; NaN where a signal ended the evaluation before it was done."""
+    """What every run ends with, evaluated as trained and by mode; NaN where a signal ended the evaluation before that."""
     with interrupts() as interrupted:
         conclusion = conclude(env, runs, states, mesh)
         nothing = [_not_evaluated(run.config, of.labels) for run, of in zip(runs, unstack(conclusion, len(runs)), strict=True)]
