@@ -13,7 +13,7 @@ from rmdp_jax.errors import ConfigError
 from rmdp_jax.records.files import reason_of, writing
 from rmdp_jax.types import PyTree
 
-PROBES = 16  # outcomes
+PROBES = 64  # outcomes
 LARGEST_PROBED = 256  # agents whose rewards are kept
 _AGENTS, _REWARDS = "agents", "rewards"  # names in the file: leaves are "agents" and the path to them
 
@@ -24,7 +24,7 @@ def write_people(path: Path, env: Env, population: Population) -> None:
     temporary = path.with_name("agents.part.npz")  # np.savez wants this ending
     with writing(path):
         try:
-            np.savez(temporary, **arrays)  # type: ignore[arg-type]  # of one of its options
+            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]  # of one of its options
             temporary.replace(path)
         except OSError:
             temporary.unlink(missing_ok=True)
@@ -83,13 +83,13 @@ def probe_rewards(env: Env, population: Population) -> np.ndarray:
 
 
 def _draw(random: np.random.RandomState, like: Any) -> np.ndarray:
-    """Values (`PROBES`, ...) of a leaf of outcomes: flags, small whole numbers, or numbers from 0.01 to 100 of either sign."""
+    """Values (`PROBES`, ...) of a leaf of outcomes: flags, small whole numbers, or numbers of sizes from 0.1 to 10."""
     shape = (PROBES, *like.shape)
     if np.issubdtype(like.dtype, np.bool_):
         return random.uniform(size=shape) < 0.5
     if np.issubdtype(like.dtype, np.integer):
         return random.randint(0, 8, shape).astype(like.dtype)
-    return (random.normal(size=shape) * 10.0 ** random.uniform(-2, 2, shape)).astype(like.dtype)
+    return (random.normal(size=shape) * 10.0 ** random.uniform(-1, 1, shape)).astype(like.dtype)
 
 
 def _check_rewards(path: Path, kept: np.ndarray, env: Env, population: Population) -> None:
