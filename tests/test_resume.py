@@ -170,7 +170,7 @@ def test_nobody_else_s_bound_is_known_of_people_that_were_loaded(of_mine):
 
 def test_other_people_do_not_go_on_with_a_run(of_mine):
     env, population = make_other()
-    with pytest.raises(ConfigError, match=r"agents\.wish: 4 of 4 agents are others .* give the people of that run"):
+    with pytest.raises(ConfigError, match=r"agents\.scale: 4 of 4 agents are others .* give the people of that run"):
         train(env, population, OWN, ASSIGNER, out=of_mine[0], resume=True, progress=False)
     fewer = Population(jnp.zeros((N, 2)), population.reward)
     with pytest.raises(ConfigError, match="do not fit the agents that make gives"):

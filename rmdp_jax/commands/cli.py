@@ -60,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ConfigError as error:
         print(f"rmdp-jax: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:
+        if error.filename is None:  # not of a file of the user's
+            raise
+        print(f"rmdp-jax: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt as stop:  # while compiling, evaluating or pre-training; training itself ends by itself
         print(_stopped(str(stop), trains), file=sys.stderr, flush=True)
         if any(thread.name.startswith(COMPILING) for thread in threading.enumerate()):

@@ -48,6 +48,7 @@ def load_run(path: str | Path, make: Callable[..., tuple[Env, Population]]) -> R
     """
     folder = RunFolder(Path(path))
     described, result = folder.read_config(), folder.read_result() | folder.read_arrays()
+    result["episode_length"] = np.array(result["episode_length"], float).tolist()  # NaN instead of null, for tables
     _check_agreement(folder, described, result)
     config = load_train_config(described)
     metrics = folder.read_metrics(config.k, config.n)

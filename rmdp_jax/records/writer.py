@@ -101,8 +101,14 @@ class RunWriter:
         if not self.folder.holds_run():
             self.describe()
         summary = summary if trained else summary | self.folder.previous_timing()
-        self.folder.write_result(summary)
+        if summary.get("evaluated", True) or not self._has_result_of(summary["iterations"]):
+            self.folder.write_result(summary)
         return summary
+
+    def _has_result_of(self, iterations: int) -> bool:
+        """Whether there is a result of this iteration already, which is better than none."""
+        assert self.folder is not None
+        return self.folder.has_result() and self.folder.read_result()["iterations"] == iterations
 
     def _write_lines(self, *new: dict[str, Any]) -> None:
         """Append lines of the history to metrics.jsonl; where somebody removed or changed it, write all of them again."""
