@@ -106,7 +106,9 @@ def test_a_checkpoint_that_was_being_written_is_none(saved, tmp_path):
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"5", "15"}
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ValueError("... No space left on device ...")])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), ValueError("... No space left on device ...")]
+)
 def test_a_checkpoint_that_cannot_be_written_leaves_the_others_as_they_are(saved, tmp_path, monkeypatch, error):
     shutil.copytree(saved, tmp_path / "checkpoints")
 

@@ -1,8 +1,10 @@
 """Going on with runs: one command for all starts, nothing but what the folder says, for the same people and rewards."""
 
+import ast
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ import pytest
 from probes import PROBES, make_probe
 from tiny import CONFIG, FLAGS, ITERATIONS, SIZES, K, N, assert_same, make_tiny, stop_at
 
+import rmdp_jax
 from rmdp_jax import ConfigError, Population, random_even, train
 from rmdp_jax.commands.cli import main
 from rmdp_jax.envs import make
@@ -214,6 +217,19 @@ def test_a_run_of_before_there_were_agents_is_read_with_a_warning(of_mine, tmp_p
     (tmp_path / "run" / "agents.npz").unlink()
     with pytest.warns(RunWarning, match=r"holds no agents\.npz"):
         assert load_run(tmp_path / "run", make_other).population.agents.wish.tolist() == [0, 0, 1, 1]
+
+
+def test_nothing_in_the_package_unpickles():
+    """Nor runs what it reads in another way: a hostile folder of a run runs no code."""
+    package = Path(rmdp_jax.__file__).parent
+    for path in [*package.rglob("*.py"), *(package / "envs").resolve().rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [name.name for name in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", None)]
+            called = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
+            assert not {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"} & set(names), path
+            assert called not in ("eval", "exec", "compile"), path
+            if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+                assert node.value.value is False, path
 
 
 def test_a_number_that_is_none_is_null_in_files(tmp_path):

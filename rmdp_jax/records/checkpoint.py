@@ -4,6 +4,8 @@ A step is written under another name and gets its own by one rename, when it is 
 read only while they hold. Where the latest step is damaged, an older one is taken, and a `RunWarning` says so.
 """
 
+import logging
+import os
 import re
 import shutil
 import tempfile
@@ -26,6 +28,7 @@ Tree = TypeVar("Tree")
 
 _SAVING = "saving-"  # before the name of a step that is being written
 _ITEM = "default"  # of orbax, in the folder of a step
+_FILES = 16_384  # bytes that a step takes beside its arrays
 
 
 def save_checkpoint(folder: Path, state: TrainState, keep: int = 2) -> None:
@@ -45,8 +48,9 @@ def save_checkpoint(folder: Path, state: TrainState, keep: int = 2) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             for left in folder.glob(_SAVING + "*"):  # of a process that was killed
                 shutil.rmtree(left)
+            _check_room(folder, state)
         wait_for_all("saving")
-        with _plain_path(folder) as plain, ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        with _quiet(), _plain_path(folder) as plain, ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             checkpointer.save(plain / temporary.name / _ITEM, args=ocp.args.PyTreeSave(_flatten(state)))
         if is_first():
             write_checksums(temporary)
@@ -60,6 +64,29 @@ def save_checkpoint(folder: Path, state: TrainState, keep: int = 2) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         raise cannot_write(folder / str(step), error) from error
     wait_for_all("saved")
+
+
+def _check_room(folder: Path, state: TrainState) -> None:
+    """Raise `OSError` where there is no room for the state: the library would say much more than that on a full disk."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in _flatten(state).values())
+    with tempfile.TemporaryFile(dir=folder) as room:
+        os.posix_fallocate(room.fileno(), 0, size + _FILES)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the library logs of a failure, which is raised too, from people."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def saved_steps(folder: Path) -> list[int]:

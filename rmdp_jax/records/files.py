@@ -101,8 +101,9 @@ def reason_of(error: BaseException) -> str:
     """What happened in a few words of one line; libraries wrap what the system said."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if "No space left on device" in str(error):
-        return "No space left on device"
+    for known in ("No space left on device", "File too large", "Disk quota exceeded", "Permission denied"):
+        if known in str(error):
+            return known
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 

@@ -23,7 +23,7 @@ class RunWriter:
     history: list[dict[str, Any]] = field(default_factory=list)
     writes: bool = True
     describe: Callable[[], None] = lambda: None  # writes config.json and agents.npz
-    size: int = 0  # bytes of metrics.jsonl, as this process left it
+    size: int | None = 0  # bytes of metrics.jsonl, as this process left it; None after a failure to write it
     saved: int | None = None  # iteration of the last checkpoint that this process wrote or read
 
     def add(self, line: dict[str, Any]) -> None:
@@ -31,6 +31,11 @@ class RunWriter:
         self.history.append(line)
         if self.folder and self.writes:
             self._write_lines(line)
+
+    def make_up(self) -> None:
+        """Write the lines that could not be written, if that is possible by now."""
+        if self.folder and self.writes and self.size is None:
+            self._write_lines()
 
     def tell(self, line: dict[str, Any]) -> None:
         """Hand a line of metrics to `on_metrics`, which may raise."""
@@ -114,14 +119,16 @@ class RunWriter:
         """Append lines of the history to metrics.jsonl; where somebody removed or changed it, write all of them again."""
         assert self.folder is not None
         path = self.folder.metrics
-        there = path.stat().st_size if path.exists() else 0
-        if there == self.size:
+        there, left = path.stat().st_size if path.exists() else 0, self.size
+        self.size = None
+        if there == left:
             for line in new:
                 self.folder.append_metrics(line)
         else:
-            warn(f"{path}: was removed or changed while the run went on; its lines are written again")
-            self.folder.path.mkdir(parents=True, exist_ok=True)
-            self.describe()
+            if left is not None:
+                warn(f"{path}: was removed or changed while the run went on; its lines are written again")
+                self.folder.path.mkdir(parents=True, exist_ok=True)
+                self.describe()
             self.folder.write_metrics(self.history)
         self.size = path.stat().st_size if path.exists() else 0
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from threading import Event
 from typing import Any
@@ -15,6 +16,7 @@ from jax.stages import Compiled, Lowered
 from rmdp_jax.devices.mesh import everywhere, on_mesh, tracing_on
 from rmdp_jax.devices.processes import anyone, wait_for_all
 from rmdp_jax.env import Env
+from rmdp_jax.errors import ConfigError
 from rmdp_jax.info import Info
 from rmdp_jax.records.lines import Timing, metrics_line
 from rmdp_jax.records.spec import RunSpec
@@ -178,6 +180,9 @@ def _loop(
         if saved != done:
             _save(writers, states, done)
     if failure is not None:
+        with suppress(ConfigError):  # which is the failure itself, most likely
+            for writer in writers:
+                writer.make_up()
         raise failure
     return states, Timing(0.0, wall_s, transitions(), number)
 
