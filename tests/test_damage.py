@@ -1,4 +1,4 @@
-"""Checkpoints that were cut, lost or changed by a bit: noticed, named, and an older one taken; and paths that orbax cannot take."""
+"""Checkpoints that were cut, lost or changed by a bit: noticed, and an older one taken; paths that orbax cannot take."""
 
 import errno
 import shutil

@@ -32,9 +32,18 @@ def test_a_run_that_somebody_trains_is_refused_before_anything_is_written(tmp_pa
         pass  # it was given back
 
 
+HOLDER = """
+import sys, time
+from pathlib import Path
+from rmdp_jax.records.lock import locked
+with locked(Path(sys.argv[1])):
+    print("mine", flush=True)
+    time.sleep(600)
+"""
+
+
 def test_a_killed_process_leaves_no_lock_behind(tmp_path):
-    code = f"import sys, time; from pathlib import Path; from rmdp_jax.records.lock import locked\nwith locked(Path({str(tmp_path)!r})):\n    print('mine', flush=True); time.sleep(600)"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "mine\n"
         with pytest.raises(Locked, match=f"process {process.pid} on "), locked(tmp_path):

@@ -83,6 +83,6 @@ def describe_extension(before: int, config: TrainConfig) -> str:
     ]
     return (
         f"extended from {before:,} to {config.transitions:,} transitions per policy. Rates follow the schedule of the longer "
-        f"run, so at the former end they jump: {', '.join(rates)}. So do the schedules of the algorithm, such as the annealing, "
+        f"run, so at the former end they jump: {', '.join(rates)}. So do the algorithm's own, such as the annealing, "
         "moves and restarts of em. It is not the run that the longer one would have been from its start."
     )
