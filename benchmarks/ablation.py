@@ -23,7 +23,8 @@ from rmdp_jax.envs.presets import preset
 from rmdp_jax.errors import check, unknown_name
 from rmdp_jax.evaluation.comparison import flat_settings
 from rmdp_jax.evaluation.statistics import LEVEL, paired_p, summarize_values
-from rmdp_jax.records.folder import dump_train_config, read_lines, write_lines
+from rmdp_jax.records.files import read_lines, write_lines
+from rmdp_jax.records.folder import dump_train_config
 from rmdp_jax.running.progress import announce
 
 Line = dict[str, Any]

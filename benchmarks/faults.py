@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.common import clean_exit, emit, machine, show
-from benchmarks.fault_kinds import Tried, damaged_checkpoints, drawn_input, spoiled_envs, spoiled_states
+from benchmarks.fault_kinds import Tried, damaged_checkpoints, spoiled_envs, spoiled_states
 from benchmarks.fault_processes import full_disks, kills, signals
 
 KINDS: dict[str, Callable[[Path, bool], Iterator[Tried]]] = {
     "envs": spoiled_envs,
     "states": spoiled_states,
     "checkpoints": damaged_checkpoints,
-    "input": drawn_input,
     "kills": kills,
     "signals": signals,
     "disks": full_disks,

@@ -18,8 +18,9 @@ from rmdp_jax.evaluation.comparison import Line, Row, compare_runs, flat_setting
 from rmdp_jax.evaluation.statistics import LEVEL, paired_p
 from rmdp_jax.plots import save, target_histogram, walks_on_grid
 from rmdp_jax.plots.targets import LEAST
+from rmdp_jax.records.files import write_lines
 from rmdp_jax.records.finished import read_runs
-from rmdp_jax.records.folder import RunFolder, dump_train_config, write_lines
+from rmdp_jax.records.folder import RunFolder, dump_train_config
 from rmdp_jax.records.loading import load_run, record_run
 from rmdp_jax.running.algorithms import resolve
 from rmdp_jax.running.sweep import Cell

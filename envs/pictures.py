@@ -34,7 +34,7 @@ def _targets(run: Run) -> dict[str, Figure]:
     returns = np.asarray(run.result["utility"])[run.assignment, np.arange(run.population.n)]
     histogram = plots.target_histogram(targets, run.assignment, run.config.k, span, policy_speeds=mean_speed, returns=returns)
     pictures = {"targets": histogram}
-    if "assignment" in run.metrics[0]:  # not logged for very many agents
+    if run.metrics and "assignment" in run.metrics[0]:  # not logged for very many agents
         transitions = [line["transitions_per_policy"] for line in run.metrics]
         speeds = np.array([line["mean_speed"] for line in run.metrics])
         pictures["speeds"] = plots.speed_history(transitions, speeds, _target_ranges(run, targets))

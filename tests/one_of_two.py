@@ -9,6 +9,7 @@ import faulthandler
 import sys
 
 import jax
+import pytest
 from tiny import COMMAND, stop_at
 
 from rmdp_jax.commands.cli import main
@@ -20,7 +21,9 @@ def train_both(process: str, port: str, out: str) -> None:
     if process == "0":
         RunWriter.add = lambda writer, line: (add(writer, line), stop_at(10)(line))
     where = ["--distributed", "--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process-id", process]
-    main([*COMMAND, "--out", out, *where])
+    with pytest.raises(SystemExit) as stop:
+        main([*COMMAND, "--out", out, *where])
+    assert stop.value.code == 75  # unfinished
     assert (jax.process_count(), jax.device_count(), jax.local_device_count()) == (2, 2, 1)
     RunWriter.add = add
     main([*COMMAND, "--out", out, "--resume"])

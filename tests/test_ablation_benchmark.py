@@ -14,7 +14,7 @@ from benchmarks.variants import COMPARISONS
 from rmdp_jax import plain_em
 from rmdp_jax.envs.presets import preset
 from rmdp_jax.errors import ConfigError
-from rmdp_jax.records.folder import read_lines
+from rmdp_jax.records.files import read_lines
 
 
 @pytest.fixture

@@ -88,7 +88,6 @@ def refused(arguments, capsys):
         (["--processes", "2"], "processes = 2: must be given together with --distributed"),
         (["--process-id", "0"], "process_id = 0: must be given together with --distributed"),
         (["--distributed", "--coordinator", "here"], "coordinator = here: must be HOST:PORT of the first process"),
-        (["--resume", "--out", "nowhere"], "out = nowhere: holds no config.json"),
         (["--out", "/dev/null/run"], "out = /dev/null/run: cannot be written (Not a directory); choose another folder"),
         (["--out", "/proc/run"], "out = /proc/run: cannot be written"),
     ],

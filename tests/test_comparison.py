@@ -113,7 +113,7 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path):
     [
         (None, "does not exist"),
         ("", "no finished run found"),
-        ('{"env": "x"}\n', "line 1 has no env_options"),
+        ('{"env": "x"}\n', "line 1: has no env_options"),
         ("half\n{}\n", "line 1 is not JSON"),
         (json.dumps(run(finished=False)) + "\n", "1 unfinished"),
     ],

@@ -8,7 +8,8 @@ import pytest
 from rmdp_jax import ConfigError, Rates, Sizes, TrainConfig
 from rmdp_jax.envs.presets import preset
 from rmdp_jax.errors import unknown_name
-from rmdp_jax.records.folder import dump_train_config, load_train_config
+from rmdp_jax.records.folder import dump_train_config
+from rmdp_jax.records.settings import load_train_config
 
 NAN, INF = float("nan"), float("inf")
 COUNT = "must be a whole number of at least 1"

@@ -12,8 +12,9 @@ from tiny import FLAGS
 from rmdp_jax import ConfigError, cluster, plots
 from rmdp_jax.commands.cli import main
 from rmdp_jax.envs import make
+from rmdp_jax.records.files import read_lines
 from rmdp_jax.records.finished import find_runs
-from rmdp_jax.records.folder import RunFolder, read_lines
+from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.loading import load_run
 
 N = 60

@@ -12,8 +12,9 @@ from rmdp_jax.commands.cli import main
 from rmdp_jax.commands.grids import Sweep
 from rmdp_jax.envs import make
 from rmdp_jax.evaluation.comparison import compare_runs
+from rmdp_jax.records.files import read_lines
 from rmdp_jax.records.finished import find_runs
-from rmdp_jax.records.folder import RunFolder, read_lines
+from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.running import cluster, loop
 from rmdp_jax.running.sweep import Cell, sweep
 

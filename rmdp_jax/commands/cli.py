@@ -3,9 +3,14 @@
 import contextlib
 import gc
 import io
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -14,9 +19,13 @@ from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.envs import Envs
 from rmdp_jax.commands.finished import Evaluate, Render, Report
 from rmdp_jax.commands.grids import Compare, Sweep
-from rmdp_jax.commands.train import EnvOptions, Train
+from rmdp_jax.commands.train import UNFINISHED, EnvOptions, Train, settings_of
 from rmdp_jax.errors import ConfigError, TrainingError
+from rmdp_jax.records.files import RunWarning
+from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.running.cache import use_cache
+from rmdp_jax.running.interrupts import stops, watched
+from rmdp_jax.running.loop import COMPILING
 
 __all__ = ["COMMANDS", "EnvOptions", "main"]
 
@@ -34,24 +43,66 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; bad input is told in one line on stderr with exit code 2."""
+    """Run the command line.
+
+    Exit codes: 0 done; 2 something that a person has to change, told in one line on stderr; 75 stopped by a signal before a run
+    or a sweep was finished, so that the same command is to be started again; 130 another command that was stopped.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    trains = bool({"train", "sweep"} & set(arguments[:1]))
     gc.freeze()  # the modules stay: collections while programs are traced need not go through them, which is a tenth of a start
     try:
-        command = _parse(arguments)
-        if isinstance(command, Compiling) and not command.no_cache:
-            use_cache()
-        command.run()
+        with _warnings_in_a_line(), watched(lambda number: _give_up(number, trains)), stops():
+            command = _parse(arguments)
+            if isinstance(command, Compiling) and not command.no_cache:
+                use_cache()
+            command.run()
     except ConfigError as error:
         print(f"rmdp-jax: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except TrainingError as error:
         print(f"rmdp-jax: error: {error}; what was learned is in checkpoints/", file=sys.stderr)
         raise SystemExit(1) from None
+    except OSError as error:
+        if error.filename is None:  # not of a file of the user's
+            raise
+        print(f"rmdp-jax: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt as stop:  # while compiling, evaluating or pre-training; training itself ends by itself
-        told = str(stop) or "interrupted; what was saved can be gone on with: --resume"
-        print(f"rmdp-jax: {told}", file=sys.stderr)
-        raise SystemExit(130) from None
+        print(_stopped(str(stop), trains), file=sys.stderr, flush=True)
+        if any(thread.name.startswith(COMPILING) for thread in threading.enumerate()):
+            os._exit(UNFINISHED if trains else 130)  # XLA would be waited for
+        raise SystemExit(UNFINISHED if trains else 130) from None
+
+
+def _stopped(what: str, trains: bool) -> str:
+    """The line that a command ends with when it was stopped."""
+    if "stopped by" in what or not what:
+        what = (what or "interrupted") + ("; what was saved can be gone on with: --resume" if trains else "")
+    return f"rmdp-jax: {what}"
+
+
+def _give_up(number: int, trains: bool) -> None:
+    """End at once, as the main thread is in compiled code for long; there is nothing to be saved there."""
+    os.write(2, (_stopped(f"stopped by {signal.Signals(number).name}", trains) + "\n").encode())
+    os._exit(UNFINISHED if trains else 130)
+
+
+@contextlib.contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Warnings about runs as one line each, without the place in the code; others as ever."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RunWarning)
+        ever = warnings.showwarning
+
+        def show(message: Any, category: Any, *place: Any, **options: Any) -> None:
+            if issubclass(category, RunWarning):
+                print(f"rmdp-jax: warning: {message}", file=sys.stderr)
+            else:
+                ever(message, category, *place, **options)
+
+        warnings.showwarning = show
+        yield
 
 
 def _parse(arguments: Sequence[str]) -> Any:
@@ -59,8 +110,18 @@ def _parse(arguments: Sequence[str]) -> Any:
 
     guess = next((word for word in arguments if word in PRESETS["default"]), None)
     parsed = _parse_with(_preset_defaults(guess, arguments), arguments)
-    if isinstance(parsed, Train) and parsed.env != guess and parsed.env in PRESETS["default"]:
-        return _parse_with(_preset_defaults(parsed.env, arguments), arguments)  # another word was an env's name too
+    if not isinstance(parsed, Train):
+        return parsed
+    if parsed.env not in PRESETS["default"] and Path(parsed.env).is_dir():  # the folder of a run
+        known = _parse_with(replace(Train(env=tyro.MISSING), **settings_of(Path(parsed.env))), arguments)
+        env = RunFolder(Path(parsed.env)).read_config()["env"]
+        return replace(known, env=env, resume=True)
+    if parsed.env != guess and parsed.env in PRESETS["default"]:
+        parsed = _parse_with(_preset_defaults(parsed.env, arguments), arguments)  # another word was an env's name too
+    if parsed.goes_on and parsed.env in PRESETS["default"]:
+        out = parsed.folder()
+        if RunFolder(out).holds_run():
+            return _parse_with(replace(Train(env=tyro.MISSING), **settings_of(out)), arguments)
     return parsed
 
 

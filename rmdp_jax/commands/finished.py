@@ -1,6 +1,5 @@
 """``rmdp-jax evaluate | report | render``: what a finished run learned."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,6 +34,7 @@ class Evaluate(Compiling):
 
         from rmdp_jax.commands.tables import print_evaluation
         from rmdp_jax.envs import make
+        from rmdp_jax.records.files import to_json
         from rmdp_jax.records.lines import describe_evaluation
         from rmdp_jax.records.loading import evaluate_run, load_run
 
@@ -42,7 +42,7 @@ class Evaluate(Compiling):
         run = load_run(self.run_dir, make)
         evaluation = describe_evaluation(evaluate_run(run, self.episodes, self.seed, self.deterministic), self.episodes)
         if self.json:
-            print(json.dumps({name: value for name, value in evaluation.items() if not isinstance(value, np.ndarray)}))
+            print(to_json({name: value for name, value in evaluation.items() if not isinstance(value, np.ndarray)}))
         else:
             print_evaluation(evaluation)
 
@@ -53,6 +53,8 @@ class Report(Compiling):
 
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder of a run."""
+    pictures: Path | None = None
+    """Folder for the pictures. Default: the run's own, if you may write there."""
 
     def run(self) -> None:
         """Draw and print."""
@@ -63,7 +65,7 @@ class Report(Compiling):
 
         run = load_run(self.run_dir, make)
         print_summary(run.result)
-        print_pictures(draw_run(run))
+        print_pictures(draw_run(run, self.pictures))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
 """``rmdp-jax sweep | compare``: grids of runs."""
 
-import json
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -117,13 +116,14 @@ class Compare:
         from rmdp_jax.commands.tables import print_comparison, print_pictures
         from rmdp_jax.evaluation.comparison import compare_runs
         from rmdp_jax.plots import save
+        from rmdp_jax.records.files import to_json
         from rmdp_jax.records.finished import find_runs
 
         found = find_runs(self.runs)
         rows = compare_runs(found.lines)
         if self.json:
             for row in rows:
-                print(json.dumps(row._asdict()))
+                print(to_json(row._asdict()))
         else:
             print_comparison(rows, found)
         if self.picture is not None:

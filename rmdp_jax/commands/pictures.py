@@ -1,5 +1,6 @@
 """The pictures of a run and of a comparison, from what was recorded."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,35 +9,45 @@ from matplotlib.figure import Figure
 
 from rmdp_jax import plots
 from rmdp_jax.envs.pictures import task_pictures
+from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.comparison import Row
 from rmdp_jax.plots import Bar, welfare_by_k
 from rmdp_jax.plots.style import count_transitions
+from rmdp_jax.records.files import reason_of
 from rmdp_jax.records.loading import Run
 
 
-def draw_run(run: Run) -> list[Path]:
-    """Save all pictures of `run` in its folder; returns their paths."""
+def draw_run(run: Run, folder: Path | None = None) -> list[Path]:
+    """Save all pictures of `run` in `folder`, its own when not given; returns their paths.
 
-    return save_pictures(run, {**task_pictures(run), **general_pictures(run)})
+    Raises:
+        ConfigError: one cannot be written. The run itself is whole all the same.
+    """
+    return save_pictures(folder or run.folder.path, {**task_pictures(run), **general_pictures(run)})
 
 
 def general_pictures(run: Run) -> dict[str, Figure]:
     """Pictures that every task has, by file name without ending."""
     bound, utility = run.result["upper_bound"], np.asarray(run.result["utility"])
+    final = None if run.result["welfare"] is None else run.result  # diverged, or not evaluated
     return {
-        "welfare": plots.welfare_curve(run.metrics, bound, run.result),
+        "welfare": plots.welfare_curve(run.metrics, bound, final),
         "assignment": plots.assignment_history(run.metrics),
         "utility": plots.utility_matrix(utility, run.assignment),
         "agents": plots.agent_distribution(utility, run.assignment),
     }
 
 
-def save_pictures(run: Run, pictures: dict[str, Figure]) -> list[Path]:
-    """Write each as a PNG into the run's folder."""
+def save_pictures(folder: Path, pictures: dict[str, Figure]) -> list[Path]:
+    """Write each as a PNG into the folder."""
     paths = []
     for name, figure in pictures.items():
-        paths.append(run.folder.path / f"{name}.png")
-        plots.save(figure, paths[-1])
+        paths.append(folder / f"{name}.png")
+        try:
+            plots.save(figure, paths[-1])
+        except OSError as error:
+            way_out = f"the run is whole; draw it elsewhere: rmdp-jax report {shlex.quote(str(folder))} --pictures FOLDER"
+            raise ConfigError(f"{paths[-1]}: cannot be written ({reason_of(error)}); {way_out}") from error
     return paths
 
 

@@ -1,8 +1,8 @@
 """``rmdp-jax train``: one run, evaluated and drawn."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -10,6 +10,11 @@ from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.config import Rates, Sizes, TrainConfig
 from rmdp_jax.devices.processes import is_first, join
 from rmdp_jax.errors import check
+
+if TYPE_CHECKING:
+    from rmdp_jax.env import Env, Population
+
+UNFINISHED = 75  # exit code of a run that a signal stopped: start the same command again (EX_TEMPFAIL of sysexits.h)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +59,13 @@ class Machines:
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Compiling):
-    """Learn k policies for n agents, and who gets which. (ENV --help: its preset.)"""
+    """Learn k policies for n agents, and who gets which. (ENV --help: its preset.)
+
+    Exit code 0: finished; 75: stopped by a signal, --resume goes on.
+    """
 
     env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
-    """Task, one of those that `rmdp-jax envs` lists."""
+    """Task, one of those that `rmdp-jax envs` lists; or the folder of a run, to go on with it."""
     out: Path | None = None
     """Folder to write to. Default: runs/ENV-ALGORITHM-kK-sSEED."""
     algorithm: str = "em"
@@ -79,7 +87,10 @@ class Train(Compiling):
     evaluation_episodes: int = TrainConfig.evaluation_episodes
     """Fresh episodes of each policy by which the result is evaluated."""
     resume: bool = False
-    """Go on with the run in --out, bit for bit as if it had never stopped."""
+    """Go on with the run in --out, bit for bit as if it had never stopped; begin it where there is none. What is not given is
+    as it was."""
+    extend: int | None = None
+    """Go on beyond the end of the run, to this many --transitions; its schedules become those of the longer run."""
     devices: int | None = None
     """How many to train on at most. Default: all that JAX finds."""
     quiet: bool = False
@@ -88,6 +99,22 @@ class Train(Compiling):
     env_options: EnvOptions = field(default_factory=EnvOptions)
     sizes: Sizes = field(default_factory=Sizes)
     rates: Rates = field(default_factory=Rates)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a run that is there may be gone on with."""
+        return self.resume or self.extend is not None
+
+    def folder(self) -> Path:
+        """Where the run is written to."""
+        if self.out is not None:
+            return self.out
+        from rmdp_jax.running.algorithms import resolve
+
+        _, population, config = self._task()
+        return (
+            Path("runs") / f"{self.env}-{self.algorithm}-k{resolve(self.algorithm, population, config).config.k}-s{self.seed}"
+        )
 
     def run(self) -> None:
         """Train, evaluate, and print the table."""
@@ -101,28 +128,17 @@ class Train(Compiling):
         from rmdp_jax.running.algorithms import make_plan, resolve
         from rmdp_jax.running.train import train
 
-        env, population = make(self.env, n=self.n, seed=self.seed, **self.env_options.given())
-        config = TrainConfig(
-            k=self.k,
-            n=population.n,
-            seed=self.seed,
-            transitions=self.transitions,
-            log_every=self.log_every,
-            checkpoint_every=self.checkpoint_every,
-            evaluation_episodes=self.evaluation_episodes,
-            sizes=self.sizes,
-            rates=self.rates,
-        )
+        env, population, config = self._task()
         check_devices(self.devices)
-        k = resolve(self.algorithm, population, config).config.k
-        out = self.out or Path("runs") / f"{self.env}-{self.algorithm}-k{k}-s{self.seed}"
-        check_run(out, self.resume)
+        resolve(self.algorithm, population, config)
+        out = self.folder()
+        check_run(out, self.goes_on)
         plan = make_plan(
             self.algorithm,
             env,
             population,
             config,
-            checkpoints=_saved_checkpoints(out) if self.resume else None,
+            checkpoints=_saved_checkpoints(out) if self.goes_on else None,
             devices=self.devices,
             progress=not self.quiet,
         )
@@ -134,12 +150,57 @@ class Train(Compiling):
             out=out,
             devices=self.devices,
             resume=self.resume,
+            extend=self.extend is not None,
             progress=not self.quiet,
         )
+        if not result.summary.get("evaluated", True):
+            raise KeyboardInterrupt(f"stopped before it was evaluated; what was learned is in {out}, --resume goes on")
         run = load_run(out, make)  # by all processes, as they read checkpoints together
         if is_first():
             print_summary(result.summary)
             print_pictures(draw_run(run))
+        if not result.summary["finished"]:
+            raise SystemExit(UNFINISHED)
+
+    def _task(self) -> "tuple[Env, Population, TrainConfig]":
+        from rmdp_jax.envs import make
+
+        env, population = make(self.env, n=self.n, seed=self.seed, **self.env_options.given())
+        config = TrainConfig(
+            k=self.k,
+            n=population.n,
+            seed=self.seed,
+            transitions=self.transitions if self.extend is None else self.extend,
+            log_every=self.log_every,
+            checkpoint_every=self.checkpoint_every,
+            evaluation_episodes=self.evaluation_episodes,
+            sizes=self.sizes,
+            rates=self.rates,
+        )
+        return env, population, config
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """Fields of `Train` as config.json in `folder` has them, to go on with what was not given otherwise.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    from rmdp_jax.records.folder import RunFolder
+    from rmdp_jax.records.settings import load_train_config
+
+    described = RunFolder(folder).read_config()
+    config, options = load_train_config(described), described["env_options"]
+    names = ("k", "seed", "log_every", "checkpoint_every", "evaluation_episodes", "sizes", "rates")
+    known = {field.name for field in fields(EnvOptions)}
+    return {
+        **{name: getattr(config, name) for name in names},
+        "n": config.n,
+        "transitions": config.transitions + described.get("pretraining_transitions", 0),  # the budget that was given
+        "algorithm": described["algorithm"],
+        "out": folder,
+        "env_options": EnvOptions(**{name: value for name, value in options.items() if name in known}),
+    }
 
 
 def _saved_checkpoints(run_dir: Path) -> Path | None:

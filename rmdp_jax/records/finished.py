@@ -2,15 +2,17 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.comparison import Line, budget_of, flat_settings, settings_of, task_of
-from rmdp_jax.records.folder import RunFolder, read_lines
+from rmdp_jax.records.files import read_lines, warn
+from rmdp_jax.records.folder import RunFolder
+from rmdp_jax.records.schema import RUN, check_fields
 
-_NEEDED = ("env", "env_options", "backend", "algorithm", "k", "n", "seed", "welfare", "total_transitions")
+_TELLING = ("env", "algorithm", "welfare", "total_transitions")  # names in a line of a run, not all in a line of metrics
 
 
 class Found(NamedTuple):
@@ -24,7 +26,11 @@ class Found(NamedTuple):
 def find_runs(paths: Iterable[Path]) -> Found:
     """Read finished runs from run folders, folders that hold some at any depth, and .jsonl files with a run per line.
 
-    A run that is in a folder and in a file (a sweep's runs.jsonl) counts once, as does one that was made twice.
+    A run that is in a folder and in a file (a sweep's runs.jsonl) counts once, as does one that was made twice, and one that
+    links lead to by several ways.
+
+    Warns:
+        RunWarning: a run in a folder cannot be read, or has no welfare, as it diverged; it is left out.
 
     Raises:
         ConfigError: a path does not exist or a file is no list of runs, or there is no finished run at all.
@@ -32,18 +38,20 @@ def find_runs(paths: Iterable[Path]) -> Found:
     paths = list(paths)
     seen: dict[tuple[Any, ...], Line] = {}
     unfinished = repeated = 0
-    for line, from_file in (found for path in paths for found in _read(path)):
+    for line, where in (found for path in paths for found in _read(path)):
         task, settings = _identity(line)
         if not line.get("finished", True):
             unfinished += 1
+        elif line["welfare"] is None:
+            warn(f"{where}: its welfare is not a number, so it is left out")
         elif (task, settings) in seen or ("settings" not in line and any(task == other for other, _ in seen)):
-            repeated += not from_file
+            repeated += where.suffix != ".jsonl"
         else:
             seen[task, settings] = line
     if not seen:
-        where = ", ".join(map(str, paths))
+        searched = ", ".join(map(str, paths))
         more = f" ({unfinished} unfinished: go on with them by --resume)" if unfinished else ""
-        raise ConfigError(f"runs = {where}: no finished run found{more}; give folders that `rmdp-jax train` wrote")
+        raise ConfigError(f"runs = {searched}: no finished run found{more}; give folders that `rmdp-jax train` wrote")
     return Found(list(seen.values()), unfinished, repeated)
 
 
@@ -55,38 +63,57 @@ def read_runs(path: Path) -> list[Line]:
     """
     lines = read_lines(path)
     for number, line in enumerate(lines, 1):
-        missing = [name for name in _NEEDED if name not in line] if isinstance(line, dict) else ["a run"]
-        if missing:
-            raise ConfigError(f"{path}: line {number} has no {missing[0]}, so it is no run; give files with a result a line")
+        check_fields(f"{path}: line {number}", line, RUN)
     return lines
 
 
-def _read(path: Path) -> Iterator[tuple[Line, bool]]:
-    """Runs at `path`, finished or not, those in folders first, and whether each is from a file."""
+def _read(path: Path) -> Iterator[tuple[Line, Path]]:
+    """Runs at `path`, finished or not, those in folders first, and the folder or file that each is from."""
     if not path.exists():
         raise ConfigError(f"runs = {path}: does not exist; give folders of runs or .jsonl files")
     if not path.is_dir():
-        yield from ((line, True) for line in read_runs(path))
+        yield from ((line, path) for line in read_runs(path))
         return
-    files = []
-    for folder, below, names in os.walk(path):
+    files, seen = [], set()
+    for folder, below, names in os.walk(path, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen:  # links that lead to where somebody was already, or in a circle
+            below.clear()
+            continue
+        seen.add(place)
         below.sort()
         if "config.json" in names or "result.json" in names:
             below.clear()  # checkpoints
-            yield _read_folder(RunFolder(Path(folder))), False
+            yield from _readable(_read_folder, Path(folder))
         else:
             files += [Path(folder) / name for name in sorted(names) if name.endswith(".jsonl")]
     for file in files:
-        if all(set(_NEEDED) <= line.keys() for line in read_lines(file)):  # others hold something else
-            yield from ((line, True) for line in read_runs(file))
+        yield from _readable(_read_file, file)
 
 
-def _read_folder(folder: RunFolder) -> Line:
+def _readable(read: Callable[[Path], list[Line]], path: Path) -> list[tuple[Line, Path]]:
+    """What `read` reads at `path`, or nothing where it cannot: one bad run does not stop a comparison of many."""
+    try:
+        return [(line, path) for line in read(path)]
+    except ConfigError as error:
+        warn(f"left out: {error}")
+        return []
+
+
+def _read_file(path: Path) -> list[Line]:
+    """Runs of a file that was found; nothing of one that holds something else, such as metrics, as its first line tells."""
+    first = next(iter(read_lines(path)), None)
+    return read_runs(path) if isinstance(first, dict) and set(_TELLING) <= first.keys() else []
+
+
+def _read_folder(path: Path) -> list[Line]:
+    folder = RunFolder(path)
     config = folder.read_config()
-    if not (folder.path / "result.json").exists():
+    if not folder.has_result():
         train = config["train"]
-        return {**config, "k": train["k"], "n": train["n"], "seed": train["seed"], "finished": False}
-    return {**folder.read_result(), "settings": flat_settings(config["train"])}
+        return [{**config, "k": train["k"], "n": train["n"], "seed": train["seed"], "finished": False}]
+    result = folder.read_result(lambda path, content: check_fields(path, content, RUN))
+    return [{**result, "settings": flat_settings(config["train"])}]
 
 
 def _identity(line: Line) -> tuple[tuple[Any, ...], str]:

@@ -13,8 +13,11 @@ from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.evaluate import Evaluation, Played, evaluate, make_record
 from rmdp_jax.policies.model import Policies, describe_policies, make_model
-from rmdp_jax.records.checkpoint import restore_checkpoint, saved_shape
-from rmdp_jax.records.folder import RunFolder, load_train_config
+from rmdp_jax.records.checkpoint import latest_step, restore_checkpoint, saved_shape, saved_steps
+from rmdp_jax.records.files import reason_of, warn
+from rmdp_jax.records.folder import RunFolder
+from rmdp_jax.records.people import with_people
+from rmdp_jax.records.settings import load_train_config
 from rmdp_jax.types import PyTree
 
 
@@ -26,7 +29,7 @@ class Run(NamedTuple):
     population: Population
     config: TrainConfig
     policies: Policies
-    assignment: np.ndarray  # (n,) int32
+    assignment: np.ndarray  # (n,) int32, of the result, or of an older checkpoint where the latest is damaged
     result: dict[str, Any]  # what result.json holds, with its assignment and utility as arrays
     metrics: list[dict[str, Any]]
 
@@ -34,45 +37,89 @@ class Run(NamedTuple):
 def load_run(path: str | Path, make: Callable[..., tuple[Env, Population]]) -> Run:
     """The run in folder `path`; `make` is `rmdp_jax.envs.make`, or a user's own with the same arguments.
 
+    The agents are those that the run was made with, whatever agents `make` gives.
+
+    Warns:
+        RunWarning: the latest checkpoint is damaged, so that policies and assignment are those of an older one.
+
     Raises:
-        ConfigError: the folder holds no finished run, or one of another version, or one that went on and did not end.
+        ConfigError: the folder holds no finished run, or one of another version, or one that went on and did not end, or a
+            damaged one, or `make` gives other rewards.
     """
     folder = RunFolder(Path(path))
     described, result = folder.read_config(), folder.read_result() | folder.read_arrays()
+    result["episode_length"] = np.array(result["episode_length"], float).tolist()  # NaN instead of null, for tables
+    _check_agreement(folder, described, result)
     config = load_train_config(described)
-    saved = int(restore_checkpoint(folder.checkpoints, jnp.int32(0), ".iteration"))
-    if saved != result["iterations"]:
+    metrics = folder.read_metrics(config.k, config.n)
+    newest = max(saved_steps(folder.checkpoints), default=None)
+    step = latest_step(folder.checkpoints)
+    ended = result["iterations"]
+    if step is None or newest is None:
+        raise ConfigError(f"checkpoints = {folder.checkpoints}: holds no checkpoint, so the policies are lost; bring it back")
+    if newest > ended:
         raise ConfigError(
-            f"out = {path}: its result is of iteration {result['iterations']}, its checkpoint of {saved}, as it went on and "
+            f"out = {path}: its result is of iteration {ended}, its checkpoint of {newest}, as it went on and "
             "did not end; end it with --resume"
         )
-    env, population = make(described["env"], **described["env_options"])
+    if newest < ended:
+        warn(f"{folder.checkpoints / str(ended)}: is missing; the older checkpoint of iteration {step} is taken")
+    env, population = _remake(folder, described, make)
+    older = step != ended
     return Run(
         folder=folder,
         env=env,
-        population=population,
+        population=with_people(folder.people, env, population),
         config=config,
-        policies=_load_policies(folder.checkpoints, env, config, result.get("policies_from")),
-        assignment=result["assignment"],
+        policies=_load_policies(folder.checkpoints, step, env, config, None if older else result.get("policies_from")),
+        assignment=_assignment_at(step, metrics, result["assignment"]) if older else result["assignment"],
         result=result,
-        metrics=folder.read_metrics(),
+        metrics=metrics,
     )
 
 
-def _load_policies(checkpoints: Path, env: Env, config: TrainConfig, sources: list[int] | None) -> Policies:
-    """The policies of the latest checkpoint, or where `sources` are given those members of its policies and archive."""
+def _check_agreement(folder: RunFolder, described: dict[str, Any], result: dict[str, Any]) -> None:
+    for name in ("k", "n", "seed"):
+        if described["train"][name] != result[name]:
+            there, here = described["train"][name], result[name]
+            raise ConfigError(
+                f"{folder.path}: {name} = {there} in config.json, but {here} in result.json; bring back what was there"
+            )
+
+
+def _remake(
+    folder: RunFolder, described: dict[str, Any], make: Callable[..., tuple[Env, Population]]
+) -> tuple[Env, Population]:
+    if not described["env_options"] and not folder.people.exists():
+        warn(f"{folder.path}: holds no agents.npz, as older runs do, so the agents are those that make gives")
+    try:
+        return make(described["env"], **described["env_options"])
+    except TypeError as error:  # of options that somebody changed
+        raise ConfigError(f"{folder.path / 'config.json'}: env_options: {reason_of(error)}") from error
+
+
+def _assignment_at(step: int, metrics: list[dict[str, Any]], last: np.ndarray) -> np.ndarray:
+    """The assignment (n,) at an older checkpoint: the last one that was logged until then, or `last` where none is logged."""
+    logged = [line["assignment"] for line in metrics if line["iteration"] <= step and "assignment" in line]
+    return np.asarray(logged[-1], np.int32) if logged else last
+
+
+def _load_policies(checkpoints: Path, step: int, env: Env, config: TrainConfig, sources: list[int] | None) -> Policies:
+    """The policies of a checkpoint, or where `sources` are given those members of its policies and archive."""
     like = describe_policies(make_model(env.spec, config.sizes, config.k, config.n), config.k)
-    params = restore_checkpoint(checkpoints, like.params, ".learner.params")
-    statistics = restore_checkpoint(checkpoints, like.statistics, ".statistics")
-    clip = restore_checkpoint(checkpoints, like.observation_clip, ".rates.observation_clip")
+    params = restore_checkpoint(checkpoints, like.params, ".learner.params", step)
+    statistics = restore_checkpoint(checkpoints, like.statistics, ".statistics", step)
+    clip = restore_checkpoint(checkpoints, like.observation_clip, ".rates.observation_clip", step)
     if sources is None:
         return Policies(params, statistics, clip)
 
     def choose(known: PyTree, prefix: str) -> PyTree:
         if max(sources) >= config.k:
-            size = saved_shape(checkpoints, ".archive.utilities.steps")[0]
+            size = saved_shape(checkpoints, ".archive.utilities.steps", step)[0]
+            if max(sources) >= config.k + size:
+                raise ConfigError(f"policies_from = {sources}: the checkpoint has {config.k} policies and {size} earlier ones")
             rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), known)
-            archived = restore_checkpoint(checkpoints, rows, prefix)
+            archived = restore_checkpoint(checkpoints, rows, prefix, step)
             known = jax.tree.map(lambda now, archived: jnp.concatenate([now, archived]), known, archived)
         return jax.tree.map(lambda x: x[jnp.asarray(sources)], known)
 

@@ -1,14 +1,17 @@
 """Writes one run down while it trains: lines of metrics, checkpoints, the result."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rmdp_jax.errors import ConfigError
+from rmdp_jax.records.files import warn
 from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.spec import Sink
 from rmdp_jax.trainer import TrainState
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunWriter:
     """Keeps the lines of a run in memory, and writes to its folder where it has one.
 
@@ -19,41 +22,130 @@ class RunWriter:
     on_metrics: Sink | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     writes: bool = True
+    describe: Callable[[], None] = lambda: None  # writes config.json and agents.npz
+    size: int | None = 0  # bytes of metrics.jsonl, as this process left it; None after a failure to write it
+    saved: int | None = None  # iteration of the last checkpoint that this process wrote or read
 
     def add(self, line: dict[str, Any]) -> None:
         """A line of metrics."""
         self.history.append(line)
         if self.folder and self.writes:
-            self.folder.append_metrics(line)
+            self._write_lines(line)
+
+    def make_up(self) -> None:
+        """Write the lines that could not be written, if that is possible by now."""
+        if self.folder and self.writes and self.size is None:
+            self._write_lines()
+
+    def tell(self, line: dict[str, Any]) -> None:
+        """Hand a line of metrics to `on_metrics`, which may raise."""
         if self.on_metrics and self.writes:
             self.on_metrics(line)
 
     def rewind_to(self, iteration: int) -> None:
-        """Keep the lines up to a checkpoint; later ones will be made again."""
-        if self.folder:
-            self.history[:] = [line for line in self.folder.read_metrics() if line["iteration"] <= iteration]
-            if self.writes:
-                self.folder.write_metrics(self.history)
+        """Keep the lines up to a checkpoint, and no checkpoint after it; what is later will be made again."""
+        if self.folder is None:
+            return
+        self.history[:] = [line for line in self.folder.read_metrics() if line["iteration"] <= iteration]
+        if iteration and (not self.history or self.history[-1]["iteration"] != iteration):
+            warn(
+                f"{self.folder.metrics}: has no line of iteration {iteration}, whose checkpoint is gone on from; lines are lost"
+            )
+        if self.writes:
+            from rmdp_jax.records.checkpoint import remove_later
+
+            self.folder.write_metrics(self.history)
+            self.size = self.folder.metrics.stat().st_size
+            remove_later(self.folder.checkpoints, iteration)
 
     def save(self, state: TrainState) -> None:
         """Write a checkpoint."""
-        from rmdp_jax.records.checkpoint import save_checkpoint  # orbax takes half a second to import
+        from rmdp_jax.records.checkpoint import save_checkpoint, saved_steps  # orbax takes half a second to import
 
-        if self.folder:
-            save_checkpoint(self.folder.checkpoints, state)
+        if self.folder is None:
+            return
+        if self.saved is not None and self.writes and self.saved not in saved_steps(self.folder.checkpoints):
+            warn(f"{self.folder.checkpoints}: the checkpoint of iteration {self.saved} was removed while the run went on")
+        save_checkpoint(self.folder.checkpoints, state)
+        self.saved = int(state.iteration)
 
-    def restore(self, like: TrainState) -> TrainState | None:
-        """The latest state, or nothing where the run ended before its first checkpoint."""
-        from rmdp_jax.records.checkpoint import has_checkpoint, restore_checkpoint
+    def restore(self, like: TrainState, step: int) -> TrainState:
+        """The state of a checkpoint."""
+        from rmdp_jax.records.checkpoint import restore_checkpoint
 
-        if self.folder is None or not has_checkpoint(self.folder.checkpoints):
-            return None
-        return restore_checkpoint(self.folder.checkpoints, like)
+        assert self.folder is not None
+        self.saved = step
+        return restore_checkpoint(self.folder.checkpoints, like, step=step)
 
-    def close(self, summary: dict[str, Any], trained: bool) -> dict[str, Any]:
+    def check_begun(self) -> None:
+        """Raise `ConfigError` where there was a checkpoint that is no longer there, so that beginning anew would lose a run."""
+        if self.folder is None or not self.folder.holds_run():
+            return
+        lines = self.folder.read_metrics()
+        train, last = self.folder.read_config()["train"], max((line["iteration"] for line in lines), default=0)
+        log_every, every = (train.get(name) for name in ("log_every", "checkpoint_every"))
+        known = isinstance(log_every, int) and isinstance(every, int) and log_every > 0
+        first = -(-every // log_every) * log_every if known and every else float("inf")  # type: ignore[operator]
+        if self.folder.has_result() or last > first:
+            raise ConfigError(
+                f"resume: {self.folder.checkpoints} holds no checkpoint, though the run came to iteration {last}; bring "
+                "it back, or begin anew in another folder"
+            )
+        if lines:
+            warn(f"out = {self.folder.path}: the run ended before its first checkpoint, so it begins again at iteration 0")
+
+    def close(self, summary: dict[str, Any], state: TrainState, trained: bool) -> dict[str, Any]:
         """Write the result and return it; a finished run that was resumed, and only evaluated, keeps how long it took."""
-        if self.folder is None or not self.writes:
+        if self.folder is None:
             return summary
+        self.save(state)  # does nothing where it is there, as it should be
+        if not self.writes:
+            return summary
+        if self.history:
+            self._write_lines()
+        if not self.folder.holds_run():
+            self.describe()
         summary = summary if trained else summary | self.folder.previous_timing()
-        self.folder.write_result(summary)
+        if summary.get("evaluated", True) or not self._has_result_of(summary["iterations"]):
+            self.folder.write_result(summary)
         return summary
+
+    def _has_result_of(self, iterations: int) -> bool:
+        """Whether there is a result of this iteration already, which is better than none."""
+        assert self.folder is not None
+        return self.folder.has_result() and self.folder.read_result()["iterations"] == iterations
+
+    def _write_lines(self, *new: dict[str, Any]) -> None:
+        """Append lines of the history to metrics.jsonl; where somebody removed or changed it, write all of them again."""
+        assert self.folder is not None
+        path = self.folder.metrics
+        there, left = path.stat().st_size if path.exists() else 0, self.size
+        self.size = None
+        if there == left:
+            for line in new:
+                self.folder.append_metrics(line)
+        else:
+            if left is not None:
+                warn(f"{path}: was removed or changed while the run went on; its lines are written again")
+                self.folder.path.mkdir(parents=True, exist_ok=True)
+                self.describe()
+            self.folder.write_metrics(self.history)
+        self.size = path.stat().st_size if path.exists() else 0
+
+
+def common_step(writers: Sequence[RunWriter]) -> int | None:
+    """The latest iteration that all runs have a whole checkpoint of; None where all of them have to begin.
+
+    Raises:
+        ConfigError: checkpoints are damaged or lost, or no iteration is common to all.
+    """
+    from rmdp_jax.records.checkpoint import has_checkpoint, latest_step
+
+    folders = [writer.folder.checkpoints for writer in writers if writer.folder is not None]
+    for writer in writers:
+        if writer.folder is not None and not has_checkpoint(writer.folder.checkpoints):
+            writer.check_begun()
+            if any(map(has_checkpoint, folders)):
+                warn(f"{writer.folder.path}: has no checkpoint yet, so all runs that are trained with it begin at iteration 0")
+                return None
+    return latest_step(*folders) if folders else None

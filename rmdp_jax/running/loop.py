@@ -3,7 +3,10 @@
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
+from threading import Event
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +14,13 @@ from jax.sharding import Mesh
 from jax.stages import Compiled, Lowered
 
 from rmdp_jax.devices.mesh import everywhere, on_mesh, tracing_on
-from rmdp_jax.devices.processes import anyone
+from rmdp_jax.devices.processes import anyone, wait_for_all
 from rmdp_jax.env import Env
-from rmdp_jax.errors import ConfigError, TrainingError
+from rmdp_jax.errors import ConfigError
 from rmdp_jax.info import Info
 from rmdp_jax.records.lines import Timing, metrics_line
 from rmdp_jax.records.spec import RunSpec
-from rmdp_jax.records.writer import RunWriter
+from rmdp_jax.records.writer import RunWriter, common_step
 from rmdp_jax.running.batch import agents_of, init_arguments, make_init, over_runs, stack, trainer_for, unstack
 from rmdp_jax.running.cache import seconds_saved
 from rmdp_jax.running.faults import FaultWatch
@@ -29,6 +32,8 @@ from rmdp_jax.trainer import Trainer, TrainState
 from rmdp_jax.types import Array, PyTree
 
 COUNTS = ("flips", "copies", "recovered", "episodes", "diverged", "nonfinite_rewards")  # of `Info`, that add up
+COMPILING = "rmdp_jax-compile"  # names of threads
+
 Chunk = Callable[[TrainState, Array], tuple[TrainState, Info]]  # states, iterations -> states, infos; runs stacked
 
 
@@ -52,10 +57,11 @@ def learn(
 
     Returns:
         The last states, stacked, and how long it took. Ctrl-C, and its like, leaves the states unfinished; in one of several
-        processes it ends all of them after the same chunk.
+        processes it ends all of them after the same chunk. So does StopIteration from a writer's `on_metrics`; any other
+        exception there is raised when the states are saved.
 
     Raises:
-        ConfigError: the checkpoints do not fit, or are of different iterations, or there is not enough memory.
+        ConfigError: the checkpoints do not fit, are damaged or have no iteration in common, or there is not enough memory.
     """
     writers = writers or [RunWriter() for _ in runs]
     begun, saved_before = time.perf_counter(), seconds_saved()
@@ -89,8 +95,11 @@ def make_chunk(trainer: Trainer) -> Chunk:
 
 def compile_side_by_side(*programs: Lowered) -> list[Compiled]:
     """All of them in the time of the longest, where there are as many cores: XLA takes one for much of a program."""
-    with ThreadPoolExecutor(len(programs)) as threads:
+    threads = ThreadPoolExecutor(len(programs), thread_name_prefix=COMPILING)
+    try:
         return list(threads.map(lambda program: program.compile(), programs))
+    finally:
+        threads.shutdown(wait=False)  # who is interrupted does not wait for XLA
 
 
 def _prepare(
@@ -122,7 +131,7 @@ def _prepare(
         compiled, init_all = compile_side_by_side(chunk_program, inits.lower(arguments))
         states = init_all(arguments)
     else:
-        compiled = chunk_program.compile()
+        (compiled,) = compile_side_by_side(chunk_program)
         if number > 1 and mesh is not None:  # stacking lost their shardings
             states = jax.jit(lambda states: states, out_shardings=shardings)(states)
     jax.block_until_ready(states)
@@ -130,14 +139,13 @@ def _prepare(
 
 
 def _restore(writers: Sequence[RunWriter], like: TrainState) -> TrainState | None:
-    """The latest states, stacked, or nothing where no run came as far as its first checkpoint."""
-    states = [writer.restore(like) for writer in writers]
-    iterations = [0 if state is None else int(state.iteration) for state in states]
-    if len(set(iterations)) > 1:
-        raise ConfigError(f"resume: the checkpoints are of iterations {iterations}; go on with runs of one iteration together")
+    """The states of the latest iteration that all runs have, stacked, or nothing where they have to begin."""
+    step = common_step(writers)
+    states = [] if step is None else [writer.restore(like, step) for writer in writers]
+    wait_for_all("restored")  # as later checkpoints are removed
     for writer in writers:
-        writer.rewind_to(iterations[0])
-    return None if states[0] is None else stack(states)
+        writer.rewind_to(step or 0)
+    return stack(states) if states else None
 
 
 def _loop(
@@ -156,6 +164,7 @@ def _loop(
     def transitions() -> int:
         return (done - first) * config.k * config.sizes.transitions * number
 
+    failure: Exception | None = None
     with interrupts() as interrupted:
         while done < config.iterations and not anyone(interrupted.is_set()):
             iterations = min(config.log_every, config.iterations - done)
@@ -164,21 +173,38 @@ def _loop(
             done += iterations
             wall_s = time.perf_counter() - begun
             lines = [metrics_line(info, done, config, wall_s, transitions()) for info in infos]
-            for writer, line in zip(writers, lines, strict=True):
-                writer.add(line)
+            failure = _hand_on(writers, watches, lines, interrupted)
             reporter.update(lines)
-            try:
-                for watch, line in zip(watches, lines, strict=True):
-                    watch.read(line)
-            except TrainingError:
-                _save(writers, states, done)
-                raise
             if config.checkpoint_every and done - saved >= config.checkpoint_every:
                 saved = _save(writers, states, done)
-    wall_s = time.perf_counter() - begun
-    if saved != done:
-        _save(writers, states, done)
+        wall_s = time.perf_counter() - begun
+        if saved != done:
+            _save(writers, states, done)
+    if failure is not None:
+        with suppress(ConfigError):  # which is the failure itself, most likely
+            for writer in writers:
+                writer.make_up()
+        raise failure
     return states, Timing(0.0, wall_s, transitions(), number)
+
+
+def _hand_on(
+    writers: Sequence[RunWriter], watches: Sequence[FaultWatch], lines: Sequence[dict[str, Any]], interrupted: Event
+) -> Exception | None:
+    """Write and tell the lines. What fails ends training, and is raised when the state is saved; StopIteration just ends it."""
+    try:
+        for writer, line in zip(writers, lines, strict=True):
+            writer.add(line)
+        for writer, line in zip(writers, lines, strict=True):
+            writer.tell(line)
+        for watch, line in zip(watches, lines, strict=True):
+            watch.read(line)
+    except StopIteration:
+        interrupted.set()
+    except Exception as error:
+        interrupted.set()
+        return error
+    return None
 
 
 def _save(writers: Sequence[RunWriter], states: TrainState, done: int) -> int:

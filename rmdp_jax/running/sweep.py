@@ -2,33 +2,27 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from rmdp_jax.config import Rates, TrainConfig
 from rmdp_jax.devices.mesh import check_devices
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
-from rmdp_jax.records.folder import (
-    RunFolder,
-    append_line,
-    changed_settings,
-    check_run,
-    dump_train_config,
-    plain_result,
-    read_lines,
-    write_lines,
-)
+from rmdp_jax.records.files import append_line, read_lines, to_json
+from rmdp_jax.records.folder import RunFolder, check_run, dump_train_config, plain_result
 from rmdp_jax.records.lines import describe_task
+from rmdp_jax.records.lock import Locked, locked
+from rmdp_jax.records.settings import changed_settings
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.running.algorithms import PlanRequest, make_plans, resolve
 from rmdp_jax.running.progress import announce
-from rmdp_jax.running.train import train_batch
+from rmdp_jax.running.train import train_held
 
 Line = dict[str, Any]
 Make = Callable[..., tuple[Env, Population]]  # `rmdp_jax.envs.make`, or a user's own with the same arguments
@@ -88,7 +82,9 @@ def sweep(
         on_done: called with the line of every run that was trained.
 
     Returns:
-        The lines of all runs. Runs that were finished before are not trained again; unfinished ones go on.
+        The lines of all runs. Runs that were finished before are not trained again; unfinished ones go on. Several processes
+        may make the same sweep at once, on one machine or many that see the folder: each run is trained by one of them, and
+        left out here where that is another.
 
     Raises:
         ConfigError: before anything is trained: a cell cannot be, or `out` holds a run of other settings.
@@ -105,12 +101,30 @@ def sweep(
     log = _Lines(out / "runs.jsonl")
     lines: list[Line] = []
     for number, runs in enumerate(programs, 1):
-        missing = [run for run in runs if run.result is None]
-        announce(progress, f"cell {number}/{len(programs)}  {_describe_program(runs, missing)}")
-        lines += [log.append_once(run.result) for run in runs if run.result is not None]
-        for group in _groups(missing):
-            lines += _train(group, log, devices, progress, on_done)
+        with ExitStack() as held:
+            runs = _hold(runs, held, number, progress)  # and as they are now: others may have got on with them
+            missing = [run for run in runs if run.result is None]
+            announce(progress and bool(runs), f"cell {number}/{len(programs)}  {_describe_program(runs, missing)}")
+            lines += [log.append_once(run.result) for run in runs if run.result is not None]
+            for group in _groups(missing):
+                lines += _train(group, log, devices, progress, on_done)
     return lines
+
+
+def _hold(runs: Sequence[_Run], held: ExitStack, number: int, progress: bool) -> list[_Run]:
+    """Those of `runs` that no other process trains, as far as they have come; theirs are the folders until `held` is left."""
+    free = []
+    for run in runs:
+        if run.result is not None:
+            free.append(run)
+            continue
+        try:
+            held.enter_context(locked(run.folder.path))
+        except Locked:
+            announce(progress, f"cell {number}  {run.folder.path.name}: is trained by another process, left to it")
+            continue
+        free.append(_as_it_is(run, exactly=True))
+    return free
 
 
 def _find(cell: Cell, seed: int, out: Path, make: Make) -> _Run:
@@ -123,23 +137,34 @@ def _find(cell: Cell, seed: int, out: Path, make: Make) -> _Run:
     folder = RunFolder(out / "-".join(parts))
     task = json.loads(json.dumps(describe_task(env, cell.algorithm)))  # as config.json gives it back
     description = {**task, "algorithm_options": dict(algorithm_options), "train": dump_train_config(resolved)}
-    run = _Run(cell, env, population, config, folder, description, None, None)
-    if not (folder.path / "config.json").exists():
+    return _as_it_is(_Run(cell, env, population, config, folder, description, None, None))
+
+
+def _as_it_is(run: _Run, *, exactly: bool = False) -> _Run:
+    """`run` as far as it has come; `exactly` takes the lock of its folder, as checkpoints are looked at.
+
+    Raises:
+        ConfigError: its folder holds a run of other settings.
+    """
+    folder = run.folder
+    if not folder.holds_run():
         return run
-    changed = changed_settings(folder, description, _MAY_DIFFER)
+    changed = changed_settings(folder, run.description, _MAY_DIFFER)
     if changed:
-        raise ConfigError(f"out = {out}: {folder.path.name} was made with other {', '.join(changed)}; choose another --out")
-    result = folder.read_result() if (folder.path / "result.json").exists() else {"finished": False}
-    ended = result["finished"] and result["iterations"] >= resolved.iterations  # a longer run may have been begun from it
-    return run._replace(result=result) if ended else run._replace(iteration=_saved_iteration(folder))
+        out, name = folder.path.parent, folder.path.name
+        raise ConfigError(f"out = {out}: {name} was made with other {', '.join(changed)}; choose another --out")
+    if folder.has_result():
+        result = folder.read_result()
+        wanted = -(-run.description["train"]["transitions"] // run.config.sizes.transitions)
+        if result["finished"] and result["iterations"] >= wanted:  # a longer run may have been begun from it
+            return run._replace(result=result)
+    return run._replace(iteration=_saved_iteration(folder) if exactly else 0)
 
 
 def _saved_iteration(folder: RunFolder) -> int:
-    from rmdp_jax.records.checkpoint import has_checkpoint, restore_checkpoint  # orbax takes half a second to import
+    from rmdp_jax.records.checkpoint import latest_step  # orbax takes half a second to import
 
-    if not has_checkpoint(folder.checkpoints):
-        return 0
-    return int(restore_checkpoint(folder.checkpoints, jnp.int32(0), ".iteration"))
+    return latest_step(folder.checkpoints) or 0
 
 
 def _new_only(runs: list[_Run], seen: dict[Path, dict[str, Any]]) -> list[_Run]:
@@ -154,7 +179,7 @@ def _new_only(runs: list[_Run], seen: dict[Path, dict[str, Any]]) -> list[_Run]:
 
 def _check_writable(run: _Run) -> None:
     if run.result is None:
-        check_run(run.folder.path, resume=run.iteration is not None)
+        check_run(run.folder.path, resume=run.folder.holds_run())
 
 
 def _programs(found: Sequence[list[_Run]]) -> list[list[_Run]]:
@@ -194,7 +219,7 @@ def _train(
         RunSpec(run.population, plan.config, plan.assigner, run.folder.path, env_options=run.env.spec.options)
         for run, plan in zip(runs, plans, strict=True)
     ]
-    results = train_batch(first.env, specs, devices=devices, resume=first.iteration is not None, progress=progress)
+    results = train_held(first.env, specs, devices=devices, resume=first.iteration is not None, progress=progress)
     if not all(result.summary["finished"] for result in results):
         raise KeyboardInterrupt("interrupted; the same command goes on with what was saved")
     lines = [log.append_once(result.summary) for result in results]
@@ -210,17 +235,18 @@ def _describe_program(runs: list[_Run], missing: list[_Run]) -> str:
 
 
 class _Lines:
-    """runs.jsonl, each run once."""
+    """runs.jsonl, each run once, whoever else appends to it."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.lines = path, read_lines(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_lines(path, self.lines)  # without a last line that was cut off in writing
+        self.path = path
+        with locked(path.parent, wait=True):
+            read_lines(path)  # raises ConfigError
 
     def append_once(self, result: dict[str, Any]) -> Line:
         """Append the line of a finished run if it is missing; return it."""
         line = {name: value for name, value in plain_result(result).items() if name not in ("format", "utility")}
-        if line not in self.lines:
-            self.lines.append(line)
-            append_line(self.path, line)
+        line = json.loads(to_json(line))
+        with locked(self.path.parent, wait=True):
+            if line not in read_lines(self.path):
+                append_line(self.path, line)
         return line

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
 from rmdp_jax.assigners.base import Assigner
 from rmdp_jax.assigners.em import em
@@ -13,14 +16,14 @@ from rmdp_jax.config import TrainConfig
 from rmdp_jax.devices.mesh import choose_mesh, describe_mesh
 from rmdp_jax.devices.processes import is_first, wait_for_all
 from rmdp_jax.env import Env, Population
-from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.evaluate import Evaluation, evaluated_steps
 from rmdp_jax.policies.model import Policies
-from rmdp_jax.records.folder import check_run, open_run
-from rmdp_jax.records.lines import Timing, describe_run, summarize
+from rmdp_jax.records.lines import Timing, summarize
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.records.writer import RunWriter, Sink
 from rmdp_jax.running.batch import check_batch, conclude, evaluate_runs, over_runs, trainer_for, unstack
+from rmdp_jax.running.folders import check_folders, hold_folders, open_writer
+from rmdp_jax.running.interrupts import interrupts, stops
 from rmdp_jax.running.loop import learn
 from rmdp_jax.running.progress import announce, report_progress
 from rmdp_jax.trainer import Conclusion, TrainState
@@ -33,7 +36,7 @@ class Result(NamedTuple):
     state: TrainState
     policies: Policies  # what acts: parameters and statistics
     assignment: Array  # (n,) int32
-    evaluation: Evaluation  # by fresh episodes, acting as trained
+    evaluation: Evaluation  # by fresh episodes, acting as trained; NaN where it was interrupted
     summary: dict[str, Any]  # what result.json holds
     history: list[dict[str, Any]]  # what metrics.jsonl holds
 
@@ -49,6 +52,7 @@ def train(
     out: str | Path | None = None,
     devices: int | None = None,
     resume: bool = False,
+    extend: bool = False,
     progress: bool = True,
     on_metrics: Sink | None = None,
 ) -> Result: ...
@@ -65,6 +69,7 @@ def train(
     out: str | Path | None = None,
     devices: int | None = None,
     resume: bool = False,
+    extend: bool = False,
     progress: bool = True,
     on_metrics: Sink | None = None,
 ) -> list[Result]: ...
@@ -80,6 +85,7 @@ def train(
     out: str | Path | None = None,
     devices: int | None = None,
     resume: bool = False,
+    extend: bool = False,
     progress: bool = True,
     on_metrics: Sink | None = None,
 ) -> Result | list[Result]:
@@ -93,21 +99,27 @@ def train(
         out: folder for config.json, metrics.jsonl, result.json and checkpoints/; nothing is written when not given.
             With `seeds`, each run has a folder seed-S in it. Several processes have to see the same folder.
         devices: how many to train on at most, see `rmdp_jax.devices.mesh.choose_mesh`; all that JAX finds when not given.
-        resume: go on from the latest checkpoint in `out`, on whatever devices.
+        resume: go on with the run in `out`, on whatever devices, bit for bit as if it had never stopped; begin it where there
+            is none. Settings, agents and rewards have to be those of that run.
+        extend: go on, where `config.transitions` are more than the run in `out` was made for; schedules are then those of the
+            longer run. Without it a run ends where it was to end.
         progress: show a bar on stderr (lines where it is no terminal).
-        on_metrics: called with every logged line; the place for other sinks. With `seeds`, the lines name their `seed`.
+        on_metrics: called with every logged line; the place for other sinks. With `seeds`, the lines name their `seed`. When
+            it raises StopIteration the run ends as by Ctrl-C; what else it raises comes out when the state is saved.
 
     Returns:
-        A `Result`, or a list of one for each of `seeds`. Ctrl-C ends training after the running chunk; the best of what was
-        learned so far is evaluated and returned.
+        A `Result`, or a list of one for each of `seeds`. Ctrl-C, or SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, ends training after the
+        running chunk; the best of what was learned so far is evaluated and returned. Another one ends the evaluation too: its
+        numbers are NaN then, and `summary` says `evaluated: False`.
 
     Raises:
-        ConfigError: before anything is compiled.
+        ConfigError: before anything is compiled; or, later, where a file cannot be written.
+        KeyboardInterrupt: Ctrl-C and its like before training has begun.
     """
     assigner = em(config.k, config.n) if assigner is None else assigner
     if seeds is None:
         run = RunSpec(population, config, assigner, out, on_metrics)
-        return train_batch(env, [run], devices=devices, resume=resume, progress=progress)[0]
+        return train_batch(env, [run], devices=devices, resume=resume, extend=extend, progress=progress)[0]
 
     def run_of(seed: int) -> RunSpec:
         folder = None if out is None else Path(out) / f"seed-{seed}"
@@ -115,7 +127,7 @@ def train(
         return RunSpec(population, replace(config, seed=seed), assigner, folder, sink)
 
     runs = [run_of(config.seed + i) for i in range(seeds)]
-    return train_batch(env, runs, devices=devices, resume=resume, progress=progress)
+    return train_batch(env, runs, devices=devices, resume=resume, extend=extend, progress=progress)
 
 
 def train_batch(
@@ -124,6 +136,7 @@ def train_batch(
     *,
     devices: int | None = None,
     resume: bool = False,
+    extend: bool = False,
     progress: bool = True,
 ) -> list[Result]:
     """Train several runs of one env in one compiled program; what each learns is what it would learn alone.
@@ -133,7 +146,7 @@ def train_batch(
         runs: they may differ in `config.seed`, `config.rates`, `population.agents` and in how their assigners
             begin. Everything else must be alike; `population.reward` and the assigner's rules are taken from the first.
         devices: how many to train on at most, as in `train`. They share the policies and environments of every run.
-        resume: go on from the latest checkpoints in the runs' folders, which must be of the same iteration.
+        resume, extend: as in `train`; from the latest iteration that all runs have a checkpoint of.
         progress: show a bar on stderr (lines where it is no terminal), with the mean over the runs.
 
     Returns:
@@ -144,42 +157,66 @@ def train_batch(
     """
     check_batch(runs)
     trainer_for(env, runs[0], runs[0].population.agents)  # raises ConfigError before there is any folder
+    check_folders(runs, resume or extend)
+    with hold_folders(runs):
+        return train_held(env, runs, devices=devices, resume=resume, extend=extend, progress=progress)
+
+
+def train_held(
+    env: Env,
+    runs: Sequence[RunSpec],
+    *,
+    devices: int | None = None,
+    resume: bool = False,
+    extend: bool = False,
+    progress: bool = True,
+) -> list[Result]:
+    """`train_batch` for who has the folders already, by `hold_folders`."""
     config, progress = runs[0].config, progress and is_first()
     mesh = choose_mesh(config.k, config.sizes.environments, env.spec.backend, devices)
     announce(progress and jax.device_count() > 1, describe_mesh(mesh))
-    writers = _open_writers(env, runs, resume)
-    with report_progress(progress, config.iterations) as reporter:
-        states, timing = learn(env, runs, reporter, writers, mesh=mesh, resume=resume)
-        reporter.say("evaluating by fresh episodes")
-        if evaluated_steps(env, config) < env.spec.episode_length:
-            steps = f"the first {config.evaluation_steps:,} of {env.spec.episode_length:,} steps of an episode"
-            reporter.warn(f"evaluation takes {steps}: raise evaluation_steps for more")
-        weights = over_runs(runs[0].assigner.weights, len(runs))(states.assignment)
-        conclusion = conclude(env, runs, states, mesh)
-        sampled, by_mode = (
-            evaluate_runs(env, runs, conclusion.policies, conclusion.labels, deterministic=deterministic, mesh=mesh)
-            for deterministic in (False, True)
-        )
-    own = (*(unstack(tree, len(runs)) for tree in (states, weights, conclusion)), sampled, by_mode)
-    results = [_finish(env, run, writer, timing, *of) for run, writer, *of in zip(runs, writers, *own, strict=True)]
-    wait_for_all("written")
+    check_folders(runs, resume or extend)
+    wait_for_all("checked")
+    with stops():
+        writers = [open_writer(env, run, resume=resume or extend, extend=extend, progress=progress) for run in runs]
+        with report_progress(progress, config.iterations) as reporter:
+            states, timing = learn(env, runs, reporter, writers, mesh=mesh, resume=resume or extend)
+            reporter.say("evaluating by fresh episodes")
+            if evaluated_steps(env, config) < env.spec.episode_length:
+                steps = f"the first {config.evaluation_steps:,} of {env.spec.episode_length:,} steps of an episode"
+                reporter.warn(f"evaluation takes {steps}: raise evaluation_steps for more")
+            weights = over_runs(runs[0].assigner.weights, len(runs))(states.assignment)
+            conclusion, sampled, by_mode = _evaluate(env, runs, states, mesh)
+    with interrupts():  # the end is near, and to be written whole
+        own = (*(unstack(tree, len(runs)) for tree in (states, weights, conclusion)), sampled, by_mode)
+        results = [_finish(env, run, writer, timing, *of) for run, writer, *of in zip(runs, writers, *own, strict=True)]
+        wait_for_all("written")
     return results
 
 
-def _open_writers(env: Env, runs: Sequence[RunSpec], resume: bool) -> list[RunWriter]:
-    if resume and any(run.out is None for run in runs):
-        raise ConfigError("resume = True: there is no folder to go on from; give out")
-    for run in runs:
-        if run.out is not None:
-            check_run(Path(run.out), resume)  # all of them before the first is written to
-    wait_for_all("checked")
-    return [_open_writer(env, run, resume) for run in runs]
+def _evaluate(
+    env: Env, runs: Sequence[RunSpec], states: TrainState, mesh: Mesh | None
+) -> tuple[Conclusion, list[Evaluation], list[Evaluation]]:
+    """What every run ends with, evaluated as trained and by mode; NaN where a signal ended the evaluation before that."""
+    with interrupts() as interrupted:
+        conclusion = conclude(env, runs, states, mesh)
+        nothing = [_not_evaluated(run.config, of.labels) for run, of in zip(runs, unstack(conclusion, len(runs)), strict=True)]
+    known: list[list[Evaluation]] = []
+    with stops() as stopped:
+        try:
+            for deterministic in (False, True) if not interrupted.is_set() else ():
+                kind = evaluate_runs(env, runs, conclusion.policies, conclusion.labels, deterministic=deterministic, mesh=mesh)
+                known.append(jax.block_until_ready(kind))
+        except (KeyboardInterrupt, jax.errors.JaxRuntimeError) as error:  # the latter where it hit a call from compiled code
+            if jax.process_count() > 1 or not (stopped.is_set() or isinstance(error, KeyboardInterrupt)):
+                raise  # others wait for this process
+    sampled, by_mode = [*known, nothing, nothing][:2]
+    return conclusion, sampled, by_mode
 
 
-def _open_writer(env: Env, run: RunSpec, resume: bool) -> RunWriter:
-    writes = is_first()
-    folder = None if run.out is None else open_run(Path(run.out), describe_run(env, run), resume, writes)
-    return RunWriter(folder, run.on_metrics, writes=writes)
+def _not_evaluated(config: TrainConfig, labels: Array) -> Evaluation:
+    nan = jnp.float32(jnp.nan)
+    return Evaluation(nan, nan, jnp.full((config.k, config.n), nan), labels, nan, jnp.full(config.k, nan))
 
 
 def _finish(
@@ -194,5 +231,7 @@ def _finish(
     by_mode: Evaluation,
 ) -> Result:
     summary = summarize(env, run, int(state.iteration), weights, conclusion.sources, sampled, by_mode, timing, writer.history)
-    summary = writer.close(summary, trained=timing.transitions > 0)
+    if np.isnan(np.asarray(sampled.episode_length)).all():  # it was stopped; --resume makes up for it
+        summary |= {"finished": False, "evaluated": False}
+    summary = writer.close(summary, state, trained=timing.transitions > 0)
     return Result(state, conclusion.policies, sampled.assignment, sampled, summary, writer.history)

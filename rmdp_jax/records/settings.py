@@ -1,0 +1,76 @@
+"""Which settings a run in a folder was made with, and whether others may go on with it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rmdp_jax.config import Rates, Sizes, TrainConfig
+from rmdp_jax.errors import ConfigError
+from rmdp_jax.records.files import reason_of
+from rmdp_jax.records.folder import RunFolder
+
+_MAY_CHANGE_ON_RESUME = ("log_every", "checkpoint_every", "evaluation_episodes")
+
+
+def load_train_config(content: dict[str, Any]) -> TrainConfig:
+    """The `TrainConfig` of a config.json.
+
+    Raises:
+        ConfigError: a field is unknown or breaks its rule.
+    """
+    try:
+        train = dict(content["train"])
+        sizes, rates = dict(train.pop("sizes")), dict(train.pop("rates"))
+        sizes["hidden"] = tuple(sizes["hidden"])
+        for name in ("learning_rate", "entropy"):
+            rates[name] = tuple(rates[name])
+        return TrainConfig(**train, sizes=Sizes(**sizes), rates=Rates(**rates))
+    except ConfigError as error:
+        raise ConfigError(f"config.json: {error}") from None
+    except KeyError as error:
+        raise ConfigError(f"config.json: has no {error.args[0]}; bring back what was there, or train again") from None
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ConfigError(f"config.json: {reason_of(error)}; it was written by another version, or changed") from None
+
+
+def changed_settings(folder: RunFolder, config: dict[str, Any], may_change: Sequence[str]) -> list[str]:
+    """The settings in `config`, as config.json holds them, that differ from those of the run in `folder`, with both values.
+
+    Raises:
+        ConfigError: there is no run.
+    """
+    old = folder.read_config()
+    there, here = (_flat(content, with_options=old["algorithm"] == config["algorithm"]) for content in (old, config))
+    changed = [name for name, value in here.items() if name not in may_change and there.get(name) != value]
+    return [f"{name} ({there.get(name)} there, {here[name]} here)" for name in changed]
+
+
+def check_same_run(folder: RunFolder, config: dict[str, Any], extend: bool) -> int | None:
+    """Raise `ConfigError` unless `config` is that of the run in `folder`, but for what may change.
+
+    Args:
+        folder: of a run.
+        config: what config.json is to hold.
+        extend: it may go on for more transitions than it was made for.
+
+    Returns:
+        How many it was made for, where it is extended.
+    """
+    there, here = folder.read_config()["train"].get("transitions"), config["train"]["transitions"]
+    longer = extend and isinstance(there, int) and here > there
+    may_change = (*_MAY_CHANGE_ON_RESUME, *(["transitions"] if longer else []))
+    changed = changed_settings(folder, config, may_change)
+    if changed:
+        only = [change.split(" ")[0] for change in changed] == ["transitions"]
+        hint = "; a run goes on beyond its end by --extend, never ends before" if only else "; give what it was made with"
+        raise ConfigError(f"resume: {', '.join(changed)} differ from the run in {folder.path}{hint}")
+    return there if longer else None
+
+
+def _flat(config: dict[str, Any], *, with_options: bool) -> dict[str, Any]:
+    """The settings of a config.json by their own names, those of the algorithm too or not."""
+    train = config["train"]
+    names = ("env", "backend", "algorithm", "pretraining_transitions")
+    settings = {name: config[name] for name in names if name in config} | config["env_options"]
+    settings |= config.get("algorithm_options", {}) if with_options else {}
+    settings |= {name: value for name, value in train.items() if name not in ("sizes", "rates")}
+    return settings | train["sizes"] | train["rates"]
