@@ -130,8 +130,9 @@ def test_a_policy_that_is_not_finite_is_put_back_and_the_others_do_not_notice():
     trainer = make_trainer(line_walk(), Population(GOALS, near), CONFIG, fixed(K, N, np.arange(N) % K))
     step = jax.jit(trainer.step)
     good = step(jax.jit(trainer.init)(jax.random.key(0)))[0]
-    sums = good.utilities.reward_sum.at[0].set(3.4e38)
-    bad = good._replace(utilities=good.utilities._replace(reward_sum=sums, steps=good.utilities.steps.at[0].set(jnp.inf)))
+    moments = good.learner.opt_state
+    spoiled = jax.tree.map(lambda x: x.at[0].set(jnp.inf) if x.dtype == jnp.float32 else x, moments.own)
+    bad = good._replace(learner=good.learner._replace(opt_state=moments._replace(own=spoiled)))
     after, info = step(bad)
     expected, _ = step(good)
     assert info.recovered.tolist() == [1, 0]
