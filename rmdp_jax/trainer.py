@@ -222,12 +222,14 @@ def _empty_archive(size: int, state: TrainState) -> Member | None:
 
 
 def _schedule(rates: Rates, iteration: Array, iterations: int) -> Schedule:
-    """Geometric from start to end over the iterations of the run."""
+    """Geometric from start to end over the iterations of the run, linear where one of the two is 0."""
     passed = iteration.astype(jnp.float32) / iterations
 
     def between(ends: tuple[Scalar, Scalar]) -> Array:
         start, end = ends
-        return start * (end / start) ** passed
+        linear = (start <= 0.0) | (end <= 0.0)
+        first, last = jnp.where(linear, 1.0, start), jnp.where(linear, 1.0, end)  # no ratio with 0, nor its NaN
+        return jnp.where(linear, start + (end - start) * passed, first * (last / first) ** passed)
 
     return Schedule(between(rates.learning_rate), between(rates.entropy))
 
