@@ -38,7 +38,7 @@ def make(name: str, *, n: int | None = None, seed: int = 0, **options: Any) -> t
     check("seed", seed, 0 <= seed < 2**32, "a whole number from 0 to 2^32 - 1")
     given = {"seed": seed, **options} if n is None else {"n": n, "seed": seed, **options}
     env, population = ENVS[name](**given)
-    return env._replace(spec=env.spec._replace(options={**given, "n": population.n})), population
+    return env._replace(spec=env.spec._replace(options={**given, "n": population.n}, probe=False)), population
 
 
 def options_of(name: str) -> list[str]:

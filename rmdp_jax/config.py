@@ -14,14 +14,18 @@ import numpy as np
 
 from rmdp_jax.errors import (
     INT32,
+    MOST_ITERATIONS,
+    POSITIVE,
     ConfigError,
     check,
     flag,
     instance_of,
+    is_positive,
     number_between,
     one_of,
     real_number,
     seed_number,
+    several,
     shown,
     whole_number,
 )
@@ -131,7 +135,7 @@ class Rates:
         check("learning_rate", self.learning_rate, not still, "above 0 at one end at least, or nothing would be learned")
         _convert(self, "entropy", _schedule)
         for name in ("clip", "max_gradient_norm", "max_kl", "adam_epsilon", "observation_clip", "reward_scaling"):
-            _convert(self, name, partial(_rate, holds=lambda x: 0 < x < math.inf, rule="a positive number"))
+            _convert(self, name, partial(_rate, holds=is_positive, rule=POSITIVE))
         for name in ("gae_lambda", "utility_decay", "discount"):
             if name != "discount" or self.discount is not None:
                 _convert(self, name, partial(_rate, holds=lambda x: 0 <= x <= 1, rule="a number from 0 to 1"))
@@ -180,20 +184,20 @@ class TrainConfig:
             ("k", LARGEST_N),
             ("n", LARGEST_N),
             ("transitions", LARGEST_TRANSITIONS),
-            ("log_every", INT32),
+            ("log_every", MOST_ITERATIONS),
             ("evaluation_episodes", LARGEST_EPISODES),
         ):
             _convert(self, name, partial(whole_number, high=high))
         check("k", self.k, self.k <= self.n, f"at most n = {self.n}, one policy per agent")
-        _convert(self, "checkpoint_every", partial(whole_number, low=0))
+        _convert(self, "checkpoint_every", partial(whole_number, low=0, high=MOST_ITERATIONS))
         _convert(self, "seed", seed_number)
         instance_of("sizes", self.sizes, Sizes, "a Sizes(...)")
         instance_of("rates", self.rates, Rates, "a Rates(...)")
         for rate in jax.tree.leaves(self.rates):
             rule = "of one number each in a TrainConfig; for several runs give rates to Trainer.init, or to a RunSpec each"
             check("rates", f"array of shape {np.shape(rate)}", np.ndim(rate) == 0, rule)
-        rule = f"at most {INT32:,} iterations of environments * unroll = {self.sizes.transitions}"
-        check("transitions", self.transitions, self.iterations <= INT32, rule)
+        rule = f"at most {MOST_ITERATIONS:,} iterations of environments * unroll = {self.sizes.transitions}"
+        check("transitions", self.transitions, self.iterations <= MOST_ITERATIONS, rule)
         rule = f"'mixed' above agents_exact = {self.sizes.agents_exact} agents (n = {self.n}); take that, or raise agents_exact"
         check("critic", repr(self.sizes.critic), self.sizes.critic == "mixed" or not self.estimated, rule)
 
@@ -227,10 +231,10 @@ def _rate(name: str, value: Any, holds: Callable[[float], bool], rule: str) -> A
 def _schedule(name: str, pair: Any) -> tuple[Any, Any]:
     """Two rates from 0 up."""
     rule = "two numbers from 0 up (start, end)"
-    ends = _several(pair)
+    ends = several(pair)
     check(name, shown(pair), len(ends) == 2, rule)
     try:
-        start, end = (_rate(name, value, lambda x: 0 <= x < math.inf, rule) for value in ends)
+        start, end = (_rate(name, value, lambda x: x == 0.0 or is_positive(x), rule) for value in ends)
     except ConfigError:
         raise ConfigError(f"{name} = {shown(pair)}: must be {rule}") from None
     return start, end
@@ -239,19 +243,9 @@ def _schedule(name: str, pair: Any) -> tuple[Any, Any]:
 def _layers(name: str, hidden: Any) -> tuple[int, ...]:
     """Units of one layer or more."""
     rule = f"one or more layers of at least 1 unit, at most {MOST_LAYERS} layers of {LARGEST_LAYER:,}"
-    units = _several(hidden)
+    units = several(hidden)
     check(name, shown(hidden), 0 < len(units) <= MOST_LAYERS, rule)
     try:
         return tuple(whole_number(name, size, 1, LARGEST_LAYER) for size in units)
     except ConfigError:
         raise ConfigError(f"{name} = {shown(hidden)}: must be {rule}") from None
-
-
-def _several(values: Any) -> tuple[Any, ...]:
-    """The numbers of a tuple, a list or an array, nothing of what is none of these."""
-    if isinstance(values, tuple | list):
-        return tuple(values)
-    if isinstance(values, jax.core.Tracer):
-        return tuple(values) if values.ndim == 1 else ()
-    array = np.asarray(values) if hasattr(values, "__array__") else np.zeros(())
-    return tuple(array) if array.ndim == 1 else ()

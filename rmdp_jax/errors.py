@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 INT32 = 2**31 - 1  # the largest number that a clock or a counter on the device holds
+MOST_ITERATIONS = 10**9  # of a run, and of what lasts some of them, so that sums of two are int32
+FLOAT32 = np.finfo(np.float32)
 SEEDS = 2**32  # how many there are
 _LONGEST = 80  # characters of a value in a message
 
@@ -28,7 +30,7 @@ class ConfigError(ValueError):
 def check(name: str, value: object, holds: bool, rule: str) -> None:
     """Raise `ConfigError` unless the field `name` with `value` holds its rule."""
     if not holds:
-        raise ConfigError(f"{name} = {_in_line(value)}: must be {rule}")
+        raise ConfigError(f"{name} = {in_line(value)}: must be {rule}")
 
 
 def whole_number(name: str, value: Any, low: int = 1, high: int = INT32, rule: str | None = None) -> int:
@@ -61,13 +63,46 @@ def real_number(name: str, value: Any, holds: Callable[[float], bool], rule: str
 
 
 def positive_number(name: str, value: Any) -> float:
-    """`value` as a finite float above 0, or ConfigError."""
-    return real_number(name, value, lambda number: 0 < number < math.inf, "a positive number")
+    """`value` as a float above 0, or ConfigError."""
+    return real_number(name, value, is_positive, POSITIVE)
+
+
+def is_positive(number: float) -> bool:
+    """Whether a number is above 0 in float32 too, and finite there."""
+    return float(FLOAT32.tiny) <= number <= float(FLOAT32.max)
+
+
+POSITIVE = "a positive number, of those that float32 holds"
 
 
 def number_between(name: str, value: Any, low: float, high: float, rule: str | None = None) -> float:
     """`value` as a float from `low` to `high`, or ConfigError."""
     return real_number(name, value, lambda number: low <= number <= high, rule or f"a number from {low:g} to {high:g}")
+
+
+def share_of_run(name: str, value: Any) -> float:
+    """`value` as a share, or ConfigError."""
+    return number_between(name, value, 0.0, 1.0, "a share of the run, from 0 to 1")
+
+
+def number_pair(name: str, value: Any, holds: Callable[[float], bool], rule: str) -> tuple[float, float]:
+    """`value` as two floats that hold the `rule`, of a tuple, a list or an array, or ConfigError."""
+    ends = several(value)
+    try:
+        start, end = (real_number(name, number, holds, rule) for number in ends) if len(ends) == 2 else ends
+    except ValueError:  # of another length, or of one end, where both are to be shown
+        raise ConfigError(f"{name} = {shown(value)}: must be {rule}") from None
+    return start, end
+
+
+def several(values: Any) -> tuple[Any, ...]:
+    """The numbers of a tuple, a list or an array, nothing of what is none of these."""
+    if isinstance(values, tuple | list):
+        return tuple(values)
+    if isinstance(values, jax.core.Tracer):
+        return tuple(values) if values.ndim == 1 else ()
+    array = np.asarray(values) if hasattr(values, "__array__") else np.zeros(())
+    return tuple(array) if array.ndim == 1 else ()
 
 
 def seed_number(name: str, value: Any) -> int:
@@ -135,7 +170,7 @@ def plain_number(value: Any) -> int | float | None:
 
 def shown(value: object) -> str:
     """`value` as a message has it: short, in one line, words in quotes."""
-    return _in_line(repr(value) if isinstance(value, str) else value)
+    return in_line(repr(value) if isinstance(value, str) else value)
 
 
 def _check_shown(name: str, value: object, holds: bool, rule: str) -> None:
@@ -143,7 +178,8 @@ def _check_shown(name: str, value: object, holds: bool, rule: str) -> None:
         raise ConfigError(f"{name} = {shown(value)}: must be {rule}")
 
 
-def _in_line(value: object) -> str:
+def in_line(value: object) -> str:
+    """`value` as text, short and in one line."""
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 100:  # Python refuses to print long ones
         return f"a whole number of {value.bit_length()} bits"
     try:

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, harden
+from rmdp_jax.checks import check_env
 from rmdp_jax.config import Rates, TrainConfig
 from rmdp_jax.devices.mesh import constrain
-from rmdp_jax.env import Env, EpisodeState, Population, check_env, first_episodes, guard
+from rmdp_jax.env import Env, EpisodeState, Population, first_episodes, guard
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.info import Info, make_info
 from rmdp_jax.learning.experience import Experience, fresh_starts, make_collect
@@ -70,8 +71,8 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
     Raises:
         ConfigError: population, assigner and config disagree on k or n.
     """
-    _check_agreement(population, config, assigner)
     check_env(env, population)
+    _check_agreement(population, config, assigner)
     env, sizes, k, n = guard(env), config.sizes, config.k, config.n
     m = n if assigner.sampled_agents is None else len(assigner.sampled_agents)
     model, archive_size = make_model(env.spec, sizes, k, n), assigner.archive_size if sizes.trunk == "separate" else 0

@@ -35,14 +35,14 @@ BAD_SIZES = [
     *[("log_std_init", value, "must be a number from -10 to 10") for value in (-11.0, 11.0, NAN, INF)],
 ]
 BAD_RATES = [
-    *[(name, (value, 1e-3), PAIR) for name in ("learning_rate", "entropy") for value in (-1e-3, NAN, INF)],
+    *[(name, (value, 1e-3), PAIR) for name in ("learning_rate", "entropy") for value in (-1e-3, NAN, INF, 1e-300)],
     *[(name, (1e-3, value), PAIR) for name in ("learning_rate", "entropy") for value in (-1e-3, NAN, INF, "fast")],
     ("learning_rate", (1e-3,), PAIR),
     ("learning_rate", (0.0, 0.0), "must be above 0 at one end at least, or nothing would be learned"),
     *[
         (name, value, POSITIVE)
         for name in ("clip", "max_gradient_norm", "max_kl", "adam_epsilon", "observation_clip", "reward_scaling")
-        for value in (0.0, -0.1, NAN, INF)
+        for value in (0.0, -0.1, NAN, INF, 1e-300, 1e300)
     ],
     *[(name, value, SHARE) for name in ("gae_lambda", "utility_decay", "discount") for value in (-0.1, 1.1, NAN, INF)],
     ("utility_decay", 1.0, "must be below 1"),
@@ -54,7 +54,7 @@ BAD_RUNS = [
     ("n", 10**12, "must be at most 100,000,000"),
     ("transitions", 10**12, "must be at most 100,000,000,000"),
     ("evaluation_episodes", 10**8, "must be at most 1,000,000"),
-    *[(name, 10**12, TOO_MANY) for name in ("log_every", "checkpoint_every")],
+    *[(name, 10**12, "must be at most 1,000,000,000") for name in ("log_every", "checkpoint_every")],
     ("seed", "three", r"must be a whole number from 0 to 2\^32 - 1"),
     ("checkpoint_every", "often", "must be a whole number from 0 up"),
     ("sizes", None, r"must be a Sizes\(...\)"),

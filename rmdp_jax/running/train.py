@@ -9,11 +9,12 @@ import jax
 
 from rmdp_jax.assigners.base import Assigner
 from rmdp_jax.assigners.em import em
+from rmdp_jax.checks import check_knowledge
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.devices.mesh import choose_mesh, describe_mesh
 from rmdp_jax.devices.processes import is_first, wait_for_all
 from rmdp_jax.env import Env, Population
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.errors import ConfigError, seed_range
 from rmdp_jax.evaluation.evaluate import Evaluation
 from rmdp_jax.policies.model import Policies
 from rmdp_jax.records.folder import check_run, open_run
@@ -114,7 +115,7 @@ def train(
         sink = None if on_metrics is None else lambda line: on_metrics({"seed": seed, **line})
         return RunSpec(population, replace(config, seed=seed), assigner, folder, sink)
 
-    runs = [run_of(config.seed + i) for i in range(seeds)]
+    runs = [run_of(seed) for seed in seed_range(config.seed, seeds)]
     return train_batch(env, runs, devices=devices, resume=resume, progress=progress)
 
 
@@ -143,6 +144,8 @@ def train_batch(
         ConfigError: before anything is compiled.
     """
     check_batch(runs)
+    for run in runs:
+        check_knowledge(run.population, run.config.k)  # it is looked at after training
     trainer_for(env, runs[0], runs[0].population.agents)  # raises ConfigError before there is any folder
     config, progress = runs[0].config, progress and is_first()
     mesh = choose_mesh(config.k, config.sizes.environments, env.spec.backend, devices)

@@ -1,0 +1,223 @@
+"""Whether a task keeps its word, before anything is compiled: what an `Env` and a `Population` may break, one clear line each.
+
+Shapes, dtypes and structures are seen by tracing, which computes nothing. What only a real episode shows (`EnvSpec.probe`)
+takes one short program. What no check can see: an observation after an end that is the next episode's, of an env whose state
+has no clock.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rmdp_jax.env import Env, EnvSpec, Population, Step
+from rmdp_jax.errors import INT32, ConfigError, flag, in_line, instance_of, number_between, real_number, shown, whole_number
+from rmdp_jax.types import Array, Key, PyTree
+
+PROBED_STEPS = 1000  # of an episode that is looked at, at most
+PROBED_EPISODES = 4
+
+_VECTOR = "one vector of float32: concatenate its parts (jax.flatten_util.ravel_pytree)"
+
+
+def check_env(env: Env, population: Population) -> None:
+    """Raise `ConfigError` unless env and rewards give what they promise."""
+    instance_of("env", env, Env, "an Env(spec, reset, step), such as make(name)[0]")
+    instance_of("population", population, Population, "a Population(agents, reward), such as make(name)[1]")
+    check_spec(env.spec)
+    agent = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), _like_agents(population.agents))
+    state, obs = _begin(env)
+    step = _advance(env, state)
+    seen, bit = ((env.spec.observation_size,), jnp.float32), ((), jnp.bool_)
+    _check_array(env, "the obs of reset", obs, *seen)
+    _check_array(env, "the obs of step", step.obs, *seen)
+    _check_array(env, "terminated of step", step.terminated, *bit)
+    _check_array(env, "truncated of step", step.truncated, *bit)
+    _check_array(env, "diverged of step", step.diverged, *bit)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(step.outcome):
+        numeric = jnp.issubdtype(leaf.dtype, jnp.number) or leaf.dtype == jnp.bool_
+        if not numeric or jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            raise _broken(env, f"the outcome{jax.tree_util.keystr(path)} is {leaf.dtype}, must be of numbers or bools")
+    reward = _traced(env, "the reward of one agent", population.reward, agent, step.outcome)
+    _check_array(env, "the reward of one agent", reward, (), jnp.float32)
+    if env.spec.probe and not isinstance(jnp.zeros(()), jax.core.Tracer):  # not while a caller is traced
+        _check_episodes(env)
+
+
+def check_spec(spec: EnvSpec) -> None:
+    """Raise `ConfigError` unless all fields of an `EnvSpec` hold their rules."""
+    instance_of("spec", spec, EnvSpec, "an EnvSpec(...)")
+    for name, value in (("name", spec.name), ("backend", spec.backend)):
+        instance_of(name, value, str, "a word")
+    for name, value in (("observation_size", spec.observation_size), ("action_size", spec.action_size)):
+        whole_number(name, value)
+    for name, value in (("discrete", spec.discrete), ("finite_horizon", spec.finite_horizon), ("probe", spec.probe)):
+        flag(name, value)
+    whole_number("episode_length", spec.episode_length, 1, INT32)
+    if spec.segment_length is not None:
+        whole_number("segment_length", spec.segment_length, 1, INT32)
+    number_between("discount", spec.discount, 0, 1)
+    real_number("reference_scale", spec.reference_scale, lambda x: math.isfinite(x) and x != 0, "a finite number, and not 0")
+    real_number("observation_limit", spec.observation_limit, lambda x: x > 0, "a number above 0; inf for no limit")
+    instance_of("options", spec.options, Mapping, "a mapping from names to values")
+
+
+def check_knowledge(population: Population, k: int) -> None:
+    """Raise `ConfigError` unless `Population.upper_bound(k)` gives a finite number or None: it is read after training."""
+    try:
+        bound = population.upper_bound(k)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"upper_bound({k}): raised {type(error).__name__} ({in_line(error)}); give None for what is not known"
+        ) from error
+    if bound is not None:
+        real_number(f"upper_bound({k})", bound, math.isfinite, "a finite number, or None for what is not known")
+
+
+def _like_agents(agents: PyTree) -> PyTree:
+    """Shapes of `agents`, leaves (n, ...)."""
+    way_out = "must be a pytree of arrays (n, ...), one row an agent: jax.tree.map(lambda *x: jnp.stack(x), *agents)"
+    leaves = jax.tree.leaves(agents)
+    if not leaves:
+        raise ConfigError(f"population: agents = {shown(agents)} hold no array; {way_out}")
+    sizes = set()
+    for leaf in leaves:
+        known = isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
+        if not known or not leaf.shape or np.dtype(object) == leaf.dtype or np.issubdtype(_dtype(leaf), np.str_):
+            what = f"{leaf.dtype} {leaf.shape}" if known else type(leaf).__name__
+            raise ConfigError(f"population: agents is a {type(agents).__name__} with a leaf {what}; {way_out}")
+        sizes.add(leaf.shape[0])
+    if len(sizes) > 1 or 0 in sizes:
+        raise ConfigError(f"population: the leaves of agents have {sorted(sizes)} rows; {way_out}")
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, _dtype(leaf)), agents)
+
+
+def _dtype(leaf: Any) -> Any:
+    return leaf.dtype if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) else jax.dtypes.canonicalize_dtype(leaf.dtype)
+
+
+def _begin(env: Env) -> tuple[PyTree, Any]:
+    """Shapes of the first state and observation."""
+    begun = _traced(env, "reset", env.reset, jax.eval_shape(lambda: jax.random.key(0)))
+    if not isinstance(begun, tuple | list) or len(begun) != 2:
+        raise _broken(env, f"reset returns {_kind(begun)}, must be (state, obs)")
+    return begun[0], begun[1]
+
+
+def _advance(env: Env, state: PyTree) -> Step:
+    """Shapes of a step from `state`, whose successor has to be like it."""
+    action = ((), jnp.int32) if env.spec.discrete else ((env.spec.action_size,), jnp.float32)
+    stepped = _traced(env, "step", env.step, state, jax.ShapeDtypeStruct(*action))
+    if not isinstance(stepped, tuple | list) or len(stepped) != 2 or not isinstance(stepped[1], Step):
+        raise _broken(env, f"step returns {_kind(stepped)}, must be (state, Step(obs, outcome, terminated, truncated))")
+    after, step = stepped
+    way_out = "reset and step must give the same structure, shapes and dtypes"
+    if jax.tree.structure(after) != jax.tree.structure(state):
+        before, now = (in_line(jax.tree.structure(tree)).removeprefix("PyTreeDef") for tree in (state, after))
+        raise _broken(env, f"the state of step has the structure {now}, that of reset {before}; {way_out}")
+    for (path, new), old in zip(jax.tree_util.tree_leaves_with_path(after), jax.tree.leaves(state), strict=True):
+        if _described(new) != _described(old):
+            where = f"the state{jax.tree_util.keystr(path)}"
+            weak = "" if new.weak_type == old.weak_type else "; give constants a dtype, such as jnp.float32(0)"
+            raise _broken(env, f"{where} is {_described(new)} after step, {_described(old)} after reset; {way_out}{weak}")
+    return step
+
+
+def _check_array(env: Env, name: str, given: Any, shape: tuple[int, ...], dtype: Any) -> None:
+    wanted = f"must be {jnp.dtype(dtype)} {shape}"
+    if isinstance(given, bool):
+        return
+    if not hasattr(given, "shape") or not hasattr(given, "dtype"):
+        way_out = f"; make it {_VECTOR}" if "obs" in name else ""
+        raise _broken(env, f"{name} is {_kind(given)}, {wanted}{way_out}")
+    if (given.shape, given.dtype) != (shape, dtype):
+        way_out = f"; give it by .astype({jnp.dtype(dtype)})" if given.shape == shape else ""
+        raise _broken(env, f"{name} is {given.dtype} {given.shape}, {wanted}{way_out}")
+
+
+def _traced(env: Env, name: str, function: Callable, *like: PyTree) -> Any:
+    """Shapes of what a user's function returns, or ConfigError with what it raised."""
+    if not callable(function):
+        raise _broken(env, f"{name} is {_kind(function)}, must be a function")
+    try:
+        return jax.eval_shape(function, *like)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise _broken(env, f"{name} raised {type(error).__name__} ({in_line(error)})") from error
+
+
+def _check_episodes(env: Env) -> None:
+    """What only real steps show: two ends at once, and an env that resets itself."""
+    spec = env.spec
+    both, resets = _play(env.reset, env.step, bool(spec.discrete), int(spec.action_size), int(spec.episode_length))
+    if both:
+        raise _broken(env, "a step is terminated and truncated together; let truncated be so only where it is not terminated")
+    if resets:
+        raise _broken(env, "an episode that ended begins anew by itself; step must give the true successor, resets are done here")
+
+
+def _play(reset: Callable, step: Callable, discrete: bool, action_size: int, length: int) -> tuple[bool, bool]:
+    """Whether any of a few episodes with random actions ends twice at once, and whether the clock goes back at an end."""
+    try:
+        return _play_known(reset, step, discrete, action_size, length)
+    except TypeError:  # functions that cannot be hashed
+        return _play_known.__wrapped__(reset, step, discrete, action_size, length)
+
+
+@lru_cache(maxsize=8)  # a trainer is made several times for a run
+def _play_known(reset: Callable, step: Callable, discrete: bool, action_size: int, length: int) -> tuple[bool, bool]:
+    def act(key: Key) -> Array:
+        if discrete:
+            return jax.random.randint(key, (), 0, action_size, jnp.int32)
+        return jax.random.uniform(key, (action_size,), jnp.float32, -1.0, 1.0)
+
+    def play(key: Key) -> tuple[Array, Array]:
+        begin_key, other_key, act_key = jax.random.split(key, 3)
+        first, others = reset(begin_key)[0], reset(other_key)[0]
+        begun = _scalars(first)
+
+        def advance(carry: tuple) -> tuple:
+            number, state, counts, *_ = carry
+            state, result = step(state, act(jax.random.fold_in(act_key, number)))
+            ended, moved = result.terminated | result.truncated, _scalars(state) - begun
+            # a clock is the same in every first state and counts steps, up or down, at least two of them
+            is_clock = counts & (_scalars(others) == begun)
+            back = ended & (number >= 2) & is_clock.any() & (~is_clock | (moved == 0.0)).all()
+            counts = counts & (jnp.abs(moved) == number.astype(jnp.float32) + 1.0)
+            return number + 1, state, counts, ended, result.terminated & result.truncated, back
+
+        no = jnp.bool_(False)
+        start = (jnp.int32(0), first, jnp.ones(begun.shape, bool), no, no, no)
+        steps = min(length, PROBED_STEPS) + 1
+        return jax.lax.while_loop(lambda carry: (carry[0] < steps) & ~carry[3], advance, start)[4:]
+
+    both, back = jax.jit(jax.vmap(play))(jax.random.split(jax.random.key(0), PROBED_EPISODES))
+    return bool(both.any()), bool(back.any())
+
+
+def _scalars(state: PyTree) -> Array:
+    """The single numbers in a state, (m,) float32."""
+    leaves = map(jnp.asarray, jax.tree.leaves(state))
+    numbers = [leaf for leaf in leaves if leaf.shape == () and jnp.issubdtype(leaf.dtype, jnp.number)]
+    return jnp.stack([leaf.astype(jnp.float32) for leaf in numbers]) if numbers else jnp.zeros(0, jnp.float32)
+
+
+def _described(leaf: jax.ShapeDtypeStruct) -> str:
+    return f"{'weak ' if leaf.weak_type else ''}{leaf.dtype} {leaf.shape}"
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"
+
+
+def _broken(env: Env, rest: str) -> ConfigError:
+    return ConfigError(f"env = {in_line(env.spec.name)}: {rest}")
