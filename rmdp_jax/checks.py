@@ -21,6 +21,8 @@ from rmdp_jax.types import Array, Key, PyTree
 PROBED_STEPS = 1000  # of an episode that is looked at, at most
 PROBED_EPISODES = 4
 
+Broken = Callable[[str], ConfigError]  # the message about one thing, without its name, to the error
+
 _VECTOR = "one vector of float32: concatenate its parts (jax.flatten_util.ravel_pytree)"
 
 
@@ -30,22 +32,25 @@ def check_env(env: Env, population: Population) -> None:
     instance_of("population", population, Population, "a Population(agents, reward), such as make(name)[1]")
     check_spec(env.spec)
     agent = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), _like_agents(population.agents))
-    state, obs = _begin(env)
-    step = _advance(env, state)
+
+    def broken(rest: str) -> ConfigError:
+        return ConfigError(f"env = {in_line(env.spec.name)}: {rest}")
+
+    state, obs = _begin(broken, env)
+    step = _advance(broken, env, state)
     seen, bit = ((env.spec.observation_size,), jnp.float32), ((), jnp.bool_)
-    _check_array(env, "the obs of reset", obs, *seen)
-    _check_array(env, "the obs of step", step.obs, *seen)
-    _check_array(env, "terminated of step", step.terminated, *bit)
-    _check_array(env, "truncated of step", step.truncated, *bit)
-    _check_array(env, "diverged of step", step.diverged, *bit)
+    check_array(broken, "the obs of reset", obs, *seen)
+    check_array(broken, "the obs of step", step.obs, *seen)
+    for name in ("terminated", "truncated", "diverged"):
+        check_array(broken, f"{name} of step", getattr(step, name), *bit)
     for path, leaf in jax.tree_util.tree_leaves_with_path(step.outcome):
         numeric = jnp.issubdtype(leaf.dtype, jnp.number) or leaf.dtype == jnp.bool_
         if not numeric or jnp.issubdtype(leaf.dtype, jnp.complexfloating):
-            raise _broken(env, f"the outcome{jax.tree_util.keystr(path)} is {leaf.dtype}, must be of numbers or bools")
-    reward = _traced(env, "the reward of one agent", population.reward, agent, step.outcome)
-    _check_array(env, "the reward of one agent", reward, (), jnp.float32)
-    if env.spec.probe and not isinstance(jnp.zeros(()), jax.core.Tracer):  # not while a caller is traced
-        _check_episodes(env)
+            raise broken(f"the outcome{jax.tree_util.keystr(path)} is {leaf.dtype}, must be of numbers or bools")
+    reward = shapes_of(broken, "the reward of one agent", population.reward, agent, step.outcome)
+    check_array(broken, "the reward of one agent", reward, (), jnp.float32)
+    if env.spec.probe and not being_traced():
+        _check_episodes(broken, env)
 
 
 def check_spec(spec: EnvSpec) -> None:
@@ -102,65 +107,85 @@ def _dtype(leaf: Any) -> Any:
     return leaf.dtype if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) else jax.dtypes.canonicalize_dtype(leaf.dtype)
 
 
-def _begin(env: Env) -> tuple[PyTree, Any]:
+def _begin(broken: Broken, env: Env) -> tuple[PyTree, Any]:
     """Shapes of the first state and observation."""
-    begun = _traced(env, "reset", env.reset, jax.eval_shape(lambda: jax.random.key(0)))
+    begun = shapes_of(broken, "reset", env.reset, jax.eval_shape(lambda: jax.random.key(0)))
     if not isinstance(begun, tuple | list) or len(begun) != 2:
-        raise _broken(env, f"reset returns {_kind(begun)}, must be (state, obs)")
+        raise broken(f"reset returns {kind_of(begun)}, must be (state, obs)")
     return begun[0], begun[1]
 
 
-def _advance(env: Env, state: PyTree) -> Step:
+def _advance(broken: Broken, env: Env, state: PyTree) -> Step:
     """Shapes of a step from `state`, whose successor has to be like it."""
     action = ((), jnp.int32) if env.spec.discrete else ((env.spec.action_size,), jnp.float32)
-    stepped = _traced(env, "step", env.step, state, jax.ShapeDtypeStruct(*action))
+    stepped = shapes_of(broken, "step", env.step, state, jax.ShapeDtypeStruct(*action))
     if not isinstance(stepped, tuple | list) or len(stepped) != 2 or not isinstance(stepped[1], Step):
-        raise _broken(env, f"step returns {_kind(stepped)}, must be (state, Step(obs, outcome, terminated, truncated))")
-    after, step = stepped
+        raise broken(f"step returns {kind_of(stepped)}, must be (state, Step(obs, outcome, terminated, truncated))")
     way_out = "reset and step must give the same structure, shapes and dtypes"
-    if jax.tree.structure(after) != jax.tree.structure(state):
-        before, now = (in_line(jax.tree.structure(tree)).removeprefix("PyTreeDef") for tree in (state, after))
-        raise _broken(env, f"the state of step has the structure {now}, that of reset {before}; {way_out}")
-    for (path, new), old in zip(jax.tree_util.tree_leaves_with_path(after), jax.tree.leaves(state), strict=True):
-        if _described(new) != _described(old):
-            where = f"the state{jax.tree_util.keystr(path)}"
-            weak = "" if new.weak_type == old.weak_type else "; give constants a dtype, such as jnp.float32(0)"
-            raise _broken(env, f"{where} is {_described(new)} after step, {_described(old)} after reset; {way_out}{weak}")
-    return step
+    check_like(broken, ("step", stepped[0]), ("reset", state), weakly=True, way_out=way_out)
+    return stepped[1]
 
 
-def _check_array(env: Env, name: str, given: Any, shape: tuple[int, ...], dtype: Any) -> None:
+def check_array(broken: Broken, name: str, given: Any, shape: tuple[int, ...], dtype: Any) -> None:
+    """Raise what `broken` makes of the message unless `given`, an array or its shape, is of this shape and dtype."""
     wanted = f"must be {jnp.dtype(dtype)} {shape}"
-    if isinstance(given, bool):
-        return
     if not hasattr(given, "shape") or not hasattr(given, "dtype"):
-        way_out = f"; make it {_VECTOR}" if "obs" in name else ""
-        raise _broken(env, f"{name} is {_kind(given)}, {wanted}{way_out}")
+        way_out = f"; make it {_VECTOR}" if isinstance(given, Mapping) else ""
+        raise broken(f"{name} is {kind_of(given)}, {wanted}{way_out}")
     if (given.shape, given.dtype) != (shape, dtype):
         way_out = f"; give it by .astype({jnp.dtype(dtype)})" if given.shape == shape else ""
-        raise _broken(env, f"{name} is {given.dtype} {given.shape}, {wanted}{way_out}")
+        raise broken(f"{name} is {given.dtype} {given.shape}, {wanted}{way_out}")
 
 
-def _traced(env: Env, name: str, function: Callable, *like: PyTree) -> Any:
-    """Shapes of what a user's function returns, or ConfigError with what it raised."""
+def check_like(broken: Broken, now: tuple[str, PyTree], before: tuple[str, PyTree], *, weakly: bool, way_out: str) -> None:
+    """Raise unless the state that one function returns, with its name, is like that of another; `weakly` typed ones too."""
+
+    def describe(leaf: jax.ShapeDtypeStruct) -> str:
+        return f"{'weak ' if weakly and leaf.weak_type else ''}{leaf.dtype} {leaf.shape}"
+
+    (name, state), (first_name, first) = now, before
+    if jax.tree.structure(state) != jax.tree.structure(first):
+        new, old = (in_line(jax.tree.structure(tree)).removeprefix("PyTreeDef") for tree in (state, first))
+        raise broken(f"the state of {name} has the structure {new}, that of {first_name} {old}; {way_out}")
+    for (path, leaf), known in zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(first), strict=True):
+        if describe(leaf) != describe(known):
+            weak = "; give constants a dtype, such as jnp.float32(0)" if weakly and leaf.weak_type != known.weak_type else ""
+            where = f"the state{jax.tree_util.keystr(path)}"
+            raise broken(f"{where} is {describe(leaf)} after {name}, {describe(known)} after {first_name}; {way_out}{weak}")
+
+
+def shapes_of(broken: Broken, name: str, function: Callable, *like: PyTree) -> Any:
+    """Shapes of what a user's function returns for arguments of these shapes, or `broken` with what it raised."""
     if not callable(function):
-        raise _broken(env, f"{name} is {_kind(function)}, must be a function")
+        raise broken(f"{name} is {kind_of(function)}, must be a function")
     try:
         return jax.eval_shape(function, *like)
     except ConfigError:
         raise
     except Exception as error:
-        raise _broken(env, f"{name} raised {type(error).__name__} ({in_line(error)})") from error
+        raise broken(f"{name} raised {type(error).__name__} ({in_line(error)})") from error
 
 
-def _check_episodes(env: Env) -> None:
+def kind_of(value: Any) -> str:
+    """What a value is, in words."""
+    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"
+
+
+def being_traced() -> bool:
+    """Whether the caller is traced, so that nothing has a value."""
+    return isinstance(jnp.zeros(()), jax.core.Tracer)
+
+
+def _check_episodes(broken: Broken, env: Env) -> None:
     """What only real steps show: two ends at once, and an env that resets itself."""
     spec = env.spec
     both, resets = _play(env.reset, env.step, bool(spec.discrete), int(spec.action_size), int(spec.episode_length))
     if both:
-        raise _broken(env, "a step is terminated and truncated together; let truncated be so only where it is not terminated")
+        raise broken("a step is terminated and truncated together; let truncated be so only where it is not terminated")
     if resets:
-        raise _broken(env, "an episode that ended begins anew by itself; step must give the true successor, resets are done here")
+        raise broken("an episode that ended begins anew by itself; step must give the true successor, resets are done here")
 
 
 def _play(reset: Callable, step: Callable, discrete: bool, action_size: int, length: int) -> tuple[bool, bool]:
@@ -207,17 +232,3 @@ def _scalars(state: PyTree) -> Array:
     leaves = map(jnp.asarray, jax.tree.leaves(state))
     numbers = [leaf for leaf in leaves if leaf.shape == () and jnp.issubdtype(leaf.dtype, jnp.number)]
     return jnp.stack([leaf.astype(jnp.float32) for leaf in numbers]) if numbers else jnp.zeros(0, jnp.float32)
-
-
-def _described(leaf: jax.ShapeDtypeStruct) -> str:
-    return f"{'weak ' if leaf.weak_type else ''}{leaf.dtype} {leaf.shape}"
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
-        return f"a {type(value).__name__} of {len(value)}"
-    return f"a {type(value).__name__}"
-
-
-def _broken(env: Env, rest: str) -> ConfigError:
-    return ConfigError(f"env = {in_line(env.spec.name)}: {rest}")

@@ -68,7 +68,9 @@ class Population(NamedTuple):
         """Number of agents."""
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(self.agents)]
         if not shapes or not shapes[0]:
-            raise ConfigError("population: agents must be a pytree of arrays (n, ...), one row an agent, such as jnp.stack(agents)")
+            raise ConfigError(
+                "population: agents must be a pytree of arrays (n, ...), one row an agent, such as jnp.stack(agents)"
+            )
         return shapes[0][0]
 
     def rewards(self, step: Step) -> Array:

@@ -4,7 +4,6 @@ Numbers are taken as Python, numpy, JAX and pandas hand them out (0-d arrays too
 settings can be compared, hashed and written as JSON. 1e6 is a whole number, True is none.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from numbers import Real
@@ -113,7 +112,9 @@ def seed_number(name: str, value: Any) -> int:
 def seed_range(first: Any, number: Any, name: str = "seeds", first_name: str = "seed") -> range:
     """`number` seeds from `first` on, or ConfigError; as many as a grid of runs can have without a slip of the pen."""
     first, number = seed_number(first_name, first), whole_number(name, number, 1, 100_000)
-    check(name, number, first + number <= SEEDS, f"at most {SEEDS - first} from {first_name} = {first} on, as seeds end at 2^32")
+    check(
+        name, number, first + number <= SEEDS, f"at most {SEEDS - first} from {first_name} = {first} on, as seeds end at 2^32"
+    )
     return range(first, first + number)
 
 

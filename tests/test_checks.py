@@ -82,7 +82,10 @@ BROKEN_ENVS = {
         {"step": stepping(lambda state, step: (step.obs, 0.0, step.terminated, step.truncated, {}))},
         r"step returns a tuple of 5, must be \(state, Step\(obs, outcome, terminated, truncated\)\)",
     ),
-    "a step that is a tuple": ({"step": stepping(lambda state, step: (state, tuple(step)))}, "step returns a tuple of 2, must be"),
+    "a step that is a tuple": (
+        {"step": stepping(lambda state, step: (state, tuple(step)))},
+        "step returns a tuple of 2, must be",
+    ),
     "step raises": ({"step": raises}, r"step raised RuntimeError \(no such thing\)"),
     "a state of another structure": (
         {"step": stepping(lambda state, step: (state._asdict(), step))},

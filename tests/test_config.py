@@ -139,7 +139,10 @@ def test_numbers_of_all_libraries_are_taken_and_kept_as_pythons_own(number):
         sizes=Sizes(hidden=(8, 4), environments=4, minibatches=2, log_std_init=1.0),
         rates=Rates(learning_rate=(1.0, 1.0), discount=1.0, clip=1.0),
     )
-    kept = [config.k, config.seed, *config.sizes.hidden], [*config.rates.learning_rate, config.rates.clip, config.sizes.log_std_init]
+    kept = (
+        [config.k, config.seed, *config.sizes.hidden],
+        [*config.rates.learning_rate, config.rates.clip, config.sizes.log_std_init],
+    )
     assert [{type(value) for value in values} for values in kept] == [{int}, {float}]
     assert load_train_config({"train": json.loads(json.dumps(dump_train_config(config)))}) == config
 

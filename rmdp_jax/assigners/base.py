@@ -15,7 +15,6 @@ from rmdp_jax.config import LARGEST_N
 from rmdp_jax.errors import whole_number
 from rmdp_jax.types import Array, Key, PyTree
 
-
 LARGEST_BEHAVIOURS = 10**5  # environments, or archived policies, whose segments are looked at
 
 

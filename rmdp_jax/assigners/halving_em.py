@@ -18,7 +18,6 @@ from rmdp_jax.assigners.plain_em import best_policies, plain_em
 from rmdp_jax.errors import MOST_ITERATIONS, ConfigError, check, whole_number
 from rmdp_jax.types import Array, Key
 
-
 LARGEST_STARTS = 1024  # each has k policies in the archive
 
 
