@@ -5,6 +5,7 @@ prints that warp is missing, and breaks under strict promotion rules. All of tha
 """
 
 import contextlib
+import copy
 import io
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
+from rmdp_jax.checks import check_spec, shapes_of
 from rmdp_jax.env import Env, EnvSpec, Step
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.errors import ConfigError, flag, in_line, whole_number
 from rmdp_jax.types import Array, Key, PyTree
 
 try:
@@ -44,14 +46,21 @@ def from_brax(
     reference_scale: float = 1.0,
     segment_length: int | None = None,
     observation_limit: float = 1e3,
+    scale_actions: bool = True,
 ) -> Env:
     """`brax_env` as an `Env`: terminated where brax says done, truncated by our own clock.
+
+    Policies act in [-1, 1]. Where the actuators of a body take another range and the env hands actions on as they are, they
+    are scaled to it: -1 is the lower end and 1 the upper; see `scale_actions`. (The four bodies of `speed.py` take -1..1, and
+    brax's Humanoid, HumanoidStandup, InvertedPendulum and Pusher scale by themselves: nothing is changed.)
 
     Only the leaves of the brax state that can reach a later observation, termination or outcome are carried (for the
     MuJoCo bodies: q and qd), found once from the program of `brax_env.step`.
 
     Args:
-        brax_env: an unwrapped `brax.envs.Env` with one array of observations; resets afresh from every key.
+        brax_env: an unwrapped `brax.envs.Env` with one array of observations; resets afresh from every key. Wrappers that end,
+            reset or batch episodes are refused, as all of that is done here: take `brax.envs.get_environment(name)` or, of
+            `brax.envs.create(name)`, what is `unwrapped`. Wrappers of observations, actions or rewards may stay.
         outcome: (brax state before, brax state after) -> pytree of float32 arrays that rewards look at.
         name: for reports.
         episode_length: steps after which an episode is truncated.
@@ -60,34 +69,43 @@ def from_brax(
         reference_scale: welfare in reference units = reference_scale * mean return.
         segment_length: steps that show what a behaviour is worth if it is held; whole episodes when not given. See `EnvSpec`.
         observation_limit: size of an observation (m, rad, m/s, rad/s) that no sound physics reaches; raise it for odd units.
+        scale_actions: False leaves actions in [-1, 1] whatever the actuators take.
 
     Raises:
-        ConfigError: observations are not one vector, or a step changes the structure or shapes of the brax state.
+        ConfigError: `brax_env` is none or wrapped, its observations are not one vector, a step changes the structure or shapes
+            of its state, or another argument breaks its rule.
     """
-    if episode_length < 1:
-        raise ConfigError(f"episode_length = {episode_length}: must be at least 1")
+    _check_env(brax_env)
+    episode_length = whole_number("episode_length", episode_length)
 
     @jax.jit  # as `advance`: traced once, which for a body takes long
     def begin(key: Key) -> Any:
         with _relaxed():
             return brax_env.reset(_raw_key(key))
 
-    like = jax.eval_shape(begin, jax.random.key(0))
-    if getattr(like.obs, "ndim", None) != 1:
-        raise ConfigError(f"brax_env: observations of {name} must be one vector, got {jax.tree.map(jnp.shape, like.obs)}")
+    def broken(rest: str) -> ConfigError:
+        return ConfigError(f"brax_env: {rest}")
+
+    like = shapes_of(broken, "reset", begin, jax.random.key(0))
+    if getattr(getattr(like, "obs", None), "ndim", None) != 1:
+        shapes = in_line(jax.tree.map(jnp.shape, getattr(like, "obs", None)))
+        raise ConfigError(f"brax_env: observations of {name} must be one vector, got {shapes}; concatenate its parts")
+    _check_state(like)
     leaves = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(like)]  # of a strong type
     structure: Any = jax.tree.structure(like)
+    to_controls = _scaling(brax_env, like) if flag("scale_actions", scale_actions) else _as_they_are
 
     @jax.jit
     def advance(flat: list[Array], action: Array) -> tuple[list[Array], Array, Array, PyTree]:
         before = structure.unflatten(flat)
         with _relaxed():
             # brax envs write into the dicts of the state they get, hence one made for it alone
-            after = brax_env.step(structure.unflatten(flat), action)
+            after = brax_env.step(structure.unflatten(flat), to_controls(action))
         if jax.tree.structure(after) != structure:
             raise ConfigError(f"brax_env: a step of {name} changes the structure of its state")
         return jax.tree.leaves(after), after.obs, after.done, outcome(before, after)
 
+    shapes_of(broken, "step", advance, leaves, _like_action(brax_env))
     kept = _leaves_read(advance, leaves, _like_action(brax_env))
 
     def carry(flat: list[Array], clock: Array) -> BraxState:
@@ -118,7 +136,9 @@ def from_brax(
         backend=backend,
         segment_length=segment_length,
         observation_limit=observation_limit,
+        probe=False,  # the clock and the ends are made here
     )
+    check_spec(spec)
     first, _ = jax.eval_shape(reset, jax.random.key(0))
     return Env(spec, _pruned(reset, jax.random.key(0)), _pruned(step, first, _like_action(brax_env)))
 
@@ -146,6 +166,84 @@ def mujoco_quiet() -> Iterator[None]:
 
 def _ignore(message: str) -> None:
     del message
+
+
+# Wrappers of brax and of what is written for it that do what is done here, by name, as they are copied from place to place; and
+# what they leave in a state.
+_LOOPS = ("AutoResetWrapper", "EpisodeWrapper", "VmapWrapper", "EvalWrapper", "GymWrapper", "TorchWrapper")
+_LEFT_BY_LOOPS = ("first_obs", "first_state", "first_pipeline_state", "truncation", "eval_metrics")
+_UNWRAPPED = "take brax.envs.get_environment(name), or the env's own `unwrapped`"
+
+
+def _check_env(brax_env: Any) -> None:
+    """Raise `ConfigError` unless this is a brax env without wrappers that end, reset or batch episodes."""
+    for name in ("reset", "step", "action_size"):
+        if not hasattr(brax_env, name):
+            raise ConfigError(f"brax_env = {type(brax_env).__name__}: has no {name}, so it is no brax.envs.Env; {_UNWRAPPED}")
+    layer = brax_env
+    while layer is not None:
+        names = [kind.__name__ for kind in type(layer).__mro__]
+        found = next((name for name in names if name.endswith(_LOOPS)), None)
+        if found:
+            raise ConfigError(f"brax_env: is wrapped in {found}, which ends, resets or batches episodes by itself; {_UNWRAPPED}")
+        layer = vars(layer).get("env") if hasattr(layer, "__dict__") else None
+
+
+def _check_state(like: Any) -> None:
+    """Raise `ConfigError` where a wrapper of another name has left its traces in a brax state."""
+    info = getattr(like, "info", None)
+    for name in _LEFT_BY_LOOPS if isinstance(info, dict) else ():
+        if name in info:
+            raise ConfigError(f"brax_env: its state has info[{name!r}] of a wrapper that ends or resets episodes; {_UNWRAPPED}")
+
+
+def _as_they_are(action: Array) -> Array:
+    return action
+
+
+def _scaling(brax_env: Any, like: Any) -> Callable[[Array], Array]:
+    """What brings actions in [-1, 1] to the range of the actuators, where the env itself does not."""
+    ranges = getattr(getattr(getattr(brax_env, "sys", None), "actuator", None), "ctrl_range", None)
+    ranges = np.zeros((0, 2)) if ranges is None else np.asarray(ranges, np.float32)
+    limited = np.isfinite(ranges).all(-1)  # the others take any number
+    if ranges.shape != (brax_env.action_size, 2) or (ranges[limited] == (-1.0, 1.0)).all():
+        return _as_they_are
+    if not _hands_on(brax_env, like):
+        return _as_they_are
+    low, high = np.where(limited, ranges.T, np.array([[-1.0], [1.0]], np.float32)).astype(np.float32)
+    return lambda action: low + (action + 1.0) * (0.5 * (high - low))
+
+
+def _hands_on(brax_env: Any, like: Any) -> bool:
+    """Whether a step of a brax `PipelineEnv` gives its actuators the actions as they are."""
+    heard: list[Array] = []
+
+    def listen(state: Any, action: Array) -> Any:
+        heard.append(action)
+        return state
+
+    def listening(layer: Any) -> Any:
+        layer, inner = copy.copy(layer), vars(layer).get("env")
+        if inner is None:
+            layer.pipeline_step = listen
+        else:
+            layer.env = listening(inner)
+        return layer
+
+    env = listening(brax_env)
+
+    def controls(state: Any, action: Array) -> list[Array]:
+        heard.clear()
+        with _relaxed():
+            env.step(state, action)
+        return list(heard)
+
+    state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+    actions = np.stack([np.full(brax_env.action_size, value, np.float32) for value in (-1.0, 0.5, 1.0)])
+    given = [jax.jit(controls)(state, action) for action in actions]
+    return all(len(one) == 1 and np.shape(one[0]) == action.shape for one, action in zip(given, actions, strict=True)) and (
+        np.array_equal(np.stack([np.asarray(one[0]) for one in given]), actions)
+    )
 
 
 def _like_action(brax_env: Any) -> jax.ShapeDtypeStruct:

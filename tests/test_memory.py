@@ -75,7 +75,7 @@ def test_evaluation_counts_where_it_takes_more_than_training():
     with pytest.raises(ConfigError, match="evaluation_episodes = 1000000: .* are for the evaluation: take fewer evaluation_ep"):
         check_memory(large, 2 * GIBIBYTE, many)
     env, _ = make_probe(PROBES["action"], 50)
-    with pytest.raises(ConfigError, match=r"^episodes = 1000000: would take about 1.\d GiB .* take fewer episodes$"):
+    with pytest.raises(ConfigError, match=r"^episodes = 1000000: would take about 2.3 GiB .* take fewer episodes$"):
         check_evaluation(env, many, 10**6, GIBIBYTE)
     check_evaluation(env, many, 64, 2 * GIBIBYTE)
     check_evaluation(env, many, 10**6, None)
