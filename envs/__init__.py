@@ -37,7 +37,11 @@ def make(name: str, *, n: int | None = None, seed: int = 0, **options: Any) -> t
         if option not in known:
             raise ConfigError(f"{option} = {shown(options[option])}: {name} takes {', '.join(known) or 'no options'}")
     given = {"seed": seed_number("seed", seed), **{option: _plain(value) for option, value in options.items()}}
-    given = given if n is None else {"n": whole_number("n", n, -LARGEST_N, LARGEST_N, f"a whole number of at most {LARGEST_N:,}"), **given}
+    given = (
+        given
+        if n is None
+        else {"n": whole_number("n", n, -LARGEST_N, LARGEST_N, f"a whole number of at most {LARGEST_N:,}"), **given}
+    )
     env, population = ENVS[name](**given)
     return env._replace(spec=env.spec._replace(options={**given, "n": population.n}, probe=False)), population
 

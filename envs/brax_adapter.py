@@ -185,7 +185,9 @@ def _check_env(brax_env: Any) -> None:
         names = [kind.__name__ for kind in type(layer).__mro__]
         found = next((name for name in names if name.endswith(_LOOPS)), None)
         if found:
-            raise ConfigError(f"brax_env: is wrapped in {found}, which ends, resets or batches episodes by itself; {_UNWRAPPED}")
+            raise ConfigError(
+                f"brax_env: is wrapped in {found}, which ends, resets or batches episodes by itself; {_UNWRAPPED}"
+            )
         layer = vars(layer).get("env") if hasattr(layer, "__dict__") else None
 
 

@@ -17,6 +17,7 @@ INT32 = 2**31 - 1  # the largest number that a clock or a counter on the device 
 MOST_ITERATIONS = 10**9  # of a run, and of what lasts some of them, so that sums of two are int32
 FLOAT32 = np.finfo(np.float32)
 SEEDS = 2**32  # how many there are
+MOST_SEEDS = 100_000  # of a grid of runs; more is a slip of the pen
 _LONGEST = 80  # characters of a value in a message
 
 T = TypeVar("T")
@@ -110,8 +111,8 @@ def seed_number(name: str, value: Any) -> int:
 
 
 def seed_range(first: Any, number: Any, name: str = "seeds", first_name: str = "seed") -> range:
-    """`number` seeds from `first` on, or ConfigError; as many as a grid of runs can have without a slip of the pen."""
-    first, number = seed_number(first_name, first), whole_number(name, number, 1, 100_000)
+    """`number` seeds from `first` on, or ConfigError."""
+    first, number = seed_number(first_name, first), whole_number(name, number, 1, MOST_SEEDS)
     check(
         name, number, first + number <= SEEDS, f"at most {SEEDS - first} from {first_name} = {first} on, as seeds end at 2^32"
     )

@@ -139,7 +139,10 @@ class Renamed(Counter):
     [
         (Raises(), r"brax_env: step raised RuntimeError \(no such thing\)"),
         (Renamed(), r"brax_env: its state has info\['first_obs'\] of a wrapper .* take brax.envs.get_environment"),
-        (envs.create("fast"), "brax_env: is wrapped in AutoResetWrapper, which ends, resets or batches episodes by itself; take"),
+        (
+            envs.create("fast"),
+            "brax_env: is wrapped in AutoResetWrapper, which ends, resets or batches episodes by itself; take",
+        ),
         (envs.create("fast", auto_reset=False), "brax_env: is wrapped in EpisodeWrapper"),
         (envs.create("fast", episode_length=None, auto_reset=False, batch_size=2), "brax_env: is wrapped in VmapWrapper"),
         (envs.Wrapper(envs.training.EvalWrapper(Counter())), "brax_env: is wrapped in EvalWrapper"),

@@ -78,7 +78,8 @@ def test_the_welfare_of_labels_that_nobody_could_check_is_nan(task):
     env, population, policies = task
     evaluation_of = jax.jit(make_evaluate(env, population, CONFIG, episodes=2))
     sound, *broken = (
-        evaluation_of(policies, jnp.array(labels, jnp.int32), jax.random.key(0)) for labels in (LABELS, [0, 1, 2, 1], [0, 1, -1, 1])
+        evaluation_of(policies, jnp.array(labels, jnp.int32), jax.random.key(0))
+        for labels in (LABELS, [0, 1, 2, 1], [0, 1, -1, 1])
     )
     assert np.isfinite(sound.welfare)
     for evaluation in broken:

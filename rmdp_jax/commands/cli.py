@@ -14,6 +14,7 @@ from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.envs import Envs
 from rmdp_jax.commands.finished import Evaluate, Render, Report
 from rmdp_jax.commands.grids import Compare, Sweep
+from rmdp_jax.commands.numbers import REGISTRY
 from rmdp_jax.commands.train import EnvOptions, Train
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.running.cache import use_cache
@@ -74,7 +75,7 @@ def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
     heard = io.StringIO()
     try:
         with contextlib.redirect_stderr(heard):
-            return tyro.cli(command, prog="rmdp-jax", args=arguments, config=CONFIG, description=DESCRIPTION)
+            return tyro.cli(command, prog="rmdp-jax", args=arguments, config=CONFIG, description=DESCRIPTION, registry=REGISTRY)
     except SystemExit as stop:
         error: BaseException | None = stop
         while error is not None and not isinstance(error, ConfigError):

@@ -9,7 +9,7 @@ import tyro
 
 from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.config import LARGEST_EPISODES
-from rmdp_jax.errors import seed_number, whole_number
+from rmdp_jax.errors import real_number, seed_number, whole_number
 
 if TYPE_CHECKING:
     pass
@@ -89,10 +89,12 @@ class Render(Compiling):
         """Restore, play, draw."""
         from rmdp_jax.commands.tables import print_rendered
         from rmdp_jax.envs import make
-        from rmdp_jax.envs.rendering import render_run
+        from rmdp_jax.envs.rendering import LONGEST, render_run
         from rmdp_jax.records.loading import load_run
 
         seed_number("seed", self.seed)
+        whole_number("policy", self.policy, 0)
+        real_number("seconds", self.seconds, lambda x: 0.0 < x <= LONGEST, f"a number above 0, at most {LONGEST:g}")
         run = load_run(self.run_dir, make)
         rendered = render_run(run, self.policy, deterministic=not self.sampled, seed=self.seed, seconds=self.seconds)
         print_rendered(*rendered)
