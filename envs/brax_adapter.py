@@ -194,8 +194,8 @@ def _check_env(brax_env: Any) -> None:
 def _check_state(like: Any) -> None:
     """Raise `ConfigError` where a wrapper of another name has left its traces in a brax state."""
     info = getattr(like, "info", None)
-    for name in _LEFT_BY_LOOPS if isinstance(info, dict) else ():
-        if name in info:
+    for name in _LEFT_BY_LOOPS:
+        if isinstance(info, dict) and name in info:
             raise ConfigError(f"brax_env: its state has info[{name!r}] of a wrapper that ends or resets episodes; {_UNWRAPPED}")
 
 

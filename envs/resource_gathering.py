@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from rmdp_jax.env import Env, EnvSpec, Population, Step
 from rmdp_jax.config import LARGEST_N
+from rmdp_jax.env import Env, EnvSpec, Population, Step
 from rmdp_jax.errors import INT32, ConfigError, shown, whole_number
 from rmdp_jax.types import Array, Key
 

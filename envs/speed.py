@@ -157,8 +157,7 @@ def make_population(body: Body, n: int, seed: int, episode_length: int = 1000) -
         return REWARD_PER_STEP * jnp.clip(1.0 - jnp.abs(outcome.speed - target) / half_width, 0.0, 1.0)
 
     @cache
-    def upper_bound(k: int) -> float:
-        k = whole_number("k", k)
+    def bound_of(k: int) -> float:
         return speed_upper_bound(targets, half_width, k) * REWARD_PER_STEP * episode_length / 100.0
 
     def oracle_groups(k: int) -> np.ndarray:
@@ -166,4 +165,4 @@ def make_population(body: Body, n: int, seed: int, episode_length: int = 1000) -
         bands = np.floor((targets - body.low) / (body.high - body.low) * k)
         return np.clip(bands, 0, k - 1).astype(np.int32)
 
-    return Population(jnp.asarray(targets), reward, upper_bound, oracle_groups)
+    return Population(jnp.asarray(targets), reward, lambda k: bound_of(whole_number("k", k)), oracle_groups)

@@ -56,12 +56,12 @@ def check_env(env: Env, population: Population) -> None:
 def check_spec(spec: EnvSpec) -> None:
     """Raise `ConfigError` unless all fields of an `EnvSpec` hold their rules."""
     instance_of("spec", spec, EnvSpec, "an EnvSpec(...)")
-    for name, value in (("name", spec.name), ("backend", spec.backend)):
-        instance_of(name, value, str, "a word")
-    for name, value in (("observation_size", spec.observation_size), ("action_size", spec.action_size)):
-        whole_number(name, value)
-    for name, value in (("discrete", spec.discrete), ("finite_horizon", spec.finite_horizon), ("probe", spec.probe)):
-        flag(name, value)
+    for name in ("name", "backend"):
+        instance_of(name, getattr(spec, name), str, "a word")
+    for name in ("observation_size", "action_size"):
+        whole_number(name, getattr(spec, name))
+    for name in ("discrete", "finite_horizon", "probe"):
+        flag(name, getattr(spec, name))
     whole_number("episode_length", spec.episode_length, 1, INT32)
     if spec.segment_length is not None:
         whole_number("segment_length", spec.segment_length, 1, INT32)
@@ -144,8 +144,9 @@ def check_like(broken: Broken, now: tuple[str, PyTree], before: tuple[str, PyTre
         return f"{'weak ' if weakly and leaf.weak_type else ''}{leaf.dtype} {leaf.shape}"
 
     (name, state), (first_name, first) = now, before
-    if jax.tree.structure(state) != jax.tree.structure(first):
-        new, old = (in_line(jax.tree.structure(tree)).removeprefix("PyTreeDef") for tree in (state, first))
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (state, first)]
+    if structures[0] != structures[1]:
+        new, old = (in_line(structure).removeprefix("PyTreeDef") for structure in structures)
         raise broken(f"the state of {name} has the structure {new}, that of {first_name} {old}; {way_out}")
     for (path, leaf), known in zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(first), strict=True):
         if describe(leaf) != describe(known):

@@ -32,7 +32,7 @@ from rmdp_jax.errors import (
 
 # Beyond these a number is a slip of the pen, and would fail late or never: an iteration cannot be stopped half-way, groups of
 # agents are made before the memory of a run is known, and more episodes do not make an evaluation any better.
-LARGEST_N = 10**8
+LARGEST_N = 2**24  # up to which float32 counts
 LARGEST_TRANSITIONS = 10**11  # of one policy
 LARGEST_EPISODES = 10**6  # of an evaluation
 LARGEST_EPOCHS = 1000

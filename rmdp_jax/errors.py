@@ -17,7 +17,7 @@ INT32 = 2**31 - 1  # the largest number that a clock or a counter on the device 
 MOST_ITERATIONS = 10**9  # of a run, and of what lasts some of them, so that sums of two are int32
 FLOAT32 = np.finfo(np.float32)
 SEEDS = 2**32  # how many there are
-MOST_SEEDS = 100_000  # of a grid of runs; more is a slip of the pen
+MOST_SEEDS = 10_000  # of a grid of runs; more is a slip of the pen
 _LONGEST = 80  # characters of a value in a message
 
 T = TypeVar("T")
@@ -139,7 +139,7 @@ def known_name(kind: str, name: Any, table: Mapping[str, T]) -> T:
     return table[name]
 
 
-def instance_of(name: str, value: Any, kind: type[T], example: str) -> T:
+def instance_of(name: str, value: T, kind: type, example: str) -> T:
     """`value`, which has to be of a class, or ConfigError."""
     _check_shown(name, value, isinstance(value, kind), example)
     return value

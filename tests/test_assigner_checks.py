@@ -93,8 +93,10 @@ def test_a_broken_word_is_named_with_the_way_out(name):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("name", 3), ("options", None), ("needs_per_agent_critic", "no"), ("pretraining", -1), ("segment_environments", 10**12)]
-    + [("archive_size", 2.5)],
+    [
+        *[("name", 3), ("options", None), ("needs_per_agent_critic", "no"), ("pretraining", -1)],
+        *[("segment_environments", 10**12), ("archive_size", 2.5)],
+    ],
 )
 def test_a_wrong_field_is_named(field, value):
     with pytest.raises(ConfigError, match=f"^assigner.{field} = "):
@@ -143,6 +145,7 @@ def test_groups_known_beforehand_that_are_none():
 
 
 def test_a_shared_trunk_refuses_halving_before_anything_is_compiled():
+    halving = halving_em(K, N)
+    own = halving._replace(weights=lambda state: halving.weights(state))  # so that it is traced
     with pytest.raises(ConfigError, match="trunk = 'shared': halving_em puts policies aside"):
-        halving = halving_em(K, N)
-        check_assigner(halving._replace(weights=lambda state: halving.weights(state)), can_restore=False)
+        check_assigner(own, can_restore=False)

@@ -202,7 +202,7 @@ def resetting(key_in_state, counts_down=False):
 @pytest.mark.parametrize("counts_down", [False, True])
 def test_an_env_that_resets_itself_is_found_out(key_in_state, counts_down):
     begin, anew = resetting(key_in_state, counts_down)
-    with pytest.raises(ConfigError, match="^env = toy: an episode that ended begins anew by itself"):
+    with pytest.raises(ConfigError, match=r"^env = toy: an episode that ended begins anew by itself"):
         check_env(*task(reset=begin, step=anew))
     check_env(*task(reset=begin, step=anew, spec=SPEC._replace(probe=False)))
 

@@ -85,7 +85,7 @@ def refused(arguments, capsys):
         (["--size", "1"], "size = 1: must be a whole number from 2 to 100: a grid needs at least 2 x 2 cells"),
         (["--episode-length", "0"], "episode_length = 0: must be a whole number: a walk out and home takes at least 2 steps"),
         (["--size", "1000000000000"], "size = 1000000000000: must be a whole number from 2 to 100"),
-        (["--n", "1e12"], "n = 1000000000000: must be a whole number of at most 100,000,000"),
+        (["--n", "1e12"], "n = 1000000000000: must be a whole number of at most 16,777,216"),
         (["--seed", "1000000000000"], "seed = 1000000000000: must be a whole number from 0 to 2^32 - 1"),
         (["--transitions", "1e12"], "transitions = 1000000000000: must be at most 100,000,000,000"),
         (["--transitions", "1e-3"], "transitions = 0.001: must be a whole number of at least 1"),
@@ -130,13 +130,13 @@ def test_bad_input_is_told_in_one_line(arguments, message, capsys):
         (["sweep", "--out", "grid"], "envs = (): must be one or more"),
         ([*SWEEP, "--devices", "2"], "devices = 2: must be from 1 to 1, the devices that JAX finds"),
         ([*SWEEP, "--seeds", "0"], "seeds = 0: must be a whole number of at least 1"),
-        ([*SWEEP, "--seeds", "1000000000000"], "seeds = 1000000000000: must be at most 100,000"),
+        ([*SWEEP, "--seeds", "1000000000000"], "seeds = 1000000000000: must be at most 10,000"),
         (
             [*SWEEP, "--seeds", "2", "--first-seed", "4294967295"],
             "seeds = 2: must be at most 1 from first_seed = 4294967295 on",
         ),
         ([*SWEEP, "--first-seed", "-1"], "first_seed = -1: must be a whole number from 0 to 2^32 - 1"),
-        ([*SWEEP, "--entropies", "nan"], "entropy = (nan, nan): must be two numbers from 0 up"),
+        ([*SWEEP, "--entropies", "nan"], "entropy = nan: must be a number from 0 up"),
         ([*SWEEP, "--transitions", "1e12"], "transitions = 1000000000000: must be at most"),
         (["evaluate", "nowhere", "--episodes", "1e12"], "episodes = 1000000000000: must be at most 1,000,000"),
         (["evaluate", "nowhere", "--seed", "1e12"], "seed = 1000000000000: must be a whole number from 0 to 2^32 - 1"),
@@ -267,11 +267,11 @@ def test_help_fits_80_columns_and_names_every_flag(command, capsys, monkeypatch)
 
 def test_whole_numbers_may_be_written_with_an_exponent(capsys):
     assert refused([*GRID, "--transitions", "1e3", "--k", "2.6e1"], capsys).startswith("k = 26: must be at most n = 25")
-    assert [read_number(text) for text in ("1e6", "1_000", "2.0", "2.5")] == [1_000_000, 1000, 2, 2.5]
+    assert [read_number(text) for text in ("1e6", "1_000", "2.0", "2.5", "two")] == [1_000_000, 1000, 2, 2.5, "two"]
     assert [type(read_number(text)) for text in ("1e6", "2.0", "2.5")] == [int, int, float]
-    for text in ("two", "", "0x10", "9" * 5000):
-        with pytest.raises(ValueError, match=r"could not convert|too long"):
-            read_number(text)
+    assert refused([*GRID, "--k", "two"], capsys) == "k = 'two': must be a whole number of at least 1"
+    assert refused([*GRID, "--clip", "0.2x"], capsys).startswith("clip = '0.2x': must be a positive number")
+    assert refused([*GRID, "--hidden", "64", ""], capsys).startswith("hidden = (64, ''): must be one or more layers")
 
 
 def test_help_shows_the_defaults_of_the_named_env(capsys):

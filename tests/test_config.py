@@ -51,7 +51,7 @@ BAD_RATES = [
 BAD_RUNS = [
     *[(name, value, COUNT) for name in ("k", "n", "transitions", "log_every", "evaluation_episodes") for value in (0, -1, 1.5)],
     ("k", 26, "must be at most n = 25, one policy per agent"),
-    ("n", 10**12, "must be at most 100,000,000"),
+    ("n", 10**12, "must be at most 16,777,216"),
     ("transitions", 10**12, "must be at most 100,000,000,000"),
     ("evaluation_episodes", 10**8, "must be at most 1,000,000"),
     *[(name, 10**12, "must be at most 1,000,000,000") for name in ("log_every", "checkpoint_every")],
@@ -157,7 +157,7 @@ def test_a_whole_million_may_be_written_as_a_float():
 
 
 def test_a_number_that_python_refuses_to_print_is_refused_in_one_line():
-    with pytest.raises(ConfigError, match=r"^k = a whole number of 16610 bits: must be at most 100,000,000$"):
+    with pytest.raises(ConfigError, match=r"^k = a whole number of 16610 bits: must be at most 16,777,216$"):
         TrainConfig(k=10**5000)
 
 

@@ -70,7 +70,7 @@ def test_what_is_of_another_run_is_named(task):
     ]:
         with pytest.raises(ConfigError, match=f"^{message}"):
             evaluate(*given)
-    with pytest.raises(ConfigError, match="^deterministic = None"):
+    with pytest.raises(ConfigError, match=r"^deterministic = None"):
         make_record(env, CONFIG, deterministic=None)
 
 

@@ -45,7 +45,7 @@ def test_a_policy_that_is_none_does_not_act(discrete):
     env, _, policies = make_policies(spec)
     act = make_act(env, CONFIG)
     for j in (17, 3, -1, 0.5, "0", None, True, jnp.array([0]), 10**400):
-        with pytest.raises(ConfigError, match="^policy = .*: must be a whole number from 0 to 2, one of the k = 3 policies$"):
+        with pytest.raises(ConfigError, match=r"^policy = .*: must be a whole number from 0 to 2, one of the k = 3 policies$"):
             act(policies, j, OBS)
     np.testing.assert_array_equal(act(policies, np.int64(2), OBS), act(policies, jnp.int32(2), OBS))
     traced = jax.jit(jax.vmap(act, (None, 0, None)))(policies, jnp.array([0, 2, 3, -1], jnp.int32), OBS)  # nobody can look
@@ -68,6 +68,6 @@ def test_what_does_not_fit_is_named():
     ]:
         with pytest.raises(ConfigError, match=f"^{message}"):
             act(*broken)
-    with pytest.raises(ConfigError, match="^config = None: must be the TrainConfig"):
+    with pytest.raises(ConfigError, match=r"^config = None: must be the TrainConfig"):
         make_act(env, None)
     np.testing.assert_array_equal(act(policies, 0, [0.5, -1.0, 2.0]), act(policies, 0, OBS))  # a list, as a sensor gives it

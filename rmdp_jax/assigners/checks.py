@@ -1,7 +1,6 @@
 """Whether an `Assigner` keeps its word, before anything is compiled. Those of this package are held to it by their tests."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -44,10 +43,7 @@ def _check_functions(broken: Broken, assigner: Assigner, can_restore: bool) -> N
     check_array(broken, "weights", shapes_of(broken, "weights", assigner.weights, state), (k, n), jnp.float32)
     descended = shapes_of(broken, "descend", assigner.descend, inputs.utility, state)
     check_like(broken, ("descend", descended), first, weakly=False, way_out=way_out)
-    reassign, conclude = (
-        function if not callable(function) else partial(_with_inputs, function, known)
-        for function in (assigner.reassign, assigner.conclude)
-    )
+    reassign, conclude = (_with_known(function, known) for function in (assigner.reassign, assigner.conclude))
     reassigned = shapes_of(broken, "reassign", reassign, key, state, inputs)
     if not isinstance(reassigned, tuple | list) or len(reassigned) != 2 or not isinstance(reassigned[1], Copies):
         raise broken(f"reassign returns {kind_of(reassigned)}, must be (state, Copies(...)), such as no_copies(k)")
@@ -65,9 +61,11 @@ def _check_functions(broken: Broken, assigner: Assigner, can_restore: bool) -> N
         _check_first(broken, assigner)
 
 
-def _with_inputs(function: Callable, known: dict[str, Any], *arguments: Any) -> Any:
-    """`function` of arguments of which the last is an `EStepInput`, with fields that are no arrays."""
-    return function(*arguments[:-1], arguments[-1]._replace(**known))
+def _with_known(function: Any, known: dict[str, Any]) -> Any:
+    """`function` of arguments of which the last is an `EStepInput`, whose fields that are no arrays are filled in."""
+    if not callable(function):
+        return function
+    return lambda *arguments: function(*arguments[:-1], arguments[-1]._replace(**known))
 
 
 def _check_fields(broken: Broken, assigner: Assigner) -> None:
@@ -90,17 +88,17 @@ def _check_fields(broken: Broken, assigner: Assigner) -> None:
 def _like_inputs(assigner: Assigner, can_restore: bool) -> EStepInput:
     """Shapes of what the trainer gives an E-step."""
 
-    def floats(*shape: int) -> jax.ShapeDtypeStruct:
+    def floats(*shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
     k, n, number, size = assigner.k, assigner.n, assigner.segment_environments, assigner.archive_size
     m = n if assigner.sampled_agents is None else len(assigner.sampled_agents)
     return EStepInput(
         utility=floats(k, n),
-        iteration=jax.ShapeDtypeStruct((), jnp.int32),
-        progress=floats(),  # type: ignore[arg-type]
-        segments=floats(k, number, m) if number else None,  # type: ignore[arg-type]
-        archived=floats(size, n) if size and can_restore else None,  # type: ignore[arg-type]
+        iteration=jax.ShapeDtypeStruct((), jnp.int32),  # type: ignore[arg-type]
+        progress=floats(),
+        segments=floats(k, number, m) if number else None,
+        archived=floats(size, n) if size and can_restore else None,
         can_restore=None,  # type: ignore[arg-type]  # no array
     )
 

@@ -15,7 +15,7 @@ Plain EM is K-means. It ends in local optima, and a policy that never visits wha
 Only rewards of observed steps enter.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -139,8 +139,10 @@ def _checked(options: EMOptions) -> EMOptions:
     """The options as Python's own numbers."""
     names = ("anneal", "relocate_every", "starts", "segment_environments", "archive_size", "archive_every")
     most = {"segment_environments": LARGEST_BEHAVIOURS, "archive_size": LARGEST_BEHAVIOURS}
-    counts = {name: whole_number(name, getattr(options, name), 1, most.get(name, MOST_ITERATIONS)) for name in names}
-    shares = {name: share_of_run(name, getattr(options, name)) for name in ("anneal_share", "relocate_until")}
+    counts: dict[str, Any] = {
+        name: whole_number(name, getattr(options, name), 1, most.get(name, MOST_ITERATIONS)) for name in names
+    }
+    shares: dict[str, Any] = {name: share_of_run(name, getattr(options, name)) for name in ("anneal_share", "relocate_until")}
     rule = "two numbers above 0, of the start and the end, from 1e-6 to 1e6"
     temperature = number_pair("temperature", options.temperature, lambda x: 1e-6 <= x <= 1e6, rule)
     return options._replace(**counts, **shares, temperature=temperature)

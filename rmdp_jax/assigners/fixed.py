@@ -24,11 +24,9 @@ def fixed(k: int, n: int, first: First | ArrayLike) -> Assigner:
         ConfigError: k or n break their rule, or labels are not whole numbers with an agent for each policy.
     """
     k, n = check_sizes(k, n)
-    labels = None if callable(first) else jnp.asarray(check_labels(first, k, n))
-    make = first if callable(first) else lambda key, k, n: labels
-    if labels is None:
-        with jax.ensure_compile_time_eval():  # checked here and now, even where an assigner is made while something is traced
-            check_labels(_called("first", lambda: make(jax.random.key(0), k, n)), k, n)
+    make: First = first if callable(first) else _always(check_labels(first, k, n))
+    with jax.ensure_compile_time_eval():  # checked here and now, even where an assigner is made while something is traced
+        check_labels(_called("first", lambda: make(jax.random.key(0), k, n)), k, n)
     return Assigner(
         name="fixed",
         k=k,
@@ -74,6 +72,10 @@ def shuffled_even(key: Key, k: int, n: int) -> Array:
 def name_of(first: First | ArrayLike) -> str:
     """What `options` call a first assignment."""
     return getattr(first, "__name__", type(first).__name__)
+
+
+def _always(labels: np.ndarray) -> First:
+    return lambda key, k, n: jnp.asarray(labels)
 
 
 def _called(name: str, call: Callable[[], T]) -> T:

@@ -5,14 +5,14 @@ import os
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.train import EnvOptions
 from rmdp_jax.config import Rates
-from rmdp_jax.errors import check, seed_range
+from rmdp_jax.errors import check, real_number, seed_range
 
 if TYPE_CHECKING:
     from rmdp_jax.running.sweep import Cell
@@ -91,7 +91,10 @@ class Sweep(Compiling):
         for name, short, starts in (("learning_rate", "lr", self.learning_rates), ("entropy", "entropy", self.entropies)):
             first, last = getattr(rates, name)
             share = last / first if first else 1.0  # a preset that begins at 0 has no proportion
-            changes = [(f"{short}{start:g}", {name: (start, start * share)}) for start in starts]
+            starts = tuple(real_number(name, start, lambda x: 0.0 <= x <= 1e30, "a number from 0 up") for start in starts)
+            changes: list[tuple[str, dict[str, Any]]] = [
+                (f"{short}{start:g}", {name: (start, start * share)}) for start in starts
+            ]
             found = [
                 ("-".join(filter(None, [label, told])), replace(known, **change))
                 for (label, known), (told, change) in product(found, changes or [("", {})])

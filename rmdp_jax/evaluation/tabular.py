@@ -27,7 +27,6 @@ from rmdp_jax.assigners.plain_em import best_policies
 from rmdp_jax.errors import ConfigError, real_number, shown, whole_number
 from rmdp_jax.types import Array, Key, PyTree
 
-
 LARGEST_LIMIT = 10**6  # pairs of half steps, of which all welfares are kept
 
 

@@ -46,7 +46,7 @@ class Policies(NamedTuple):
 POLICY_AXES = Policies(Params(None, 0), 0, None)  # type: ignore[arg-type]  # in_axes, for one policy at a time
 
 
-def one_policy(policies: Policies, j: int) -> Policies:
+def one_policy(policies: Policies, j: Array | int) -> Policies:
     """Policy j of k, as `decide` takes it."""
     params = Params(policies.params.shared, jax.tree.map(lambda x: x[j], policies.params.own))
     return Policies(params, jax.tree.map(lambda x: x[j], policies.statistics), policies.observation_clip)

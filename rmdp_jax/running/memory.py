@@ -4,8 +4,10 @@ Beside the state itself, whose shapes are known, there is what one iteration mak
 assignment (when members are copied), seven tables (k, n) of weights, utilities and choices, the info of an iteration twice, the
 transitions twice (as seen, and normalised), gradients and activations of a minibatch. XLA lets some of
 these share memory and needs scratch space for others. Evaluation comes when all that is gone but the state: its episodes run
-side by side, each with its own state, activations and the rewards of a step for all agents. For the compiled iteration on a CPU it reports (arguments, temporaries
-and results; Resource Gathering with its preset, k = 5), and the estimate without the process is
+side by side, each with its own state, activations and the rewards of a step for all agents.
+
+For the compiled iteration on a CPU XLA reports (arguments, temporaries and results; Resource Gathering with its preset, k = 5),
+and the estimate without the process is
 
     em, n = 25           XLA  19 MB    30 MB
     plain_em, n = 10^5   XLA  22 MB    35 MB
