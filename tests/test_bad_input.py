@@ -16,7 +16,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import FLAGS, make_tiny
 
-from rmdp_jax import ConfigError, Env, EnvSpec, Rates, Sizes, TrainConfig, em, end_to_end, fixed, oracle, plain_em, random_even, train
+from rmdp_jax import (
+    ConfigError,
+    Env,
+    EnvSpec,
+    Rates,
+    Sizes,
+    TrainConfig,
+    em,
+    end_to_end,
+    fixed,
+    oracle,
+    plain_em,
+    random_even,
+    train,
+)
 from rmdp_jax.assigners.halving_em import halving_em
 from rmdp_jax.assigners.seeded_em import seeded_em
 from rmdp_jax.assigners.split_and_merge import split_and_merge
@@ -29,14 +43,72 @@ from rmdp_jax.evaluation.tabular import tabular_mdp
 from rmdp_jax.records.folder import dump_train_config, load_train_config
 
 NAN, INF = float("nan"), float("inf")
-GOOD = [1, 2, 0.5, 1e-3, np.int32(2), np.float32(0.5), np.float64(2.0), jnp.int32(2), jnp.float32(0.5), np.array(2), Fraction(1, 2)]
+GOOD = [
+    1,
+    2,
+    0.5,
+    1e-3,
+    np.int32(2),
+    np.float32(0.5),
+    np.float64(2.0),
+    jnp.int32(2),
+    jnp.float32(0.5),
+    np.array(2),
+    Fraction(1, 2),
+]
 BAD = [
-    *[0, -1, 1e6, 10**9, 10**12, 10**400, 10**5000, NAN, INF, -INF, 1e-300, 1e300, np.float32(NAN), jnp.float32(-1), np.uint64(2**63)],
-    *[None, True, np.True_, "", "2", "yes", b"2", 1j, Decimal("2"), object(), len, int, {}, {"a": 1}, set(), [], (), [1], (1, 2)],
-    *[(0.5, NAN), (1, "2"), [[1], [2, 3]], np.zeros(2), np.ones((2, 2)), np.array(["a"]), np.array([None, 1]), np.datetime64("2026")],
+    *[
+        0,
+        -1,
+        1e6,
+        10**9,
+        10**12,
+        10**400,
+        10**5000,
+        NAN,
+        INF,
+        -INF,
+        1e-300,
+        1e300,
+        np.float32(NAN),
+        jnp.float32(-1),
+        np.uint64(2**63),
+    ],
+    *[
+        None,
+        True,
+        np.True_,
+        "",
+        "2",
+        "yes",
+        b"2",
+        1j,
+        Decimal("2"),
+        object(),
+        len,
+        int,
+        {},
+        {"a": 1},
+        set(),
+        [],
+        (),
+        [1],
+        (1, 2),
+    ],
+    *[
+        (0.5, NAN),
+        (1, "2"),
+        [[1], [2, 3]],
+        np.zeros(2),
+        np.ones((2, 2)),
+        np.array(["a"]),
+        np.array([None, 1]),
+        np.datetime64("2026"),
+    ],
     *[jnp.zeros(2), jnp.ones((1, 1)), jnp.array([0.1, NAN]), range(3), slice(1), Ellipsis, NotImplemented, ConfigError("k")],
 ]
-VALUES = st.sampled_from(GOOD + BAD) | st.integers() | st.floats() | st.text(max_size=4)
+NUMBERS = st.integers(-10, 300) | st.integers(min_value=2**33) | st.floats()  # groups of millions of agents take their time
+VALUES = st.sampled_from(GOOD + BAD) | NUMBERS | st.text(max_size=4)
 SPEC = EnvSpec("toy", 2, 2, True, episode_length=8, discount=0.9, reference_scale=1.0, backend="jax")
 
 
@@ -115,10 +187,37 @@ def test_drawn_values_are_taken_or_refused_in_one_line(name, data):
 
 
 WORDS = st.sampled_from(
-    ["0", "1", "2", "-1", "1e3", "1e6", "2.5", "1000000000000", "1e400", "nan", "-inf", "", "two", "0x10", "True", "None", "[1]"]
+    [
+        "0",
+        "1",
+        "2",
+        "-1",
+        "1e3",
+        "1e6",
+        "2.5",
+        "1000000000000",
+        "1e400",
+        "nan",
+        "-inf",
+        "",
+        "two",
+        "0x10",
+        "True",
+        "None",
+        "[1]",
+    ]
     + ["9" * 5000, "é", "a[/b]c", "--", "-", "\\", "%s", "{}", "1,2", "em", "oracle", "random", "resource_gathering", "mjx"]
 ) | st.text(string.printable, max_size=3)
-SHARED = ["--n", "--transitions", "--evaluation-episodes", "--log-every", "--devices", "--size", "--episode-length", "--backend"]
+SHARED = [
+    "--n",
+    "--transitions",
+    "--evaluation-episodes",
+    "--log-every",
+    "--devices",
+    "--size",
+    "--episode-length",
+    "--backend",
+]
 SHARED += ["--preset"]
 FLAGS_OF = {
     "train": [*SHARED, "--k", "--seed", "--checkpoint-every", "--algorithm", "--processes", "--process-id", "--environments"]
