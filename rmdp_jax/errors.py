@@ -26,6 +26,9 @@ T = TypeVar("T")
 class ConfigError(ValueError):
     """A bad setting, told in one line: the field, its value, the rule and the way out. The command line exits with 2."""
 
+    def __init__(self, message: str = ""):
+        super().__init__(message.replace("\r", "\\r").replace("\n", "\\n"))  # of a path, say
+
 
 def check(name: str, value: object, holds: bool, rule: str) -> None:
     """Raise `ConfigError` unless the field `name` with `value` holds its rule."""

@@ -124,6 +124,13 @@ def test_bad_input_is_told_in_one_line(arguments, message, capsys):
         (["train", "antspeed"], "env = 'antspeed' is not known; did you mean 'ant_speed'? (known: "),
         (["evaluate", "nowhere"], "out = nowhere: holds no config.json, so it is not the folder of a finished run"),
         (["report", "nowhere"], "out = nowhere: holds no config.json, so it is not the folder of a finished run"),
+        (["evaluate", "no\nwhere"], r"out = no\nwhere: holds no config.json"),
+        (["evaluate", "9" * 5000], f"out = {'9' * 5000}: holds no config.json"),
+        (
+            ["compare", ".", "--picture", "9" * 300],
+            f"picture = {'9' * 76} ...: must be a file with a name of at most 255 bytes",
+        ),
+        (["compare", "9" * 5000], f"runs = {'9' * 5000}: does not exist"),
         (["evaluate", "nowhere", "--episodes", "0"], "episodes = 0: must be a whole number of at least 1"),
         ([*SWEEP, "--algorithms", "em", "emm"], "algorithm = 'emm' is not known; did you mean 'em'? (known: cluster, em, "),
         (["sweep", "ant_sped", "--out", "grid"], "env = 'ant_sped' is not known; did you mean 'ant_speed'? (known: "),

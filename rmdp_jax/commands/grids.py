@@ -141,8 +141,9 @@ def _check_picture(path: Path | None) -> None:
     """Raise `ConfigError` where no picture can be written, before runs are read."""
     if path is None:
         return
-    check("picture", path, not path.is_dir(), "a file, such as " + str(path / "welfare.png") + ", and no folder")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
+    check("picture", path, not os.path.isdir(path), "a file, such as " + str(path / "welfare.png") + ", and no folder")
+    check("picture", path, len(os.fsencode(path.name)) <= 255, "a file with a name of at most 255 bytes")
+    above = next(folder for folder in path.absolute().parents if os.path.exists(folder))
     check(
         "picture", path, above.is_dir() and os.access(above, os.W_OK), f"in a folder that can be written, which {above} cannot"
     )

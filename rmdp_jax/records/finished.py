@@ -63,7 +63,7 @@ def read_runs(path: Path) -> list[Line]:
 
 def _read(path: Path) -> Iterator[tuple[Line, bool]]:
     """Runs at `path`, finished or not, those in folders first, and whether each is from a file."""
-    if not path.exists():
+    if not os.path.exists(path):  # which a name that is too long does not either, where Path.exists raises
         raise ConfigError(f"runs = {path}: does not exist; give folders of runs or .jsonl files")
     if not path.is_dir():
         yield from ((line, True) for line in read_runs(path))

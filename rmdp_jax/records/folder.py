@@ -93,7 +93,7 @@ class RunFolder:
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
-        if not path.exists():
+        if not os.path.exists(path):  # which a name that is too long does not either, where Path.exists raises
             raise ConfigError(f"out = {self.path}: holds no {name}, so it is not the folder of a finished run")
         try:
             content = json.loads(path.read_text())
