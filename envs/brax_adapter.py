@@ -5,7 +5,6 @@ prints that warp is missing, and breaks under strict promotion rules. All of tha
 """
 
 import contextlib
-import copy
 import io
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from rmdp_jax.checks import check_spec, shapes_of
 from rmdp_jax.env import Env, EnvSpec, Step
+from rmdp_jax.envs.brax_checks import as_they_are, check_traces, check_unwrapped, relaxed, scaling
 from rmdp_jax.errors import ConfigError, flag, in_line, whole_number
 from rmdp_jax.types import Array, Key, PyTree
 
@@ -75,12 +75,12 @@ def from_brax(
         ConfigError: `brax_env` is none or wrapped, its observations are not one vector, a step changes the structure or shapes
             of its state, or another argument breaks its rule.
     """
-    _check_env(brax_env)
+    check_unwrapped(brax_env)
     episode_length = whole_number("episode_length", episode_length)
 
     @jax.jit  # as `advance`: traced once, which for a body takes long
     def begin(key: Key) -> Any:
-        with _relaxed():
+        with relaxed():
             return brax_env.reset(_raw_key(key))
 
     def broken(rest: str) -> ConfigError:
@@ -90,15 +90,15 @@ def from_brax(
     if getattr(getattr(like, "obs", None), "ndim", None) != 1:
         shapes = in_line(jax.tree.map(jnp.shape, getattr(like, "obs", None)))
         raise ConfigError(f"brax_env: observations of {name} must be one vector, got {shapes}; concatenate its parts")
-    _check_state(like)
+    check_traces(like)
     leaves = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(like)]  # of a strong type
     structure: Any = jax.tree.structure(like)
-    to_controls = _scaling(brax_env, like) if flag("scale_actions", scale_actions) else _as_they_are
+    to_controls = scaling(brax_env, like) if flag("scale_actions", scale_actions) else as_they_are
 
     @jax.jit
     def advance(flat: list[Array], action: Array) -> tuple[list[Array], Array, Array, PyTree]:
         before = structure.unflatten(flat)
-        with _relaxed():
+        with relaxed():
             # brax envs write into the dicts of the state they get, hence one made for it alone
             after = brax_env.step(structure.unflatten(flat), to_controls(action))
         if jax.tree.structure(after) != structure:
@@ -168,86 +168,6 @@ def _ignore(message: str) -> None:
     del message
 
 
-# Wrappers of brax and of what is written for it that do what is done here, by name, as they are copied from place to place; and
-# what they leave in a state.
-_LOOPS = ("AutoResetWrapper", "EpisodeWrapper", "VmapWrapper", "EvalWrapper", "GymWrapper", "TorchWrapper")
-_LEFT_BY_LOOPS = ("first_obs", "first_state", "first_pipeline_state", "truncation", "eval_metrics")
-_UNWRAPPED = "take brax.envs.get_environment(name), or the env's own `unwrapped`"
-
-
-def _check_env(brax_env: Any) -> None:
-    """Raise `ConfigError` unless this is a brax env without wrappers that end, reset or batch episodes."""
-    for name in ("reset", "step", "action_size"):
-        if not hasattr(brax_env, name):
-            raise ConfigError(f"brax_env = {type(brax_env).__name__}: has no {name}, so it is no brax.envs.Env; {_UNWRAPPED}")
-    layer = brax_env
-    while layer is not None:
-        names = [kind.__name__ for kind in type(layer).__mro__]
-        found = next((name for name in names if name.endswith(_LOOPS)), None)
-        if found:
-            raise ConfigError(
-                f"brax_env: is wrapped in {found}, which ends, resets or batches episodes by itself; {_UNWRAPPED}"
-            )
-        layer = vars(layer).get("env") if hasattr(layer, "__dict__") else None
-
-
-def _check_state(like: Any) -> None:
-    """Raise `ConfigError` where a wrapper of another name has left its traces in a brax state."""
-    info = getattr(like, "info", None)
-    for name in _LEFT_BY_LOOPS:
-        if isinstance(info, dict) and name in info:
-            raise ConfigError(f"brax_env: its state has info[{name!r}] of a wrapper that ends or resets episodes; {_UNWRAPPED}")
-
-
-def _as_they_are(action: Array) -> Array:
-    return action
-
-
-def _scaling(brax_env: Any, like: Any) -> Callable[[Array], Array]:
-    """What brings actions in [-1, 1] to the range of the actuators, where the env itself does not."""
-    ranges = getattr(getattr(getattr(brax_env, "sys", None), "actuator", None), "ctrl_range", None)
-    ranges = np.zeros((0, 2)) if ranges is None else np.asarray(ranges, np.float32)
-    limited = np.isfinite(ranges).all(-1)  # the others take any number
-    if ranges.shape != (brax_env.action_size, 2) or (ranges[limited] == (-1.0, 1.0)).all():
-        return _as_they_are
-    if not _hands_on(brax_env, like):
-        return _as_they_are
-    low, high = np.where(limited, ranges.T, np.array([[-1.0], [1.0]], np.float32)).astype(np.float32)
-    return lambda action: low + (action + 1.0) * (0.5 * (high - low))
-
-
-def _hands_on(brax_env: Any, like: Any) -> bool:
-    """Whether a step of a brax `PipelineEnv` gives its actuators the actions as they are."""
-    heard: list[Array] = []
-
-    def listen(state: Any, action: Array) -> Any:
-        heard.append(action)
-        return state
-
-    def listening(layer: Any) -> Any:
-        layer, inner = copy.copy(layer), vars(layer).get("env")
-        if inner is None:
-            layer.pipeline_step = listen
-        else:
-            layer.env = listening(inner)
-        return layer
-
-    env = listening(brax_env)
-
-    def controls(state: Any, action: Array) -> list[Array]:
-        heard.clear()
-        with _relaxed():
-            env.step(state, action)
-        return list(heard)
-
-    state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
-    actions = np.stack([np.full(brax_env.action_size, value, np.float32) for value in (-1.0, 0.5, 1.0)])
-    given = [jax.jit(controls)(state, action) for action in actions]
-    return all(len(one) == 1 and np.shape(one[0]) == action.shape for one, action in zip(given, actions, strict=True)) and (
-        np.array_equal(np.stack([np.asarray(one[0]) for one in given]), actions)
-    )
-
-
 def _like_action(brax_env: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((brax_env.action_size,), jnp.float32)
 
@@ -290,10 +210,3 @@ def _strong(x: Array, dtype: Any) -> Array:
 def _raw_key(key: Key) -> Array:
     """An old uint32 key, which brax envs are written for, from a typed one of JAX's default kind."""
     return jax.random.key_data(key)
-
-
-@contextlib.contextmanager
-def _relaxed() -> Iterator[None]:
-    """brax mixes dtypes and ranks; strict settings are for our code."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
