@@ -5,11 +5,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from rmdp_jax.config import LARGEST_N
 from rmdp_jax.env import Env, Population
 from rmdp_jax.envs.presets import PRESETS, preset
 from rmdp_jax.envs.resource_gathering import make_resource_gathering
 from rmdp_jax.envs.speed import BACKENDS, BODIES, make_speed
-from rmdp_jax.errors import ConfigError, check, unknown_name
+from rmdp_jax.errors import ConfigError, known_name, plain_number, seed_number, shown, whole_number
 
 __all__ = ["ENVS", "describe_envs", "make", "options_of", "preset"]
 
@@ -34,18 +35,29 @@ def make(name: str, *, n: int | None = None, seed: int = 0, **options: Any) -> t
     known = options_of(name)
     for option in options:
         if option not in known:
-            raise ConfigError(f"{option} = {options[option]!r}: {name} takes {', '.join(known) or 'no options'}")
-    check("seed", seed, 0 <= seed < 2**32, "a whole number from 0 to 2^32 - 1")
-    given = {"seed": seed, **options} if n is None else {"n": n, "seed": seed, **options}
+            raise ConfigError(f"{option} = {shown(options[option])}: {name} takes {', '.join(known) or 'no options'}")
+    given = {"seed": seed_number("seed", seed), **{option: _plain(value) for option, value in options.items()}}
+    given = (
+        given
+        if n is None
+        else {"n": whole_number("n", n, -LARGEST_N, LARGEST_N, f"a whole number of at most {LARGEST_N:,}"), **given}
+    )
     env, population = ENVS[name](**given)
-    return env._replace(spec=env.spec._replace(options={**given, "n": population.n})), population
+    return env._replace(spec=env.spec._replace(options={**given, "n": population.n}, probe=False)), population
 
 
 def options_of(name: str) -> list[str]:
     """Arguments that `make(name, ...)` takes besides n and seed."""
-    if name not in ENVS:
-        raise unknown_name("env", name, ENVS)
-    return [option for option in inspect.signature(ENVS[name]).parameters if option not in ("n", "seed")]
+    factory = known_name("env", name, ENVS)
+    return [option for option in inspect.signature(factory).parameters if option not in ("n", "seed")]
+
+
+def _plain(value: Any) -> Any:
+    """An option as JSON takes it: numbers as Python's own, whole ones as ints."""
+    number = plain_number(value)
+    if number is None:
+        return value
+    return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
 def describe_envs() -> list[tuple[str, str, str, str]]:

@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
+from rmdp_jax.checks import check_spec, shapes_of
 from rmdp_jax.env import Env, EnvSpec, Step
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.envs.brax_checks import as_they_are, check_traces, check_unwrapped, relaxed, scaling
+from rmdp_jax.errors import ConfigError, flag, in_line, whole_number
 from rmdp_jax.types import Array, Key, PyTree
 
 try:
@@ -45,14 +47,21 @@ def from_brax(
     segment_length: int | None = None,
     shortest_episode: int = 1,
     observation_limit: float = 1e3,
+    scale_actions: bool = True,
 ) -> Env:
     """`brax_env` as an `Env`: terminated where brax says done, truncated by our own clock.
+
+    Policies act in [-1, 1]. Where the actuators of a body take another range and the env hands actions on as they are, they
+    are scaled to it: -1 is the lower end and 1 the upper; see `scale_actions`. (The four bodies of `speed.py` take -1..1, and
+    brax's Humanoid, HumanoidStandup, InvertedPendulum and Pusher scale by themselves: nothing is changed.)
 
     Only the leaves of the brax state that can reach a later observation, termination or outcome are carried (for the
     MuJoCo bodies: q and qd), found once from the program of `brax_env.step`.
 
     Args:
-        brax_env: an unwrapped `brax.envs.Env` with one array of observations; resets afresh from every key.
+        brax_env: an unwrapped `brax.envs.Env` with one array of observations; resets afresh from every key. Wrappers that end,
+            reset or batch episodes are refused, as all of that is done here: take `brax.envs.get_environment(name)` or, of
+            `brax.envs.create(name)`, what is `unwrapped`. Wrappers of observations, actions or rewards may stay.
         outcome: (brax state before, brax state after) -> pytree of float32 arrays that rewards look at.
         name: for reports.
         episode_length: steps after which an episode is truncated.
@@ -62,34 +71,43 @@ def from_brax(
         segment_length: steps that show what a behaviour is worth if it is held; whole episodes when not given. See `EnvSpec`.
         shortest_episode: steps before which no episode ends; fewer fresh starts are drawn the larger it is.
         observation_limit: size of an observation (m, rad, m/s, rad/s) that no sound physics reaches; raise it for odd units.
+        scale_actions: False leaves actions in [-1, 1] whatever the actuators take.
 
     Raises:
-        ConfigError: observations are not one vector, or a step changes the structure or shapes of the brax state.
+        ConfigError: `brax_env` is none or wrapped, its observations are not one vector, a step changes the structure or shapes
+            of its state, or another argument breaks its rule.
     """
-    if episode_length < 1:
-        raise ConfigError(f"episode_length = {episode_length}: must be at least 1")
+    check_unwrapped(brax_env)
+    episode_length = whole_number("episode_length", episode_length)
 
     @jax.jit  # as `advance`: traced once, which for a body takes long
     def begin(key: Key) -> Any:
-        with _relaxed():
+        with relaxed():
             return brax_env.reset(_raw_key(key))
 
-    like = jax.eval_shape(begin, jax.random.key(0))
-    if getattr(like.obs, "ndim", None) != 1:
-        raise ConfigError(f"brax_env: observations of {name} must be one vector, got {jax.tree.map(jnp.shape, like.obs)}")
+    def broken(rest: str) -> ConfigError:
+        return ConfigError(f"brax_env: {rest}")
+
+    like = shapes_of(broken, "reset", begin, jax.random.key(0))
+    if getattr(getattr(like, "obs", None), "ndim", None) != 1:
+        shapes = in_line(jax.tree.map(jnp.shape, getattr(like, "obs", None)))
+        raise ConfigError(f"brax_env: observations of {name} must be one vector, got {shapes}; concatenate its parts")
+    check_traces(like)
     leaves = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(like)]  # of a strong type
     structure: Any = jax.tree.structure(like)
+    to_controls = scaling(brax_env, like) if flag("scale_actions", scale_actions) else as_they_are
 
     @jax.jit
     def advance(flat: list[Array], action: Array) -> tuple[list[Array], Array, Array, PyTree]:
         before = structure.unflatten(flat)
-        with _relaxed():
+        with relaxed():
             # brax envs write into the dicts of the state they get, hence one made for it alone
-            after = brax_env.step(structure.unflatten(flat), action)
+            after = brax_env.step(structure.unflatten(flat), to_controls(action))
         if jax.tree.structure(after) != structure:
             raise ConfigError(f"brax_env: a step of {name} changes the structure of its state")
         return jax.tree.leaves(after), after.obs, after.done, outcome(before, after)
 
+    shapes_of(broken, "step", advance, leaves, _like_action(brax_env))
     kept = _leaves_read(advance, leaves, _like_action(brax_env))
 
     def carry(flat: list[Array], clock: Array) -> BraxState:
@@ -121,7 +139,9 @@ def from_brax(
         segment_length=segment_length,
         shortest_episode=shortest_episode,
         observation_limit=observation_limit,
+        probe=False,  # the clock and the ends are made here
     )
+    check_spec(spec)
     first, _ = jax.eval_shape(reset, jax.random.key(0))
     return Env(spec, _pruned(reset, jax.random.key(0)), _pruned(step, first, _like_action(brax_env)))
 
@@ -193,10 +213,3 @@ def _strong(x: Array, dtype: Any) -> Array:
 def _raw_key(key: Key) -> Array:
     """An old uint32 key, which brax envs are written for, from a typed one of JAX's default kind."""
     return jax.random.key_data(key)
-
-
-@contextlib.contextmanager
-def _relaxed() -> Iterator[None]:
-    """brax mixes dtypes and ranks; strict settings are for our code."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield

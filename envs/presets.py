@@ -5,7 +5,7 @@ from typing import Any
 
 from rmdp_jax.config import Rates, Sizes, TrainConfig
 from rmdp_jax.envs.speed import BODIES
-from rmdp_jax.errors import unknown_name
+from rmdp_jax.errors import known_name
 
 _SPEED = TrainConfig(
     n=100,
@@ -60,10 +60,9 @@ def preset(env: str, kind: str = "default", **changes: Any) -> TrainConfig:
         **changes: fields of `TrainConfig`.
 
     Raises:
-        ConfigError: there is no such preset, or a change breaks its field's rule.
+        ConfigError: there is no such preset or field, or a change breaks its field's rule.
     """
-    if kind not in PRESETS:
-        raise unknown_name("preset", kind, PRESETS)
-    if env not in PRESETS[kind]:
-        raise unknown_name("env", env, PRESETS[kind])
-    return replace(PRESETS[kind][env], **changes)
+    config = known_name("env", env, known_name("preset", kind, PRESETS))
+    for name in changes:
+        known_name("setting", name, vars(config))
+    return replace(config, **changes)

@@ -15,7 +15,7 @@ import numpy as np
 from rmdp_jax.envs import movie
 from rmdp_jax.envs.brax_adapter import from_brax, quiet
 from rmdp_jax.envs.speed import BODIES, load_body
-from rmdp_jax.errors import ConfigError, check
+from rmdp_jax.errors import ConfigError, real_number, seed_number, whole_number
 from rmdp_jax.evaluation.evaluate import make_record
 from rmdp_jax.records.loading import Run
 
@@ -64,8 +64,9 @@ def render_run(run: Run, policy: int, *, deterministic: bool = True, seed: int =
     name, k = run.env.spec.name, run.config.k
     if name.removesuffix("_speed") not in BODIES:
         raise ConfigError(f"{name} has no body to render; `rmdp-jax report {run.folder.path}` draws the pictures it has")
-    check("policy", policy, 0 <= policy < k, f"a whole number in 0..{k - 1}, as the run has k = {k} policies")
-    check("seconds", seconds, 0.0 < seconds <= LONGEST, f"a number above 0, at most {LONGEST:g}")
+    policy = whole_number("policy", policy, 0, k - 1, f"a whole number in 0..{k - 1}, as the run has k = {k} policies")
+    rule = f"a number above 0, at most {LONGEST:g}"
+    seconds, seed = real_number("seconds", seconds, lambda x: 0.0 < x <= LONGEST, rule), seed_number("seed", seed)
     brax_env = load_body(name.removesuffix("_speed"), run.env.spec.backend)
     stride = max(1, round(1.0 / (FRAMES_PER_S * float(brax_env.dt))))
     poses = record_poses(run, brax_env, policy, deterministic, seed, seconds)

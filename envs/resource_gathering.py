@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from rmdp_jax.config import LARGEST_N
 from rmdp_jax.env import Env, EnvSpec, Population, Step
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.errors import INT32, ConfigError, shown, whole_number
 from rmdp_jax.types import Array, Key
 
+LARGEST_SIDE = 100
 SOLVED_SIZES = (3, 4, 5)  # grids whose optimum is known, see data/
 MOVES = "UDLR"  # the letters of actions 0, 1, 2, 3, as in the file of optimal walks
 _DELTAS = np.array([[-1, 0], [1, 0], [0, -1], [0, 1]], np.int32)
@@ -56,7 +58,8 @@ def make_resource_gathering(
         ConfigError: `size`, `n` or `episode_length` break their rule.
     """
     del seed
-    cells, n, length = _check(n, size, episode_length)
+    size, n, length = _check(n, size, episode_length)
+    cells = size * size
     home = jnp.array([size - 1, size // 2], jnp.int32)
     deltas = jnp.asarray(_DELTAS)
     cell_numbers = jnp.arange(cells, dtype=jnp.int32)
@@ -106,11 +109,10 @@ def make_resource_gathering(
 
 
 def _check(n: int | None, size: int, episode_length: int | None) -> tuple[int, int, int]:
-    if size < 2:
-        raise ConfigError(f"size = {size}: a grid needs at least 2 x 2 cells")
+    rule = f"a whole number from 2 to {LARGEST_SIDE}: a grid needs at least 2 x 2 cells, and far ones pay nothing"
+    size = whole_number("size", size, 2, LARGEST_SIDE, rule)
     cells = size * size
-    if n is None:
-        n = cells
+    n = cells if n is None else whole_number("n", n, -LARGEST_N, LARGEST_N, f"a whole number of at most {LARGEST_N:,}")
     if n < 1 or n % cells:
         raise ConfigError(
             f"n = {n}: resource_gathering has one agent per cell, so n must be a multiple of size^2 = {cells} (try --n {cells})"
@@ -118,9 +120,8 @@ def _check(n: int | None, size: int, episode_length: int | None) -> tuple[int, i
     length = episode_length
     if length is None:
         length = 40 if size <= 5 else min(99, round(1.6 * cells))
-    if length < 2:
-        raise ConfigError(f"episode_length = {length}: a walk out and home takes at least 2 steps")
-    return cells, n, length
+    rule = "a whole number: a walk out and home takes at least 2 steps"
+    return size, n, whole_number("episode_length", length, 2, INT32, rule)
 
 
 def optimum(k: int, size: int = 5) -> dict[str, Any]:
@@ -128,7 +129,13 @@ def optimum(k: int, size: int = 5) -> dict[str, Any]:
 
     Returns:
         `welfare` in returns (0..1) and `walks`, strings of `MOVES`. More policies than cells serve nobody better.
+
+    Raises:
+        ConfigError: k is no number of policies, or the optimum of this size is not known.
     """
+    k, size = whole_number("k", k), whole_number("size", size, 2, LARGEST_SIDE)
+    if size not in SOLVED_SIZES:
+        raise ConfigError(f"size = {size}: the optimum is known of {', '.join(map(str, SOLVED_SIZES))}; take an upper bound")
     return _table(size)[str(min(k, size * size))]
 
 
@@ -140,6 +147,8 @@ def _table(size: int) -> dict[str, Any]:
 
 def cells_of_walk(walk: str, size: int = 5) -> list[tuple[int, int]]:
     """Cells (row, column) stood on after each move of a walk from home, bumps included."""
+    if not isinstance(walk, str) or set(walk) - set(MOVES):
+        raise ConfigError(f"walk = {shown(walk)}: must be a word of the letters {', '.join(MOVES)}")
     row, column = size - 1, size // 2
     cells = []
     for move in walk:

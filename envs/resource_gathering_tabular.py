@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmdp_jax.envs.resource_gathering import MOVES, cells_of_walk, make_resource_gathering
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.errors import whole_number
 from rmdp_jax.evaluation.tabular import PlanningMDP
 
 LARGEST = 4  # 5x5 has 2^25 visited sets
@@ -37,6 +37,7 @@ def planning_mdp(size: int, episode_length: int | None = None) -> PlanningMDP:
         size: side of the grid, 2 to 4.
         episode_length: steps after which a walk is cut and pays nothing; default as `make_resource_gathering`.
     """
+    size = _known_size(size)
     cells, home, moves = _grid(size)
     length = make_resource_gathering(size=size, episode_length=episode_length)[0].spec.episode_length
     states = reachable(size)
@@ -62,9 +63,8 @@ def exact_optimum(size: int, k: int) -> dict[str, Any]:
 
     Episodes are as long as any useful walk (at most 40 steps). More policies than cells serve nobody better.
     """
+    size, k = _known_size(size), whole_number("k", k)
     cells = _grid(size)[0]
-    if k < 1:
-        raise ConfigError(f"k = {k}: must be at least 1")
     tables = _best_divisions(size)
     left, walks = 2**cells - 1, []
     for used in range(min(k, cells), 0, -1):
@@ -177,11 +177,14 @@ def _walk_home(size: int, state: int) -> str:
     return "".join(MOVES[action] for action in reversed(walk))
 
 
+def _known_size(size: int) -> int:
+    rule = f"a whole number from 2 to {LARGEST}, as exact tables hold 2^(size^2) visited sets"
+    return whole_number("size", size, 2, LARGEST, rule)
+
+
 @cache
 def _grid(size: int) -> tuple[int, int, np.ndarray]:
     """Number of cells, home, and where each of the 4 moves leads from each cell, (cells, 4)."""
-    if not 2 <= size <= LARGEST:
-        raise ConfigError(f"size = {size}: exact tables are for 2 to {LARGEST}, they hold 2^(size^2) visited sets")
     cell = np.arange(size * size)
     row, column = cell[:, None] // size, cell[:, None] % size
     down, right = np.array([-1, 1, 0, 0]), np.array([0, 0, -1, 1])

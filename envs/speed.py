@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rmdp_jax.config import LARGEST_N
 from rmdp_jax.env import Env, Population
 from rmdp_jax.envs.speed_bound import speed_upper_bound
-from rmdp_jax.errors import ConfigError, unknown_name
+from rmdp_jax.errors import known_name, seed_number, whole_number
 from rmdp_jax.types import Array
 
 REWARD_PER_STEP = 0.1
@@ -103,17 +104,14 @@ def make_speed(
         speed as oracle groups.
 
     Raises:
-        ConfigError: unknown `body` or `backend`, or `n` or `episode_length` below 1.
+        ConfigError: unknown `body` or `backend`, or `n`, `seed` or `episode_length` break their rule.
     """
-    if body not in BODIES:
-        raise unknown_name("body", body, BODIES)
+    known_name("body", body, BODIES)
+    known_name("backend", backend, {**BACKENDS, "auto": None})
     if backend == "auto":
         backend = "native" if jax.default_backend() == "cpu" else "mjx"
-    if backend not in BACKENDS:
-        raise unknown_name("backend", backend, [*BACKENDS, "auto"])
-    for name, value in (("n", n), ("episode_length", episode_length)):
-        if value < 1:
-            raise ConfigError(f"{name} = {value}: must be at least 1")
+    n, seed = whole_number("n", n, 1, LARGEST_N), seed_number("seed", seed)
+    episode_length = whole_number("episode_length", episode_length)
     env = _make_env(body, backend, episode_length)
     return env, make_population(BODIES[body], n, seed, episode_length)
 
@@ -160,11 +158,12 @@ def make_population(body: Body, n: int, seed: int, episode_length: int = 1000) -
         return REWARD_PER_STEP * jnp.clip(1.0 - jnp.abs(outcome.speed - target) / half_width, 0.0, 1.0)
 
     @cache
-    def upper_bound(k: int) -> float:
+    def bound_of(k: int) -> float:
         return speed_upper_bound(targets, half_width, k) * REWARD_PER_STEP * episode_length / 100.0
 
     def oracle_groups(k: int) -> np.ndarray:
+        k = whole_number("k", k)
         bands = np.floor((targets - body.low) / (body.high - body.low) * k)
         return np.clip(bands, 0, k - 1).astype(np.int32)
 
-    return Population(jnp.asarray(targets), reward, upper_bound, oracle_groups)
+    return Population(jnp.asarray(targets), reward, lambda k: bound_of(whole_number("k", k)), oracle_groups)

@@ -4,14 +4,43 @@ All are frozen, keyword-only and checked when they are made; the error names the
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
-from numbers import Real
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, get_args
 
 import jax
+import numpy as np
 
-from rmdp_jax.errors import check
+from rmdp_jax.errors import (
+    INT32,
+    MOST_ITERATIONS,
+    POSITIVE,
+    ConfigError,
+    check,
+    flag,
+    instance_of,
+    is_positive,
+    number_between,
+    one_of,
+    real_number,
+    seed_number,
+    several,
+    shown,
+    whole_number,
+)
+
+# Beyond these a number is a slip of the pen, and would fail late or never: an iteration cannot be stopped half-way, groups of
+# agents are made before the memory of a run is known, and more episodes do not make an evaluation any better.
+LARGEST_N = 2**24  # up to which float32 counts
+LARGEST_TRANSITIONS = 10**11  # of one policy
+LARGEST_EPISODES = 10**6  # of an evaluation
+LARGEST_EPOCHS = 1000
+LARGEST_LAYER, MOST_LAYERS = 2**16, 100
+
+Trunk = Literal["separate", "shared"]
+Critic = Literal["mixed", "per_agent"]
+Std = Literal["learned", "fixed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +57,11 @@ class Sizes:
     """Minibatches of one epoch; must divide environments * unroll."""
     hidden: tuple[int, ...] = (64, 64)
     """Units of the tanh layers of actor and critic."""
-    trunk: Literal["separate", "shared"] = "separate"
+    trunk: Trunk = "separate"
     """A network for each policy, or one trunk with k heads."""
-    critic: Literal["mixed", "per_agent"] = "mixed"
+    critic: Critic = "mixed"
     """One value, of the policy's mixed reward, or n values, one for each agent."""
-    std: Literal["learned", "fixed"] = "learned"
+    std: Std = "learned"
     """Standard deviation of continuous actions: learned, or staying as it is at first."""
     log_std_init: float = -1.0
     """Logarithm of the standard deviation of continuous actions at first."""
@@ -46,14 +75,17 @@ class Sizes:
     """Steps drawn from each policy's unroll, and from each episode of an evaluation, to estimate utilities of more agents."""
 
     def __post_init__(self) -> None:
-        for name in ("environments", "unroll", "epochs", "minibatches", "agents_exact", "utility_steps"):
-            check(name, getattr(self, name), _is_count(getattr(self, name)), "a whole number of at least 1")
-        check("normalize_returns", self.normalize_returns, isinstance(self.normalize_returns, bool), "true or false")
-        check("hidden", self.hidden, _are_layers(self.hidden), "one or more layers of at least 1 unit")
-        check("trunk", repr(self.trunk), self.trunk in ("separate", "shared"), "'separate' or 'shared'")
-        check("std", repr(self.std), self.std in ("learned", "fixed"), "'learned' or 'fixed'")
-        check("critic", repr(self.critic), self.critic in ("mixed", "per_agent"), "'mixed' or 'per_agent'")
-        check("log_std_init", self.log_std_init, _is_between(self.log_std_init, -10, 10), "a number from -10 to 10")
+        for name in ("environments", "unroll", "minibatches", "agents_exact", "utility_steps"):
+            _convert(self, name, whole_number)
+        _convert(self, "epochs", partial(whole_number, high=LARGEST_EPOCHS))
+        _convert(self, "hidden", _layers)
+        for name, words in (("trunk", Trunk), ("std", Std), ("critic", Critic)):
+            _convert(self, name, partial(one_of, known=get_args(words)))
+        _convert(self, "log_std_init", partial(number_between, low=-10, high=10))
+        for name in ("normalize_observations", "normalize_returns"):
+            _convert(self, name, flag)
+        rule = f"at most {INT32:,} steps of one policy together with unroll = {self.unroll}"
+        check("environments", self.environments, self.transitions <= INT32, rule)
         rule = f"a divisor of environments * unroll = {self.transitions}"
         check("minibatches", self.minibatches, self.transitions % self.minibatches == 0, rule)
         # advantages are standardised within a minibatch, which leaves nothing of a single one
@@ -68,7 +100,12 @@ class Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """Numbers that may be traced: a sweep over them compiles once. Pairs (start, end) are geometric schedules."""
+    """Numbers that may be traced: a sweep over them compiles once.
+
+    Pairs (start, end) are schedules: geometric from start to end, or linear where one of the two is 0, which no ratio leads to.
+    Numbers that are known are checked; those that are traced cannot be. A JAX array may hold several values, one for each run
+    of a `vmap` over `Trainer.init(key, rates)`.
+    """
 
     learning_rate: tuple[float, float] = (5e-4, 1e-4)
     """Step size of Adam, at the start and at the end of training."""
@@ -96,19 +133,17 @@ class Rates:
     """Weight that older iterations keep in the running utilities."""
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "entropy"):
-            pair = getattr(self, name)
-            holds = isinstance(pair, tuple) and len(pair) == 2 and all(map(_is_positive, pair))
-            check(name, pair, holds, "two positive numbers (start, end)")
+        _convert(self, "learning_rate", _schedule)
+        still = all(isinstance(end, float) and end == 0.0 for end in self.learning_rate)
+        check("learning_rate", self.learning_rate, not still, "above 0 at one end at least, or nothing would be learned")
+        _convert(self, "entropy", _schedule)
         for name in ("clip", "max_gradient_norm", "max_kl", "adam_epsilon", "observation_clip", "reward_scaling"):
-            check(name, getattr(self, name), _is_positive(getattr(self, name)), "a positive number")
-        for name in ("gae_lambda", "utility_decay"):
-            check(name, getattr(self, name), _is_between(getattr(self, name), 0, 1), "a number from 0 to 1")
-        check("discount", self.discount, self.discount is None or _is_between(self.discount, 0, 1), "a number from 0 to 1")
-        check("value_weight", self.value_weight, _is_between(self.value_weight, 0, 1e30), "a number from 0 up")
-        check(
-            "utility_decay", self.utility_decay, isinstance(self.utility_decay, jax.Array) or self.utility_decay < 1, "below 1"
-        )
+            _convert(self, name, partial(_rate, holds=is_positive, rule=POSITIVE))
+        for name in ("gae_lambda", "utility_decay", "discount"):
+            if name != "discount" or self.discount is not None:
+                _convert(self, name, partial(_rate, holds=lambda x: 0 <= x <= 1, rule="a number from 0 to 1"))
+        _convert(self, "utility_decay", partial(_rate, holds=lambda x: x < 1, rule="below 1"))
+        _convert(self, "value_weight", partial(_rate, holds=lambda x: 0 <= x <= 1e30, rule="a number from 0 up"))
 
 
 def _rates_from(_: None, values: Iterable[Any]) -> Rates:
@@ -152,12 +187,26 @@ class TrainConfig:
     rates: Rates = field(default_factory=Rates)
 
     def __post_init__(self) -> None:
-        for name in ("k", "n", "transitions", "log_every", "evaluation_episodes", "evaluation_steps"):
-            check(name, getattr(self, name), _is_count(getattr(self, name)), "a whole number of at least 1")
+        for name, high in (
+            ("k", LARGEST_N),
+            ("n", LARGEST_N),
+            ("transitions", LARGEST_TRANSITIONS),
+            ("log_every", MOST_ITERATIONS),
+            ("evaluation_episodes", LARGEST_EPISODES),
+            ("evaluation_steps", INT32),
+        ):
+            _convert(self, name, partial(whole_number, high=high))
         check("k", self.k, self.k <= self.n, f"at most n = {self.n}, one policy per agent")
-        check("checkpoint_every", self.checkpoint_every, _is_count(self.checkpoint_every + 1), "a whole number from 0 up")
-        check("max_fault_share", self.max_fault_share, _is_between(self.max_fault_share, 0, 1), "a share, from 0 to 1")
-        check("seed", self.seed, _is_count(self.seed + 1, 2**32), "a whole number from 0 to 2^32 - 1")
+        _convert(self, "checkpoint_every", partial(whole_number, low=0, high=MOST_ITERATIONS))
+        _convert(self, "max_fault_share", partial(number_between, low=0, high=1))
+        _convert(self, "seed", seed_number)
+        instance_of("sizes", self.sizes, Sizes, "a Sizes(...)")
+        instance_of("rates", self.rates, Rates, "a Rates(...)")
+        for rate in jax.tree.leaves(self.rates):
+            rule = "of one number each in a TrainConfig; for several runs give rates to Trainer.init, or to a RunSpec each"
+            check("rates", f"array of shape {np.shape(rate)}", np.ndim(rate) == 0, rule)
+        rule = f"at most {MOST_ITERATIONS:,} iterations of environments * unroll = {self.sizes.transitions}"
+        check("transitions", self.transitions, self.iterations <= MOST_ITERATIONS, rule)
         rule = f"'mixed' above agents_exact = {self.sizes.agents_exact} agents (n = {self.n}); take that, or raise agents_exact"
         check("critic", repr(self.sizes.critic), self.sizes.critic == "mixed" or not self.estimated, rule)
 
@@ -172,22 +221,40 @@ class TrainConfig:
         return math.ceil(self.transitions / self.sizes.transitions)
 
 
-def _is_positive(value: Any) -> bool:
-    """True of positive finite numbers, and of arrays, traced ones too, which nobody looks into."""
-    return isinstance(value, jax.Array) or (_is_number(value) and 0 < value < math.inf)
+def _convert(settings: Any, name: str, convert: Callable[[str, Any], Any]) -> None:
+    """Put what `convert(name, value)` makes of a field in its place, or raise its ConfigError."""
+    object.__setattr__(settings, name, convert(name, getattr(settings, name)))
 
 
-def _is_between(value: Any, low: float, high: float) -> bool:
-    return isinstance(value, jax.Array) or (_is_number(value) and low <= value <= high)
+def _rate(name: str, value: Any, holds: Callable[[float], bool], rule: str) -> Any:
+    """`value` as a float; as it is where it is traced, or an array of values for several runs."""
+    if isinstance(value, jax.core.Tracer):
+        return value
+    if isinstance(value, jax.Array) and value.ndim:
+        for number in np.asarray(value).ravel():
+            real_number(name, number, holds, rule)
+        return value
+    return real_number(name, value, holds, rule)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+def _schedule(name: str, pair: Any) -> tuple[Any, Any]:
+    """Two rates from 0 up."""
+    rule = "two numbers from 0 up (start, end)"
+    ends = several(pair)
+    check(name, shown(pair), len(ends) == 2, rule)
+    try:
+        start, end = (_rate(name, value, lambda x: x == 0.0 or is_positive(x), rule) for value in ends)
+    except ConfigError:
+        raise ConfigError(f"{name} = {shown(pair)}: must be {rule}") from None
+    return start, end
 
 
-def _is_count(value: Any, largest: float = math.inf) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= largest
-
-
-def _are_layers(hidden: Any) -> bool:
-    return isinstance(hidden, tuple) and len(hidden) > 0 and all(map(_is_count, hidden))
+def _layers(name: str, hidden: Any) -> tuple[int, ...]:
+    """Units of one layer or more."""
+    rule = f"one or more layers of at least 1 unit, at most {MOST_LAYERS} layers of {LARGEST_LAYER:,}"
+    units = several(hidden)
+    check(name, shown(hidden), 0 < len(units) <= MOST_LAYERS, rule)
+    try:
+        return tuple(whole_number(name, size, 1, LARGEST_LAYER) for size in units)
+    except ConfigError:
+        raise ConfigError(f"{name} = {shown(hidden)}: must be {rule}") from None

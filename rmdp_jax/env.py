@@ -33,6 +33,7 @@ class EnvSpec(NamedTuple):
     shortest_episode: int = 1  # steps before which no episode ends; as many fresh starts are drawn as can be needed
     observation_limit: float = float("inf")  # an observation of this size or more means that the physics broke
     options: Mapping[str, Any] = MappingProxyType({})  # arguments that made it, set by `envs.make`
+    probe: bool = True  # play some steps of it before training, to see whether it keeps its word; see `rmdp_jax.checks`
 
 
 class Step(NamedTuple):
@@ -67,7 +68,12 @@ class Population(NamedTuple):
     @property
     def n(self) -> int:
         """Number of agents."""
-        return jax.tree.leaves(self.agents)[0].shape[0]
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(self.agents)]
+        if not shapes or not shapes[0]:
+            raise ConfigError(
+                "population: agents must be a pytree of arrays (n, ...), one row an agent, such as jnp.stack(agents)"
+            )
+        return shapes[0][0]
 
     def rewards(self, step: Step) -> Array:
         """Rewards (n,) float32 of one step to all agents; 0 where the physics diverged or the reward is not finite."""
@@ -78,26 +84,6 @@ class Population(NamedTuple):
         rewards = jax.vmap(self.reward, (0, None))(self.agents, step.outcome)
         finite = jnp.isfinite(rewards)
         return jnp.where(finite & ~jnp.asarray(step.diverged), rewards, 0.0), ~finite & ~jnp.asarray(step.diverged)
-
-
-def check_env(env: Env, population: Population) -> None:
-    """Raise `ConfigError` unless env and rewards give what they promise; traces them, and computes nothing."""
-    spec, key = env.spec, jax.eval_shape(lambda: jax.random.key(0))
-    state, obs = jax.eval_shape(env.reset, key)
-    action = ((), jnp.int32) if spec.discrete else ((spec.action_size,), jnp.float32)
-    _, step = jax.eval_shape(env.step, state, jax.ShapeDtypeStruct(*action))
-    agent = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), population.agents)
-    seen, flag = ((spec.observation_size,), jnp.float32), ((), jnp.bool_)
-    for name, given, wanted in (
-        ("the obs of reset", obs, seen),
-        ("the obs of step", step.obs, seen),
-        ("terminated of step", step.terminated, flag),
-        ("truncated of step", step.truncated, flag),
-        ("the reward of one agent", jax.eval_shape(population.reward, agent, step.outcome), ((), jnp.float32)),
-    ):
-        shape, dtype = wanted
-        if (given.shape, given.dtype) != (shape, dtype):
-            raise ConfigError(f"env = {spec.name}: {name} is {given.dtype} {given.shape}, must be {jnp.dtype(dtype)} {shape}")
 
 
 class EpisodeState(NamedTuple):

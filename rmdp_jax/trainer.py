@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, harden
+from rmdp_jax.assigners.checks import check_assigner
+from rmdp_jax.checks import check_env
 from rmdp_jax.config import Rates, TrainConfig
 from rmdp_jax.devices.mesh import constrain
-from rmdp_jax.env import Env, Population, check_env, first_episodes, guard
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.env import Env, Population, first_episodes, guard
+from rmdp_jax.errors import ConfigError, instance_of, shown
 from rmdp_jax.info import Info, make_info
 from rmdp_jax.learning.experience import Experience, fresh_starts, make_collect
 from rmdp_jax.learning.learner import Schedule, init_learner, make_improve
@@ -46,8 +48,9 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
     Raises:
         ConfigError: population, assigner and config disagree on k or n.
     """
-    _check_agreement(population, config, assigner)
     check_env(env, population)
+    _check_agreement(population, config, assigner)
+    check_assigner(assigner, can_restore=not assigner.archive_size or config.sizes.trunk == "separate")
     env, sizes, k, n = guard(env), config.sizes, config.k, config.n
     m = n if assigner.sampled_agents is None else len(assigner.sampled_agents)
     model, archive_size = make_model(env.spec, sizes, k, n), assigner.archive_size if sizes.trunk == "separate" else 0
@@ -143,19 +146,22 @@ def _first_keys(key: Key) -> Key:
 
 
 def _schedule(rates: Rates, iteration: Array, iterations: int) -> Schedule:
-    """Geometric from start to end over the iterations of the run."""
+    """Geometric from start to end over the iterations of the run, linear where one of the two is 0."""
     passed = iteration.astype(jnp.float32) / iterations
 
     def between(ends: tuple[Scalar, Scalar]) -> Array:
         start, end = ends
-        return start * (end / start) ** passed
+        linear = (start <= 0.0) | (end <= 0.0)
+        first, last = jnp.where(linear, 1.0, start), jnp.where(linear, 1.0, end)  # no ratio with 0, nor its NaN
+        return jnp.where(linear, start + (end - start) * passed, first * (last / first) ** passed)
 
     return Schedule(between(rates.learning_rate), between(rates.entropy))
 
 
 def _check_agreement(population: Population, config: TrainConfig, assigner: Assigner) -> None:
+    instance_of("config", config, TrainConfig, "a TrainConfig(...), such as preset(env)")
     if not isinstance(assigner, Assigner):
-        raise ConfigError(f"assigner = {assigner!r}: must be an Assigner, such as em(k={config.k}, n={config.n})")
+        raise ConfigError(f"assigner = {shown(assigner)}: must be an Assigner, such as em(k={config.k}, n={config.n})")
     if assigner.needs_per_agent_critic and config.sizes.critic != "per_agent":
         raise ConfigError(
             f"critic = {config.sizes.critic!r}: {assigner.name} learns from each agent's advantage: take critic='per_agent'"

@@ -1,8 +1,11 @@
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rmdp_jax import ConfigError
 from rmdp_jax.envs.brax_adapter import from_brax, quiet
 
 with quiet():
@@ -117,6 +120,101 @@ def test_envs_that_do_not_fit_are_refused(env, message):
         make(env=env())
 
 
-def test_bad_length_is_refused():
-    with pytest.raises(ValueError, match="episode_length = 0"):
-        make(length=0)
+class Raises(Counter):
+    def step(self, state, action):
+        raise RuntimeError("no\nsuch thing")
+
+
+class Renamed(Counter):
+    """A wrapper by another name has put its own first state aside."""
+
+    def reset(self, rng):
+        state = super().reset(rng)
+        state.info["first_obs"] = state.obs
+        return state
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (Raises(), r"brax_env: step raised RuntimeError \(no such thing\)"),
+        (Renamed(), r"brax_env: its state has info\['first_obs'\] of a wrapper .* take brax.envs.get_environment"),
+        (
+            envs.create("fast"),
+            "brax_env: is wrapped in AutoResetWrapper, which ends, resets or batches episodes by itself; take",
+        ),
+        (envs.create("fast", auto_reset=False), "brax_env: is wrapped in EpisodeWrapper"),
+        (envs.create("fast", episode_length=None, auto_reset=False, batch_size=2), "brax_env: is wrapped in VmapWrapper"),
+        (envs.Wrapper(envs.training.EvalWrapper(Counter())), "brax_env: is wrapped in EvalWrapper"),
+        ("ant", "brax_env = str: has no reset, so it is no brax.envs.Env"),
+        (None, None),
+    ],
+)
+def test_wrappers_that_do_what_is_done_here_are_refused_at_any_depth(env, message):
+    if env is None:  # others may stay
+        assert make(env=envs.Wrapper(Counter())).spec.observation_size == 2
+        return
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        make(env=env)
+
+
+class Motor(Counter):
+    """A body of which two actuators take -3..1 and any number; its step hands actions on, or scales them itself."""
+
+    action_size = 2
+
+    def __init__(self, scales=False, ranges=((-3.0, 1.0), (-np.inf, np.inf))):
+        self.scales, self.sys = scales, SimpleNamespace(actuator=SimpleNamespace(ctrl_range=np.array(ranges)))
+
+    def pipeline_step(self, state, action):
+        return {"sum": action}
+
+    def reset(self, rng):
+        state = super().reset(rng)
+        state.info["last_action"] = jnp.zeros(2)
+        return state.replace(pipeline_state={"sum": jnp.zeros(2)})
+
+    def step(self, state, action):
+        given = 2.0 * action if self.scales else action
+        return state.replace(pipeline_state=self.pipeline_step(state.pipeline_state, given))
+
+
+class Scaled(envs.Wrapper):
+    def step(self, state, action):
+        return self.env.step(state, 5.0 * action)
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "expected"),
+    [
+        (Motor(), {}, [[-3.0, -1.0], [-1.0, 0.0], [1.0, 1.0]]),
+        (Motor(), {"scale_actions": False}, [[-1.0, -1.0], [0.0, 0.0], [1.0, 1.0]]),
+        (Motor(scales=True), {}, [[-2.0, -2.0], [0.0, 0.0], [2.0, 2.0]]),
+        (Motor(ranges=((-1.0, 1.0), (-1.0, 1.0))), {}, [[-1.0, -1.0], [0.0, 0.0], [1.0, 1.0]]),
+        (Scaled(Motor()), {}, [[-5.0, -5.0], [0.0, 0.0], [5.0, 5.0]]),
+        (envs.Wrapper(Motor()), {}, [[-3.0, -1.0], [-1.0, 0.0], [1.0, 1.0]]),
+    ],
+)
+def test_actions_are_scaled_to_what_the_actuators_take_where_the_env_does_not(env, options, expected):
+    made = from_brax(
+        env,
+        lambda before, after: after.pipeline_state["sum"],
+        name="motor",
+        episode_length=4,
+        discount=0.9,
+        backend="none",
+        **options,
+    )
+    state, _ = made.reset(jax.random.key(0))
+    controls = [made.step(state, jnp.full(2, action))[1].outcome for action in (-1.0, 0.0, 1.0)]
+    np.testing.assert_array_equal(controls, expected)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("episode_length", 0), ("episode_length", 10**12), ("discount", 2.0), ("scale_actions", 1), ("segment_length", 0)],
+)
+def test_a_bad_argument_is_refused(field, value):
+    options = {"name": "counter", "episode_length": 4, "discount": 0.9, "backend": "none", field: value}
+    with pytest.raises(ConfigError, match=f"^{field} = {value}: must be"):
+        from_brax(Counter(), gain, **options)

@@ -11,6 +11,7 @@ from tiny import FLAGS
 
 from rmdp_jax import Rates, Sizes
 from rmdp_jax.commands.cli import COMMANDS, EnvOptions, main
+from rmdp_jax.commands.numbers import read_number
 from rmdp_jax.commands.train import Machines
 
 GRID = ["train", "resource_gathering"]
@@ -73,15 +74,32 @@ def refused(arguments, capsys):
         (["--evaluation-episodes", "0"], "evaluation_episodes = 0: must be a whole number of at least 1"),
         (["--checkpoint-every", "-1"], "checkpoint_every = -1: must be a whole number from 0 up"),
         (["--seed", "-1"], "seed = -1: must be a whole number from 0 to 2^32 - 1"),
-        (["--learning-rate", "nan", "1e-4"], "learning_rate = (nan, 0.0001): must be two positive numbers (start, end)"),
-        (["--learning-rate", "1e-4", "-1"], "learning_rate = (0.0001, -1.0): must be two positive numbers (start, end)"),
-        (["--entropy", "0", "0"], "entropy = (0.0, 0.0): must be two positive numbers (start, end)"),
+        (["--learning-rate", "nan", "1e-4"], "learning_rate = (nan, 0.0001): must be two numbers from 0 up (start, end)"),
+        (["--learning-rate", "1e-4", "-1"], "learning_rate = (0.0001, -1): must be two numbers from 0 up (start, end)"),
+        (["--learning-rate", "0", "0"], "learning_rate = (0.0, 0.0): must be above 0 at one end at least, or nothing would be"),
+        (["--entropy", "-1", "0"], "entropy = (-1, 0): must be two numbers from 0 up (start, end)"),
         (["--clip", "nan"], "clip = nan: must be a positive number"),
         (["--max-kl", "-0.1"], "max_kl = -0.1: must be a positive number"),
         (["--gae-lambda", "1.5"], "gae_lambda = 1.5: must be a number from 0 to 1"),
         (["--discount", "nan"], "discount = nan: must be a number from 0 to 1"),
-        (["--size", "1"], "size = 1: a grid needs at least 2 x 2 cells"),
-        (["--episode-length", "0"], "episode_length = 0: a walk out and home takes at least 2 steps"),
+        (["--size", "1"], "size = 1: must be a whole number from 2 to 100: a grid needs at least 2 x 2 cells"),
+        (["--episode-length", "0"], "episode_length = 0: must be a whole number: a walk out and home takes at least 2 steps"),
+        (["--size", "1000000000000"], "size = 1000000000000: must be a whole number from 2 to 100"),
+        (["--n", "1e12"], "n = 1000000000000: must be a whole number of at most 16,777,216"),
+        (["--seed", "1000000000000"], "seed = 1000000000000: must be a whole number from 0 to 2^32 - 1"),
+        (["--transitions", "1e12"], "transitions = 1000000000000: must be at most 100,000,000,000"),
+        (["--transitions", "1e-3"], "transitions = 0.001: must be a whole number of at least 1"),
+        (["--transitions", "nan"], "transitions = nan: must be a whole number of at least 1"),
+        (["--environments", "1000000000000"], "environments = 1000000000000: must be at most 2,147,483,647"),
+        (["--environments", "1e9"], "environments = 1000000000: must be at most 2,147,483,647 steps of one policy together"),
+        (
+            ["--hidden", "64", "1e12"],
+            "hidden = (64, 1000000000000): must be one or more layers of at least 1 unit, at most 100",
+        ),
+        (["--epochs", "1e9"], "epochs = 1000000000: must be at most 1,000"),
+        (["--evaluation-episodes", "1e8"], "evaluation_episodes = 100000000: must be at most 1,000,000"),
+        (["--episode-length", "1e12"], "episode_length = 1000000000000: must be a whole number: a walk"),
+        (["--devices", "1.5"], "devices = 1.5: must be from 1 to 1, the devices that JAX finds"),
         (["--backend", "mjx"], "backend = 'mjx': resource_gathering takes size, episode_length"),
         (["--devices", "0"], "devices = 0: must be from 1 to 1, the devices that JAX finds"),
         (["--devices", "2", "--algorithm", "cluster"], "devices = 2: must be from 1 to 1, the devices that JAX finds"),
@@ -105,12 +123,37 @@ def test_bad_input_is_told_in_one_line(arguments, message, capsys):
         (["train", "antspeed"], "env = 'antspeed' is not known; did you mean 'ant_speed'? (known: "),
         (["evaluate", "nowhere"], "out = nowhere: holds no config.json, so it is not the folder of a finished run"),
         (["report", "nowhere"], "out = nowhere: holds no config.json, so it is not the folder of a finished run"),
+        (["evaluate", "no\nwhere"], r"out = no\nwhere: holds no config.json"),
+        (["evaluate", "9" * 5000], f"out = {'9' * 5000}: holds no config.json"),
+        (
+            ["compare", ".", "--picture", "9" * 300],
+            f"picture = {'9' * 76} ...: must be a file with a name of at most 255 bytes",
+        ),
+        (["compare", "9" * 5000], f"runs = {'9' * 5000}: does not exist"),
         (["evaluate", "nowhere", "--episodes", "0"], "episodes = 0: must be a whole number of at least 1"),
         ([*SWEEP, "--algorithms", "em", "emm"], "algorithm = 'emm' is not known; did you mean 'em'? (known: cluster, em, "),
         (["sweep", "ant_sped", "--out", "grid"], "env = 'ant_sped' is not known; did you mean 'ant_speed'? (known: "),
         (["sweep", "--out", "grid"], "envs = (): must be one or more"),
         ([*SWEEP, "--devices", "2"], "devices = 2: must be from 1 to 1, the devices that JAX finds"),
         ([*SWEEP, "--seeds", "0"], "seeds = 0: must be a whole number of at least 1"),
+        ([*SWEEP, "--seeds", "1000000000000"], "seeds = 1000000000000: must be at most 10,000"),
+        (
+            [*SWEEP, "--seeds", "2", "--first-seed", "4294967295"],
+            "seeds = 2: must be at most 1 from first_seed = 4294967295 on",
+        ),
+        ([*SWEEP, "--first-seed", "-1"], "first_seed = -1: must be a whole number from 0 to 2^32 - 1"),
+        ([*SWEEP, "--entropies", "nan"], "entropy = nan: must be a number from 0 up"),
+        ([*SWEEP, "--transitions", "1e12"], "transitions = 1000000000000: must be at most"),
+        (["evaluate", "nowhere", "--episodes", "1e12"], "episodes = 1000000000000: must be at most 1,000,000"),
+        (["evaluate", "nowhere", "--seed", "1e12"], "seed = 1000000000000: must be a whole number from 0 to 2^32 - 1"),
+        (["render", "nowhere", "--seed", "-1"], "seed = -1: must be a whole number from 0 to 2^32 - 1"),
+        (["render", "nowhere", "--seconds", "nan"], "seconds = nan: must be a number above 0"),
+        (["render", "nowhere", "--policy", "-1"], "policy = -1: must be a whole number from 0 up"),
+        (["compare", ".", "--picture", "."], "picture = .: must be a file, such as welfare.png, and no folder"),
+        (
+            ["compare", ".", "--picture", "/dev/null/such.png"],
+            "picture = /dev/null/such.png: must be in a folder that can be written",
+        ),
         ([*SWEEP, "--ks", "2", "26"], "k = 26: must be at most n = 25"),
         ([*SWEEP, "--preset", "quick"], "preset = 'quick' is not known (known: default, reference)"),
         ([*SWEEP, "--algorithms", "em", "cluster", "--transitions", "9000"], "transitions = 9000: must be above the 16144 "),
@@ -226,6 +269,15 @@ def test_help_fits_80_columns_and_names_every_flag(command, capsys, monkeypatch)
     assert [line for line in described if len(line) > 80] == []
     words = set(out.replace(",", " ").split())
     assert flags_of(COMMANDS[command], *GROUPS.get(command, ())) - NO_FLAGS <= words
+
+
+def test_whole_numbers_may_be_written_with_an_exponent(capsys):
+    assert refused([*GRID, "--transitions", "1e3", "--k", "2.6e1"], capsys).startswith("k = 26: must be at most n = 25")
+    assert [read_number(text) for text in ("1e6", "1_000", "2.0", "2.5", "two")] == [1_000_000, 1000, 2, 2.5, "two"]
+    assert [type(read_number(text)) for text in ("1e6", "2.0", "2.5")] == [int, int, float]
+    assert refused([*GRID, "--k", "two"], capsys) == "k = 'two': must be a whole number of at least 1"
+    assert refused([*GRID, "--clip", "0.2x"], capsys).startswith("clip = '0.2x': must be a positive number")
+    assert refused([*GRID, "--hidden", "64", ""], capsys).startswith("hidden = (64, ''): must be one or more layers")
 
 
 def test_help_shows_the_defaults_of_the_named_env(capsys):

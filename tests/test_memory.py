@@ -6,9 +6,18 @@ import pytest
 from probes import PROBES, make_probe, probe_config
 from tiny import CONFIG, K, N, make_tiny
 
-from rmdp_jax import ConfigError, TrainConfig, em, make_trainer, plain_em, train
+from rmdp_jax import ConfigError, TrainConfig, em, make_evaluate, make_trainer, plain_em, train
 from rmdp_jax.running.loop import make_chunk
-from rmdp_jax.running.memory import Memory, available_memory, check_memory, estimate_memory, nbytes
+from rmdp_jax.running.memory import (
+    Memory,
+    available_memory,
+    check_evaluation,
+    check_memory,
+    estimate_evaluation,
+    estimate_memory,
+    nbytes,
+)
+from rmdp_jax.trainer import policies_of
 
 GIBIBYTE = 2**30
 
@@ -58,12 +67,41 @@ def test_what_grows_is_what_was_made_larger():
     assert together.total - together.process == 3 * (base.total - base.process)
 
 
+def test_evaluation_counts_where_it_takes_more_than_training():
+    few, many = (replace(probe_config(2, 50, 10), evaluation_episodes=episodes) for episodes in (4, 10**6))
+    (_, _, small), (_, _, large) = described(few, plain_em(2, 50)), described(many, plain_em(2, 50))
+    assert small.evaluation == 0
+    assert large.evaluation > 2 * 10**6 * 2 * 50 * 4  # rewards of a step for two policies and 50 agents, twice
+    with pytest.raises(
+        ConfigError, match=r"evaluation_episodes = 1000000: .* are for the evaluation: take fewer evaluation_ep"
+    ):
+        check_memory(large, 2 * GIBIBYTE, many)
+    env, _ = make_probe(PROBES["action"], 50)
+    with pytest.raises(ConfigError, match=r"^episodes = 1000000: would take about 2.3 GiB .* take fewer episodes$"):
+        check_evaluation(env, many, 10**6, GIBIBYTE)
+    check_evaluation(env, many, 64, 2 * GIBIBYTE)
+    check_evaluation(env, many, 10**6, None)
+
+
+@pytest.mark.parametrize("n", [20, 20_000])
+def test_the_estimate_of_an_evaluation_is_near_what_xla_says(n):
+    config = replace(probe_config(3, n, 10), evaluation_episodes=2000 if n == 20 else 100)
+    env, population = make_probe(PROBES["action"], n)
+    like = jax.eval_shape(make_trainer(env, population, config, plain_em(3, n)).init, jax.random.key(0))
+    labels, key = jax.ShapeDtypeStruct((n,), jnp.int32), jax.eval_shape(lambda: jax.random.key(0))
+    lowered = jax.jit(make_evaluate(env, population, config)).lower(policies_of(like), labels, key)
+    program = lowered.compile().memory_analysis()
+    needed = program.temp_size_in_bytes + program.output_size_in_bytes
+    one_env = nbytes(jax.eval_shape(env.reset, key))
+    assert 0.3 < estimate_evaluation(one_env, env.spec, config, config.evaluation_episodes) / needed < 3
+
+
 def test_too_much_is_refused_with_advice():
     config = TrainConfig(k=50, n=10**6)
     memory = Memory(1 * GIBIBYTE, 9 * GIBIBYTE, 2 * GIBIBYTE, GIBIBYTE // 2, GIBIBYTE)
     assert check_memory(memory, 16 * GIBIBYTE, config) == "memory: about 13.5 GiB of 16.0 GiB"
     assert check_memory(memory, None, config) == "memory: about 13.5 GiB"
-    message = r"k = 50, n = 1000000, .* 13.5 GiB of memory, must be at most the 8.0 GiB .* 9.0 GiB .* smaller n or k"
+    message = r"k = 50, n = 1000000, .*: .* 13.5 GiB of memory, must be at most the 8.0 GiB .* 9.0 GiB .* smaller n or k"
     with pytest.raises(ConfigError, match=message):
         check_memory(memory, 8 * GIBIBYTE, config)
 

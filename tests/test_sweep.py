@@ -167,6 +167,21 @@ def test_bad_cells_are_refused_before_anything_is_trained(tmp_path, cells, messa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        (range(10**12), "seeds = 1000000000000 of them: must be from 1 to 10,000 numbers"),
+        ([], "seeds = 0 of them"),
+        ([0, -1], "seeds = -1: must be a whole number from 0 to"),
+        (["0"], "seeds = '0': must be a whole number from 0 to"),
+    ],
+)
+def test_seeds_that_are_none_are_refused_at_once(tmp_path, seeds, message):
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        run([CELL], seeds, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_other_settings_are_refused_and_equal_cells_are_trained_once(tmp_path, trained):
     singles = [replace(CELL, algorithm="single", config=replace(TINY, k=k)) for k in (2, 3)]
     lines = run(singles, [0], tmp_path)
@@ -192,8 +207,10 @@ def test_the_command_makes_a_grid_of_rates(tmp_path):
     assert [cell.label for cell in cells] == ["lr0.001-entropy0.1", "lr0.002-entropy0.1"]
     assert [cell.config.rates.learning_rate for cell in cells] == [(1e-3, pytest.approx(2e-4)), (2e-3, pytest.approx(4e-4))]
     assert all(cell.config.rates.entropy == (0.1, pytest.approx(2e-3)) for cell in cells)
-    with pytest.raises(ConfigError, match=r"entropy = .*two positive numbers"):
-        Sweep(envs=("resource_gathering",), out=tmp_path, entropies=(0.0,))._cells()
+    (none,) = Sweep(envs=("resource_gathering",), out=tmp_path, entropies=(0.0,))._cells()
+    assert (none.label, none.config.rates.entropy) == ("entropy0", (0.0, 0.0))
+    with pytest.raises(ConfigError, match=r"entropy = -0.1: must be a number from 0 up"):
+        Sweep(envs=("resource_gathering",), out=tmp_path, entropies=(-0.1,))._cells()
 
 
 def test_the_command_trains_a_grid_whose_runs_can_be_reported(tmp_path, capsys):

@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.config import LARGEST_N
+from rmdp_jax.errors import whole_number
 from rmdp_jax.types import Array, Key, PyTree
+
+LARGEST_BEHAVIOURS = 10**5  # environments, or archived policies, whose segments are looked at
 
 
 class EStepInput(NamedTuple):
@@ -64,7 +67,7 @@ def no_copies(k: int) -> Copies:
     return Copies(jnp.arange(k, dtype=jnp.int32))
 
 
-def check_sizes(k: int, n: int) -> None:
-    """Raise `ConfigError` unless every policy can have an agent."""
-    if not 1 <= k <= n:
-        raise ConfigError(f"k = {k}: must be from 1 to n = {n}, one policy per agent at most")
+def check_sizes(k: int, n: int) -> tuple[int, int]:
+    """k and n as ints, or `ConfigError` unless every policy can have an agent."""
+    n = whole_number("n", n, 1, LARGEST_N)
+    return whole_number("k", k, 1, n, f"from 1 to n = {n}, one policy per agent at most"), n

@@ -15,19 +15,19 @@ Plain EM is K-means. It ends in local optima, and a policy that never visits wha
 Only rewards of observed steps enter.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, check_sizes
+from rmdp_jax.assigners.base import LARGEST_BEHAVIOURS, Assigner, Copies, EStepInput, check_sizes
 from rmdp_jax.assigners.facility_location import keep_diverse
 from rmdp_jax.assigners.fixed import fixed, shuffled_even
 from rmdp_jax.assigners.plain_em import best_policies, plain_em
 from rmdp_jax.assigners.relocation import Relocation, extend_to_all, propose_relocation
 from rmdp_jax.assigners.restarts import Start, check_stopping_rule, first_start, next_start, reset_best
 from rmdp_jax.assigners.sampled_agents import SampledAgents
-from rmdp_jax.errors import check
+from rmdp_jax.errors import MOST_ITERATIONS, number_pair, share_of_run, whole_number
 from rmdp_jax.learning.segments import NO_RETURN, scored_agents
 from rmdp_jax.types import Array, Key
 
@@ -99,13 +99,15 @@ def em(
     Raises:
         ConfigError: an argument breaks its rule.
     """
-    check_sizes(k, n)
+    k, n = check_sizes(k, n)
     archive_size = min(8 * k, 64) if archive_size is None else archive_size
-    options = EMOptions(
-        *(anneal, anneal_share, temperature, relocate_every, relocate_until),
-        *(starts, segment_environments, archive_size, archive_every),
+    options = _checked(
+        EMOptions(
+            *(anneal, anneal_share, temperature, relocate_every, relocate_until),
+            *(starts, segment_environments, archive_size, archive_every),
+        )
     )
-    _check_options(options)
+    segment_environments, archive_size = options.segment_environments, options.archive_size
     if k in (1, n):  # nothing to choose
         return plain_em(k, n)._replace(name="em")
     with_segments, indices = archive_size + k, scored_agents(n)
@@ -124,7 +126,7 @@ def em(
         segment_environments=segment_environments,
         sampled_agents=indices,
         archive_size=with_segments + k,  # and the k first policies
-        options=options._asdict() | {"temperature": list(temperature)},  # as JSON gives it back
+        options=options._asdict() | {"temperature": list(options.temperature)},  # as JSON gives it back
         init=init,
         weights=lambda state: state.weights,
         descend=lambda gradient, state: state,
@@ -133,14 +135,17 @@ def em(
     )
 
 
-def _check_options(options: EMOptions) -> None:
-    for name in ("anneal", "relocate_every", "starts", "segment_environments", "archive_size", "archive_every"):
-        value = getattr(options, name)
-        check(name, value, isinstance(value, int) and value >= 1, "a whole number of at least 1")
-    for name in ("anneal_share", "relocate_until"):
-        share = getattr(options, name)
-        check(name, share, 0.0 <= share <= 1.0, "a share of the run, from 0 to 1")
-    check("temperature", options.temperature, min(options.temperature) > 0.0, "two numbers above 0, of the start and the end")
+def _checked(options: EMOptions) -> EMOptions:
+    """The options as Python's own numbers."""
+    names = ("anneal", "relocate_every", "starts", "segment_environments", "archive_size", "archive_every")
+    most = {"segment_environments": LARGEST_BEHAVIOURS, "archive_size": LARGEST_BEHAVIOURS}
+    counts: dict[str, Any] = {
+        name: whole_number(name, getattr(options, name), 1, most.get(name, MOST_ITERATIONS)) for name in names
+    }
+    shares: dict[str, Any] = {name: share_of_run(name, getattr(options, name)) for name in ("anneal_share", "relocate_until")}
+    rule = "two numbers above 0, of the start and the end, from 1e-6 to 1e6"
+    temperature = number_pair("temperature", options.temperature, lambda x: 1e-6 <= x <= 1e6, rule)
+    return options._replace(**counts, **shares, temperature=temperature)
 
 
 def _uniform(k: int, n: int) -> Array:

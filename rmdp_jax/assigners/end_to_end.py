@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, check_sizes, no_copies
-from rmdp_jax.errors import unknown_name
+from rmdp_jax.errors import known_name, positive_number
 from rmdp_jax.types import Array, Key, PyTree
 
 
@@ -38,12 +38,11 @@ def end_to_end(
         learning_rate: default 0.2 an iteration (exact), 2e-3 of Adam a minibatch (surrogate, the authors').
 
     Raises:
-        ConfigError: k, n or `gradient` break their rule.
+        ConfigError: an argument breaks its rule.
     """
-    check_sizes(k, n)
-    if gradient not in _KINDS:
-        raise unknown_name("gradient", gradient, _KINDS)
-    return _KINDS[gradient](k, n, learning_rate)
+    k, n = check_sizes(k, n)
+    kind = known_name("gradient", gradient, _KINDS)
+    return kind(k, n, None if learning_rate is None else positive_number("learning_rate", learning_rate))
 
 
 def _exact(k: int, n: int, learning_rate: float | None) -> Assigner:

@@ -15,8 +15,10 @@ import numpy as np
 from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, check_sizes
 from rmdp_jax.assigners.fixed import fixed, shuffled_even
 from rmdp_jax.assigners.plain_em import best_policies, plain_em
-from rmdp_jax.errors import ConfigError, check
+from rmdp_jax.errors import MOST_ITERATIONS, ConfigError, check, whole_number
 from rmdp_jax.types import Array, Key
+
+LARGEST_STARTS = 1024  # each has k policies in the archive
 
 
 class Schedule(NamedTuple):
@@ -60,9 +62,10 @@ def halving_em(k: int, n: int, *, starts: int = 4, warmup: int = 50) -> Assigner
     Raises:
         ConfigError: an argument breaks its rule.
     """
-    check_sizes(k, n)
-    check("starts", starts, isinstance(starts, int) and starts >= 2 and starts.bit_count() == 1, "a power of 2 from 2 up")
-    check("warmup", warmup, isinstance(warmup, int) and warmup >= 0, "a whole number from 0 up")
+    k, n = check_sizes(k, n)
+    rule = f"a power of 2 from 2 to {LARGEST_STARTS}"
+    starts, warmup = whole_number("starts", starts, 2, LARGEST_STARTS, rule), whole_number("warmup", warmup, 0, MOST_ITERATIONS)
+    check("starts", starts, starts.bit_count() == 1, rule)
     if k in (1, n):  # all starts are alike
         return plain_em(k, n, warmup=warmup)._replace(name="halving_em")
     turns, plain = make_schedule(starts), fixed(k, n, shuffled_even)

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, check_sizes, no_copies
-from rmdp_jax.assigners.fixed import First, fixed, round_robin
+from rmdp_jax.assigners.fixed import First, fixed, name_of, round_robin
+from rmdp_jax.errors import MOST_ITERATIONS, whole_number
 from rmdp_jax.types import Array, Key
 
 
@@ -12,15 +13,20 @@ def plain_em(k: int, n: int, *, warmup: int = 50, first: First = round_robin) ->
     """Hard EM (Ivanov & Ben-Porat, 2024): after `warmup` M-steps on `first`, each agent moves to its best policy.
 
     An agent moves only to a policy that is strictly better, and a policy never loses its last agent.
+
+    Raises:
+        ConfigError: an argument breaks its rule.
     """
-    check_sizes(k, n)
+    k, n = check_sizes(k, n)
+    if not isinstance(warmup, jax.core.Tracer):  # it fixes no shapes, so it may be traced
+        warmup = whole_number("warmup", warmup, 0, MOST_ITERATIONS)
 
     def reassign(key: Key, labels: Array, inputs: EStepInput) -> tuple[Array, Copies]:
         del key
         best = best_policies(inputs.utility, labels)
         return jnp.where(inputs.iteration + 1 >= warmup, best, labels), no_copies(k)
 
-    options = {"warmup": warmup, "first": first.__name__}
+    options = {"warmup": warmup, "first": name_of(first)}
     return fixed(k, n, first)._replace(name="plain_em", reassign=reassign, options=options)
 
 

@@ -7,10 +7,10 @@ their clusters before EM goes on. K-means++ (Arthur & Vassilvitskii, 2007) on di
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, check_sizes, no_copies
-from rmdp_jax.assigners.fixed import First, fixed, round_robin
+from rmdp_jax.assigners.base import LARGEST_BEHAVIOURS, Assigner, Copies, EStepInput, check_sizes, no_copies
+from rmdp_jax.assigners.fixed import First, fixed, name_of, round_robin
 from rmdp_jax.assigners.plain_em import best_policies
-from rmdp_jax.errors import check
+from rmdp_jax.errors import MOST_ITERATIONS, whole_number
 from rmdp_jax.learning.segments import NO_RETURN
 from rmdp_jax.types import Array, Key
 
@@ -40,9 +40,10 @@ def seeded_em(
     Raises:
         ConfigError: an argument breaks its rule.
     """
-    check_sizes(k, n)
-    for name, value in {"warmup": warmup, "hold": hold, "tries": tries, "segment_environments": segment_environments}.items():
-        check(name, value, isinstance(value, int) and value >= 1, "a whole number of at least 1")
+    k, n = check_sizes(k, n)
+    warmup, hold = whole_number("warmup", warmup, 1, MOST_ITERATIONS), whole_number("hold", hold, 1, MOST_ITERATIONS)
+    tries = whole_number("tries", tries, 1, 1000)
+    segment_environments = whole_number("segment_environments", segment_environments, 1, LARGEST_BEHAVIOURS)
 
     def reassign(key: Key, labels: Array, inputs: EStepInput) -> tuple[Array, Copies]:
         now = inputs.iteration + 1
@@ -56,7 +57,7 @@ def seeded_em(
         "hold": hold,
         "tries": tries,
         "segment_environments": segment_environments,
-        "first": first.__name__,
+        "first": name_of(first),
     }
     return fixed(k, n, first)._replace(
         name="seeded_em", segment_environments=segment_environments, reassign=reassign, options=options

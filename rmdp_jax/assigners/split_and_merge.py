@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, check_sizes, no_copies
 from rmdp_jax.assigners.fixed import fixed, round_robin
 from rmdp_jax.assigners.plain_em import best_policies
-from rmdp_jax.errors import check
+from rmdp_jax.errors import MOST_ITERATIONS, share_of_run, whole_number
 from rmdp_jax.types import Array, Key
 
 
@@ -42,10 +42,9 @@ def split_and_merge(k: int, n: int, *, warmup: int = 50, every: int = 40, until:
     Raises:
         ConfigError: an argument breaks its rule.
     """
-    check_sizes(k, n)
-    check("warmup", warmup, isinstance(warmup, int) and warmup >= 0, "a whole number from 0 up")
-    check("every", every, isinstance(every, int) and every >= 1, "a whole number of at least 1")
-    check("until", until, 0.0 <= until <= 1.0, "a share of the run, from 0 to 1")
+    k, n = check_sizes(k, n)
+    warmup, every = whole_number("warmup", warmup, 0, MOST_ITERATIONS), whole_number("every", every, 1, MOST_ITERATIONS)
+    until = share_of_run("until", until)
     plain = fixed(k, n, round_robin)
 
     def reassign(key: Key, before: Split, inputs: EStepInput) -> tuple[Split, Copies]:

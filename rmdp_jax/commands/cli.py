@@ -19,6 +19,7 @@ from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.envs import Envs
 from rmdp_jax.commands.finished import Evaluate, Render, Report
 from rmdp_jax.commands.grids import Compare, Sweep
+from rmdp_jax.commands.numbers import REGISTRY
 from rmdp_jax.commands.train import UNFINISHED, EnvOptions, Train, settings_of
 from rmdp_jax.errors import ConfigError, TrainingError
 from rmdp_jax.records.files import RunWarning
@@ -138,7 +139,7 @@ def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
     heard = io.StringIO()
     try:
         with contextlib.redirect_stderr(heard):
-            return tyro.cli(command, prog="rmdp-jax", args=arguments, config=CONFIG, description=DESCRIPTION)
+            return tyro.cli(command, prog="rmdp-jax", args=arguments, config=CONFIG, description=DESCRIPTION, registry=REGISTRY)
     except SystemExit as stop:
         error: BaseException | None = stop
         while error is not None and not isinstance(error, ConfigError):

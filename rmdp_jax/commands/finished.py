@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from rmdp_jax.commands.compiling import Compiling
-from rmdp_jax.errors import check
+from rmdp_jax.config import LARGEST_EPISODES
+from rmdp_jax.errors import real_number, seed_number, whole_number
 
 if TYPE_CHECKING:
     pass
@@ -37,9 +38,12 @@ class Evaluate(Compiling):
         from rmdp_jax.records.files import to_json
         from rmdp_jax.records.lines import describe_evaluation
         from rmdp_jax.records.loading import evaluate_run, load_run
+        from rmdp_jax.running.memory import available_memory, check_evaluation
 
-        check("episodes", self.episodes, self.episodes >= 1, "a whole number of at least 1")
+        whole_number("episodes", self.episodes, 1, LARGEST_EPISODES)
+        seed_number("seed", self.seed)
         run = load_run(self.run_dir, make)
+        check_evaluation(run.env, run.config, self.episodes, available_memory())
         evaluation = describe_evaluation(evaluate_run(run, self.episodes, self.seed, self.deterministic), self.episodes)
         if self.json:
             print(to_json({name: value for name, value in evaluation.items() if not isinstance(value, np.ndarray)}))
@@ -87,9 +91,12 @@ class Render(Compiling):
         """Restore, play, draw."""
         from rmdp_jax.commands.tables import print_rendered
         from rmdp_jax.envs import make
-        from rmdp_jax.envs.rendering import render_run
+        from rmdp_jax.envs.rendering import LONGEST, render_run
         from rmdp_jax.records.loading import load_run
 
+        seed_number("seed", self.seed)
+        whole_number("policy", self.policy, 0)
+        real_number("seconds", self.seconds, lambda x: 0.0 < x <= LONGEST, f"a number above 0, at most {LONGEST:g}")
         run = load_run(self.run_dir, make)
         rendered = render_run(run, self.policy, deterministic=not self.sampled, seed=self.seed, seconds=self.seconds)
         print_rendered(*rendered)

@@ -1,16 +1,17 @@
 """``rmdp-jax sweep | compare``: grids of runs."""
 
+import os
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.train import EnvOptions
 from rmdp_jax.config import Rates
-from rmdp_jax.errors import check
+from rmdp_jax.errors import check, real_number, seed_range
 
 if TYPE_CHECKING:
     from rmdp_jax.running.sweep import Cell
@@ -59,10 +60,9 @@ class Sweep(Compiling):
         from rmdp_jax.envs import make
         from rmdp_jax.running.sweep import sweep
 
-        check("seeds", self.seeds, self.seeds >= 1, "a whole number of at least 1")
+        seeds = seed_range(self.first_seed, self.seeds, first_name="first_seed")
         for name in ("envs", "algorithms", "ks"):
             check(name, getattr(self, name), len(getattr(self, name)) > 0, "one or more")
-        seeds = range(self.first_seed, self.first_seed + self.seeds)
         sweep(self._cells(), seeds, self.out, make=make, devices=self.devices, progress=not self.quiet)
         print(f"lines    {self.out / 'runs.jsonl'}\ncompare  rmdp-jax compare {self.out}")
 
@@ -89,7 +89,11 @@ class Sweep(Compiling):
         found = [("", rates)]
         for name, short, starts in (("learning_rate", "lr", self.learning_rates), ("entropy", "entropy", self.entropies)):
             first, last = getattr(rates, name)
-            changes = [(f"{short}{start:g}", {name: (start, start * last / first)}) for start in starts]
+            share = last / first if first else 1.0  # a preset that begins at 0 has no proportion
+            starts = tuple(real_number(name, start, lambda x: 0.0 <= x <= 1e30, "a number from 0 up") for start in starts)
+            changes: list[tuple[str, dict[str, Any]]] = [
+                (f"{short}{start:g}", {name: (start, start * share)}) for start in starts
+            ]
             found = [
                 ("-".join(filter(None, [label, told])), replace(known, **change))
                 for (label, known), (told, change) in product(found, changes or [("", {})])
@@ -119,6 +123,7 @@ class Compare:
         from rmdp_jax.records.files import to_json
         from rmdp_jax.records.finished import find_runs
 
+        _check_picture(self.picture)
         found = find_runs(self.runs)
         rows = compare_runs(found.lines)
         if self.json:
@@ -130,3 +135,15 @@ class Compare:
             path = save(draw_comparison(rows), self.picture)
             if not self.json:
                 print_pictures([path])
+
+
+def _check_picture(path: Path | None) -> None:
+    """Raise `ConfigError` where no picture can be written, before runs are read."""
+    if path is None:
+        return
+    check("picture", path, not os.path.isdir(path), "a file, such as " + str(path / "welfare.png") + ", and no folder")
+    check("picture", path, len(os.fsencode(path.name)) <= 255, "a file with a name of at most 255 bytes")
+    above = next(folder for folder in path.absolute().parents if os.path.exists(folder))
+    check(
+        "picture", path, above.is_dir() and os.access(above, os.W_OK), f"in a folder that can be written, which {above} cannot"
+    )

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from rmdp_jax.errors import ConfigError, check
+from rmdp_jax.errors import ConfigError, whole_number
 from rmdp_jax.types import PyTree
 
 
@@ -32,7 +32,7 @@ def choose_mesh(k: int, environments: int, backend: str, devices: int | None = N
     """
     check_devices(devices)
     known = jax.devices()
-    most = len(known) if devices is None else devices
+    most = len(known) if devices is None else int(devices)
     number = 1 if backend == "native" else max(number for number in range(1, most + 1) if _fits(number, k, environments))
     if jax.process_count() > 1 and number < len(known):
         raise _idle_processes(len(known), k, environments, backend, devices)
@@ -44,7 +44,7 @@ def check_devices(devices: int | None) -> None:
     """Raise `ConfigError` where JAX does not find so many."""
     known = jax.device_count()
     if devices is not None:
-        check("devices", devices, 1 <= devices <= known, f"from 1 to {known}, the devices that JAX finds")
+        whole_number("devices", devices, 1, known, f"from 1 to {known}, the devices that JAX finds")
 
 
 _AUTO = (AxisType.Auto, AxisType.Auto)

@@ -6,7 +6,9 @@ All processes make the same calls in the same order; only the first writes files
 import jax
 import numpy as np
 
-from rmdp_jax.errors import ConfigError, check
+from rmdp_jax.errors import ConfigError, check, whole_number
+
+MOST_PROCESSES = 10**6
 
 
 def join(coordinator: str | None = None, processes: int | None = None, process_id: int | None = None) -> None:
@@ -22,8 +24,13 @@ def join(coordinator: str | None = None, processes: int | None = None, process_i
     Raises:
         ConfigError: something is missing, or the others were not reached.
     """
-    port = coordinator is None or coordinator.rpartition(":")[2].isdigit()
+    port = coordinator is None or str(coordinator).rpartition(":")[2].isdigit()
     check("coordinator", coordinator, port, "HOST:PORT of the first process")
+    if processes is not None:
+        processes = whole_number("processes", processes, 1, MOST_PROCESSES)
+    if process_id is not None:
+        most = (MOST_PROCESSES if processes is None else processes) - 1
+        process_id = whole_number("process_id", process_id, 0, most, f"from 0 to {most}, one of the processes")
     # Programs that begin side by side on a CPU may talk to other processes in another order than there, and wait for ever.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:

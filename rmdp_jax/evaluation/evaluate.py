@@ -12,12 +12,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from rmdp_jax.config import TrainConfig
+from rmdp_jax.checks import check_env
+from rmdp_jax.config import LARGEST_EPISODES, TrainConfig
 from rmdp_jax.env import Env, Population, Step, guard, make_starts
+from rmdp_jax.errors import ConfigError, flag, instance_of, seed_number, shown, whole_number
 from rmdp_jax.learning.scoring import reward_inputs, stratified_indices, total_rewards_both_ways
-from rmdp_jax.policies.model import POLICY_AXES, Policies, decide, make_model
+from rmdp_jax.policies.model import POLICY_AXES, Policies, check_policies, decide, make_model
 from rmdp_jax.types import Array, Key, PyTree
 
 _DRAWING = 0xD4A3  # tag of a key, as `split` would change the others
@@ -45,9 +48,30 @@ def evaluate(
     episodes: int | None = None,
     deterministic: bool = False,
 ) -> Evaluation:
-    """Evaluate `policies` by fresh full episodes under `assignment` (n,); compiles at every call, see `make_evaluate`."""
+    """Evaluate `policies` by fresh full episodes under `assignment` (n,); compiles at every call, see `make_evaluate`.
+
+    Raises:
+        ConfigError: env, population, config, policies and assignment do not fit each other, or an argument breaks its rule.
+    """
     evaluation = make_evaluate(env, population, config, episodes=episodes, deterministic=deterministic)
-    return jax.jit(evaluation)(policies, jnp.asarray(assignment, jnp.int32), jax.random.key(seed))
+    check_policies(policies, config.k)
+    labels = jnp.asarray(_check_labels(assignment, config.k, config.n), jnp.int32)
+    return jax.jit(evaluation)(policies, labels, jax.random.key(seed_number("seed", seed)))
+
+
+def _check_labels(assignment: ArrayLike, k: int, n: int) -> ArrayLike:
+    """The labels, or ConfigError: not n whole numbers in 0..k-1. A policy may be without agents here."""
+    if isinstance(assignment, jax.core.Tracer):
+        return assignment
+    try:
+        labels = np.asarray(assignment)
+    except Exception:  # rows of different lengths, say
+        raise ConfigError(f"assignment = {shown(assignment)}: must be (n,) = ({n},) whole numbers") from None
+    if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
+        raise ConfigError(f"assignment of shape {labels.shape}, {labels.dtype}: must be (n,) = ({n},) whole numbers")
+    if labels.min() < 0 or labels.max() >= k:
+        raise ConfigError(f"assignment names policies {labels.min()}..{labels.max()}: must be of the k = {k}, 0..{k - 1}")
+    return labels
 
 
 class Played(NamedTuple):
@@ -70,13 +94,23 @@ def make_evaluate(
         env, population, config: as the trainer was made of.
         episodes: fresh episodes of each policy; `config.evaluation_episodes` when not given.
         deterministic: act by the mode of the distribution instead of a sample, as trained.
+
+    Raises:
+        ConfigError: an argument breaks its rule, or the env or a reward its word. Labels are checked by `evaluate`; here they
+            may be traced, and welfare is NaN where one is not in 0..k-1.
     """
-    number = config.evaluation_episodes if episodes is None else episodes
+    check_env(env, population)
+    instance_of("config", config, TrainConfig, "the TrainConfig that policies were trained with")
+    if population.n != config.n:
+        raise ConfigError(f"n = {config.n}: the population has {population.n} agents; give the config and people of one run")
+    number = config.evaluation_episodes if episodes is None else whole_number("episodes", episodes, 1, LARGEST_EPISODES)
+    deterministic = flag("deterministic", deterministic)
     scale = env.spec.reference_scale
     score = (_score_by_sample if config.estimated else _score_by_all)(env, population, config, number, deterministic)
 
     def evaluate_all(policies: Policies, labels: Array, key: Key) -> Evaluation:
-        weights = jax.nn.one_hot(labels, config.k, axis=0, dtype=jnp.float32)
+        known = (labels >= 0) & (labels < config.k)
+        weights = jnp.where(known[None], jax.nn.one_hot(labels, config.k, axis=0, dtype=jnp.float32), jnp.nan)
         returns, group, steps = jax.vmap(score, (0, POLICY_AXES, 0))(jax.random.split(key, config.k), policies, weights)
         welfare = scale * group.sum(0) / config.n  # (episodes,) welfare in the e-th episode of each policy
         return Evaluation(
@@ -142,7 +176,8 @@ def evaluated_steps(env: Env, config: TrainConfig) -> int:
 
 def make_record(env: Env, config: TrainConfig, *, deterministic: bool = True) -> Callable[[Policies, Key], Played]:
     """A pure function to `Played` with leaves (k, T, ...): one full episode of each policy, step by step."""
-    play = _make_play(guard(env), config, deterministic)
+    instance_of("config", config, TrainConfig, "the TrainConfig that policies were trained with")
+    play = _make_play(guard(env), config, flag("deterministic", deterministic))
 
     def keep(nothing: tuple[()], played: Played) -> tuple[tuple[()], Played]:
         return nothing, jax.tree.map(lambda x: x[0], played._replace(state=played.state.inner))

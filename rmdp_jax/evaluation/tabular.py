@@ -21,10 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from rmdp_jax.assigners.base import check_sizes
 from rmdp_jax.assigners.fixed import First, shuffled_even
 from rmdp_jax.assigners.plain_em import best_policies
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.errors import ConfigError, real_number, shown, whole_number
 from rmdp_jax.types import Array, Key, PyTree
+
+LARGEST_LIMIT = 10**6  # pairs of half steps, of which all welfares are kept
 
 
 class ExactMDP(NamedTuple):
@@ -84,10 +87,14 @@ def solve(
         limit: most pairs of half steps.
         tolerance: well above float error, well below any difference in returns that matters.
 
+    Raises:
+        ConfigError: k, `limit` or `tolerance` break their rule.
+
     Source: Ivanov & Ben-Porat, AAAI 2024, Theorem 1.
     """
-    if not 1 <= k <= mdp.n:
-        raise ConfigError(f"k = {k}: must be from 1 to n = {mdp.n}, one policy per agent at most")
+    k, _ = check_sizes(k, mdp.n)
+    limit = whole_number("limit", limit, 1, LARGEST_LIMIT)
+    tolerance = real_number("tolerance", tolerance, lambda x: 0.0 <= x < np.inf, "a number from 0 up")
 
     def resolve(state: tuple) -> tuple:
         labels, policies, utility, welfare, rounds, _ = state
@@ -198,19 +205,28 @@ def deterministic(mdp: PlanningMDP) -> ExactMDP:
 
 def tabular_mdp(transition: ArrayLike, reward: ArrayLike, start: ArrayLike, discount: float) -> TabularMDP:
     """A checked `TabularMDP` in the default float type; ConfigError names what breaks its rule."""
-    chance, pay, first = (np.asarray(given, float) for given in (transition, reward, start))
+    chance, pay, first = (
+        _floats(name, given) for name, given in (("transition", transition), ("reward", reward), ("start", start))
+    )
     if pay.ndim != 3 or chance.shape != (*pay.shape[1:], pay.shape[1]) or first.shape != pay.shape[1:2]:
         shapes = f"transition {chance.shape}, reward {pay.shape}, start {first.shape}"
         raise ConfigError(f"{shapes}: must be (s, a, s), (n, s, a) and (s,)")
     for name, rows in (("transition", chance), ("start", first)):
         if (rows < 0).any() or not np.allclose(rows.sum(-1), 1):
             raise ConfigError(f"{name}: probabilities must not be negative and must sum to 1 over the last axis")
-    if not 0 <= discount < 1:
-        raise ConfigError(f"discount = {discount}: must be in [0, 1); an episode with gamma = 1 is a PlanningMDP")
+    rule = "in [0, 1); an episode with gamma = 1 is a PlanningMDP"
+    discount = real_number("discount", discount, lambda x: 0.0 <= x < 1.0, rule)
     if not np.isfinite(pay).all():
         raise ConfigError("reward: must be finite")
     dtype = jnp.zeros(()).dtype
     return TabularMDP(*(jnp.asarray(array, dtype) for array in (chance, pay, first, discount)))
+
+
+def _floats(name: str, given: ArrayLike) -> np.ndarray:
+    try:
+        return np.asarray(given, float)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name} = {shown(given)}: must be an array of numbers") from None
 
 
 def _m_step(mdp: ExactMDP, labels: Array, policies: PyTree, utility: Array, tolerance: float) -> tuple[PyTree, Array]:

@@ -4,9 +4,11 @@ from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from rmdp_jax.config import Sizes, TrainConfig
 from rmdp_jax.env import Env, EnvSpec
+from rmdp_jax.errors import ConfigError, instance_of, shown, whole_number
 from rmdp_jax.policies.critics import CRITICS, CriticKind
 from rmdp_jax.policies.networks import Distribution, Networks, Params, make_distribution, make_networks
 from rmdp_jax.policies.normalize import NORMALIZERS, Normalizer
@@ -47,7 +49,7 @@ class Policies(NamedTuple):
 POLICY_AXES = Policies(Params(None, 0), 0, None)  # type: ignore[arg-type]  # in_axes, for one policy at a time
 
 
-def one_policy(policies: Policies, j: int) -> Policies:
+def one_policy(policies: Policies, j: Array | int) -> Policies:
     """Policy j of k, as `decide` takes it."""
     params = Params(policies.params.shared, jax.tree.map(lambda x: x[j], policies.params.own))
     return Policies(params, jax.tree.map(lambda x: x[j], policies.statistics), policies.observation_clip)
@@ -61,24 +63,53 @@ def decide(model: Model, policy: Policies, obs: Array) -> PyTree:
 class Act(Protocol):
     """What policy j of k does where it sees obs (..., o): () or (..., a), as `Env.step` takes it."""
 
-    def __call__(self, policies: Policies, j: int, obs: Array, key: Key | None = None) -> Array:
+    def __call__(self, policies: Policies, j: int, obs: ArrayLike, key: Key | None = None) -> Array:
         """Its most likely action, or with a key a sample, as in training."""
 
 
 def make_act(env: Env, config: TrainConfig) -> Act:
-    """`act(policies, j, obs, key=None)` of the policies that `train` with this `config` returns; pure, to jit and vmap."""
-    model = make_model(env.spec, config.sizes, config.k, config.n)
+    """`act(policies, j, obs, key=None)` of the policies that `train` with this `config` returns; compiled, to vmap as you like.
 
-    def act(policies: Policies, j: int, obs: Array, key: Key | None = None) -> Array:
+    `act` raises `ConfigError` where j is not in 0..k-1, or obs or policies are not of this env and config. Where the caller is
+    traced (under a `jit` or `vmap` of your own) j has no value that could be checked: there a policy that is none does NaN, or
+    the action -1 where actions are discrete.
+    """
+    instance_of("env", env, Env, "an Env, such as make(name)[0]")
+    instance_of("config", config, TrainConfig, "the TrainConfig that policies were trained with")
+    model, k, size = make_model(env.spec, config.sizes, config.k, config.n), config.k, env.spec.observation_size
+
+    @jax.jit
+    def act_known(policies: Policies, j: Array, obs: Array, key: Key | None) -> Array:
         decided = decide(model, one_policy(policies, j), obs)
         if key is None:
             action = model.distribution.mode(decided)
         else:
             noise = model.distribution.noise(key, (*obs.shape[:-1], env.spec.action_size))
             action = model.distribution.sample(decided, noise)
-        return action if env.spec.discrete else jnp.clip(action, -1.0, 1.0)
+        action = action if env.spec.discrete else jnp.clip(action, -1.0, 1.0)
+        return jnp.where((j >= 0) & (j < k), action, -1 if env.spec.discrete else jnp.nan)
+
+    def act(policies: Policies, j: int, obs: ArrayLike, key: Key | None = None) -> Array:
+        if not isinstance(j, jax.core.Tracer):
+            j = whole_number("policy", j, 0, k - 1, f"a whole number from 0 to {k - 1}, one of the k = {k} policies")
+        check_policies(policies, k)
+        seen = jnp.asarray(obs)
+        if seen.shape[-1:] != (size,):
+            raise ConfigError(f"obs of shape {seen.shape}: must be (..., {size}), what {env.spec.name} shows")
+        if key is not None and not hasattr(key, "dtype"):
+            raise ConfigError(f"key = {shown(key)}: must be a key, such as jax.random.key(0)")
+        return act_known(policies, jnp.asarray(j, jnp.int32), seen.astype(jnp.float32), key)
 
     return act
+
+
+def check_policies(policies: Policies, k: int) -> None:
+    """Raise `ConfigError` unless these are k policies; of fewer JAX would take the last for all that are missing."""
+    instance_of("policies", policies, Policies, "Policies, such as Result.policies")
+    found = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves((policies.params.own, policies.statistics))} or {(k,)}
+    if found != {(k,)}:
+        number = " or ".join(str(size[0]) if size else "a single one" for size in sorted(found))
+        raise ConfigError(f"policies: are {number}, but the config has k = {k}; give both of the same run")
 
 
 def describe_policies(model: Model, k: int) -> Policies:

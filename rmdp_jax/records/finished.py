@@ -69,7 +69,7 @@ def read_runs(path: Path) -> list[Line]:
 
 def _read(path: Path) -> Iterator[tuple[Line, Path]]:
     """Runs at `path`, finished or not, those in folders first, and the folder or file that each is from."""
-    if not path.exists():
+    if not os.path.exists(path):  # which a name that is too long does not either, where Path.exists raises
         raise ConfigError(f"runs = {path}: does not exist; give folders of runs or .jsonl files")
     if not path.is_dir():
         yield from ((line, path) for line in read_runs(path))

@@ -134,7 +134,7 @@ class RunFolder:
 
     def _read(self, name: str, check: Callable[[Path, Any], None]) -> dict[str, Any]:
         path = self.path / name
-        if not path.exists():
+        if not os.path.exists(path):  # which a name that is too long does not either, where Path.exists raises
             raise ConfigError(f"out = {self.path}: holds no {name}, so it is not the folder of a finished run")
         content = read_json(path)
         if not isinstance(content, dict) or content.get("format") != FORMAT:

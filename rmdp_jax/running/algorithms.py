@@ -14,7 +14,7 @@ from rmdp_jax.assigners.fixed import oracle, random_even
 from rmdp_jax.assigners.plain_em import plain_em
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
-from rmdp_jax.errors import unknown_name
+from rmdp_jax.errors import known_name
 from rmdp_jax.running.cluster import after_pretraining, cluster_batch, cluster_from_labels
 
 
@@ -108,8 +108,7 @@ ALGORITHMS: dict[str, Algorithm] = {
 
 def check_algorithm(name: str) -> None:
     """Raise `ConfigError` unless `name` is in `ALGORITHMS`."""
-    if name not in ALGORITHMS:
-        raise unknown_name("algorithm", name, ALGORITHMS)
+    known_name("algorithm", name, ALGORITHMS)
 
 
 def resolve(name: str, population: Population, config: TrainConfig) -> Resolved:

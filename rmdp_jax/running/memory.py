@@ -3,8 +3,11 @@
 Beside the state itself, whose shapes are known, there is what one iteration makes: two copies of the archive and of the agents'
 assignment (when members are copied), seven tables (k, n) of weights, utilities and choices, the info of an iteration twice, the
 transitions twice (as seen, and normalised), gradients and activations of a minibatch. XLA lets some of
-these share memory and needs scratch space for others. For the compiled iteration on a CPU it reports (arguments, temporaries
-and results; Resource Gathering with its preset, k = 5), and the estimate without the process is
+these share memory and needs scratch space for others. Evaluation comes when all that is gone but the state: its episodes run
+side by side, each with its own state, activations and the rewards of a step for all agents.
+
+For the compiled iteration on a CPU XLA reports (arguments, temporaries and results; Resource Gathering with its preset, k = 5),
+and the estimate without the process is
 
     em, n = 25           XLA  19 MB    30 MB
     plain_em, n = 10^5   XLA  22 MB    35 MB
@@ -21,7 +24,7 @@ from typing import NamedTuple
 import jax
 
 from rmdp_jax.config import TrainConfig
-from rmdp_jax.env import EnvSpec
+from rmdp_jax.env import Env, EnvSpec
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.learning.scoring import LARGEST_SAMPLE
 from rmdp_jax.trainer import TrainState
@@ -40,6 +43,7 @@ class Memory(NamedTuple):
     archive: int  # earlier policies
     environments: int  # their states, and the transitions of an iteration
     process: int  # whatever is there anyway
+    evaluation: int = 0  # what evaluation takes beyond all of these, most of which is gone by then
 
     @property
     def total(self) -> int:
@@ -53,6 +57,7 @@ _ADVICE = {
     "archive": "take a smaller n, a smaller archive_size of em, or plain_em",
     "environments": "take fewer environments or a smaller unroll",
     "process": "take another machine",
+    "evaluation": "take fewer evaluation_episodes",
 }
 
 
@@ -80,8 +85,35 @@ def estimate_memory(like: TrainState, spec: EnvSpec, agents: PyTree, config: Tra
         + _FLOAT * k * (2 * sizes.transitions * per_transition + sizes.environments * scored),
         process=0,
     )
-    process = _PROCESS if jax.default_backend() == "cpu" else 0
-    return Memory(*(runs * part for part in per_run))._replace(process=process)
+    one_env = nbytes(like.episodes) // (k * sizes.environments)
+    needed = nbytes(like) + estimate_evaluation(one_env, spec, config, config.evaluation_episodes)
+    per_run = per_run._replace(evaluation=max(0, needed - per_run.total))
+    return Memory(*(runs * part for part in per_run))._replace(process=_process())
+
+
+def estimate_evaluation(one_env: int, spec: EnvSpec, config: TrainConfig, episodes: int) -> int:
+    """Bytes for `episodes` of each policy side by side, where the state of one env takes `one_env` bytes."""
+    floats = 2 * spec.observation_size + 2 * spec.action_size + 2 * max(config.sizes.hidden)
+    if config.estimated:  # whole episodes are kept, and scored at some of their steps; see `rmdp_jax.evaluation.evaluate`
+        one_env *= 2 + spec.episode_length
+    else:
+        one_env, floats = 2 * one_env, floats + 2 * config.n
+    return config.k * (episodes * (one_env + _FLOAT * floats) + 3 * _FLOAT * config.n)
+
+
+def check_evaluation(env: Env, config: TrainConfig, episodes: int, available: int | None) -> None:
+    """Raise `ConfigError` where there is not as much memory as an evaluation by itself takes."""
+    one_env = nbytes(jax.eval_shape(env.reset, jax.random.key(0)))
+    needed = estimate_evaluation(one_env, env.spec, config, episodes) + _process()
+    if available is not None and needed > available:
+        raise ConfigError(
+            f"episodes = {episodes}: would take about {_gibibytes(needed)} of memory, must be at most the "
+            f"{_gibibytes(available)} there are; take fewer episodes"
+        )
+
+
+def _process() -> int:
+    return _PROCESS if jax.default_backend() == "cpu" else 0
 
 
 def available_memory() -> int | None:
@@ -105,9 +137,11 @@ def check_memory(memory: Memory, available: int | None, config: TrainConfig) -> 
     if available is None:
         return said
     if memory.total > available:
-        part = max(memory._fields, key=lambda name: getattr(memory, name))
+        parts = memory._fields if memory.process > available else [name for name in memory._fields if name != "process"]
+        part = max(parts, key=lambda name: getattr(memory, name))  # of what can be lowered
         raise ConfigError(
-            f"k = {config.k}, n = {config.n}, environments = {config.sizes.environments}: would take about "
+            f"k = {config.k}, n = {config.n}, environments = {config.sizes.environments}, evaluation_episodes = "
+            f"{config.evaluation_episodes}: would take about "
             f"{_gibibytes(memory.total)} of memory, must be at most the {_gibibytes(available)} there are; "
             f"{_gibibytes(getattr(memory, part))} of it are for the {part}: {_ADVICE[part]}"
         )

@@ -12,10 +12,12 @@ from jax.sharding import Mesh
 
 from rmdp_jax.assigners.base import Assigner
 from rmdp_jax.assigners.em import em
+from rmdp_jax.checks import check_knowledge
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.devices.mesh import choose_mesh, describe_mesh
 from rmdp_jax.devices.processes import is_first, wait_for_all
 from rmdp_jax.env import Env, Population
+from rmdp_jax.errors import seed_range
 from rmdp_jax.evaluation.evaluate import Evaluation, evaluated_steps
 from rmdp_jax.policies.model import Policies
 from rmdp_jax.records.lines import Timing, summarize
@@ -126,7 +128,7 @@ def train(
         sink = None if on_metrics is None else lambda line: on_metrics({"seed": seed, **line})
         return RunSpec(population, replace(config, seed=seed), assigner, folder, sink)
 
-    runs = [run_of(config.seed + i) for i in range(seeds)]
+    runs = [run_of(seed) for seed in seed_range(config.seed, seeds)]
     return train_batch(env, runs, devices=devices, resume=resume, extend=extend, progress=progress)
 
 
@@ -156,6 +158,8 @@ def train_batch(
         ConfigError: before anything is compiled.
     """
     check_batch(runs)
+    for run in runs:
+        check_knowledge(run.population, run.config.k)  # it is looked at after training
     trainer_for(env, runs[0], runs[0].population.agents)  # raises ConfigError before there is any folder
     check_folders(runs, resume or extend)
     with hold_folders(runs):

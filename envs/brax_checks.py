@@ -1,0 +1,100 @@
+"""What a brax env has to be before `brax_adapter.py` takes it: no wrappers of episodes, and actions as policies give them."""
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rmdp_jax.errors import ConfigError
+from rmdp_jax.types import Array
+
+# Wrappers of brax and of what is written for it that do what is done here, by name, as they are copied from place to place; and
+# what they leave in a state.
+_LOOPS = ("AutoResetWrapper", "EpisodeWrapper", "VmapWrapper", "EvalWrapper", "GymWrapper", "TorchWrapper")
+_LEFT_BY_LOOPS = ("first_obs", "first_state", "first_pipeline_state", "truncation", "eval_metrics")
+_UNWRAPPED = "take brax.envs.get_environment(name), or the env's own `unwrapped`"
+
+
+def check_unwrapped(brax_env: Any) -> None:
+    """Raise `ConfigError` unless this is a brax env without wrappers that end, reset or batch episodes."""
+    for name in ("reset", "step", "action_size"):
+        if not hasattr(brax_env, name):
+            raise ConfigError(f"brax_env = {type(brax_env).__name__}: has no {name}, so it is no brax.envs.Env; {_UNWRAPPED}")
+    layer = brax_env
+    while layer is not None:
+        names = [kind.__name__ for kind in type(layer).__mro__]
+        found = next((name for name in names if name.endswith(_LOOPS)), None)
+        if found:
+            raise ConfigError(
+                f"brax_env: is wrapped in {found}, which ends, resets or batches episodes by itself; {_UNWRAPPED}"
+            )
+        layer = vars(layer).get("env") if hasattr(layer, "__dict__") else None
+
+
+def check_traces(like: Any) -> None:
+    """Raise `ConfigError` where a wrapper of another name has left its traces in a brax state."""
+    info = getattr(like, "info", None)
+    for name in _LEFT_BY_LOOPS:
+        if isinstance(info, dict) and name in info:
+            raise ConfigError(f"brax_env: its state has info[{name!r}] of a wrapper that ends or resets episodes; {_UNWRAPPED}")
+
+
+def as_they_are(action: Array) -> Array:
+    """For actuators that take what policies give."""
+    return action
+
+
+def scaling(brax_env: Any, like: Any) -> Callable[[Array], Array]:
+    """What brings actions in [-1, 1] to the range of the actuators, where the env itself does not."""
+    ranges = getattr(getattr(getattr(brax_env, "sys", None), "actuator", None), "ctrl_range", None)
+    ranges = np.zeros((0, 2)) if ranges is None else np.asarray(ranges, np.float32)
+    limited = np.isfinite(ranges).all(-1)  # the others take any number
+    if ranges.shape != (brax_env.action_size, 2) or (ranges[limited] == (-1.0, 1.0)).all():
+        return as_they_are
+    if not _hands_on(brax_env, like):
+        return as_they_are
+    low, high = np.where(limited, ranges.T, np.array([[-1.0], [1.0]], np.float32)).astype(np.float32)
+    return lambda action: low + (action + 1.0) * (0.5 * (high - low))
+
+
+def _hands_on(brax_env: Any, like: Any) -> bool:
+    """Whether a step of a brax `PipelineEnv` gives its actuators the actions as they are."""
+    heard: list[Array] = []
+
+    def listen(state: Any, action: Array) -> Any:
+        heard.append(action)
+        return state
+
+    def listening(layer: Any) -> Any:
+        layer, inner = copy.copy(layer), vars(layer).get("env")
+        if inner is None:
+            layer.pipeline_step = listen
+        else:
+            layer.env = listening(inner)
+        return layer
+
+    env = listening(brax_env)
+
+    def controls(state: Any, action: Array) -> list[Array]:
+        heard.clear()
+        with relaxed():
+            env.step(state, action)
+        return list(heard)
+
+    state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+    actions = np.stack([np.full(brax_env.action_size, value, np.float32) for value in (-1.0, 0.5, 1.0)])
+    given = [jax.jit(controls)(state, action) for action in actions]
+    return all(len(one) == 1 and np.shape(one[0]) == action.shape for one, action in zip(given, actions, strict=True)) and (
+        np.array_equal(np.stack([np.asarray(one[0]) for one in given]), actions)
+    )
+
+
+@contextlib.contextmanager
+def relaxed() -> Iterator[None]:
+    """brax mixes dtypes and ranks; strict settings are for our code."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield

@@ -1,0 +1,36 @@
+"""How numbers are written on the command line, whole ones too: 1000000, 1_000_000 or 1e6."""
+
+from typing import Any
+
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+REGISTRY = ConstructorRegistry()
+
+
+def read_number(text: str) -> int | float | str:
+    """A number as it was written: an int where it is whole. The setting that gets it says what it must be.
+
+    What is no number comes back as it is, so that the setting refuses it in one line like all else.
+    """
+    try:
+        return int(text)
+    except ValueError:  # with an exponent, or too long for Python
+        pass
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() else number
+
+
+@REGISTRY.primitive_rule
+def _numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    if info.type not in (int, float):
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=info.type.__name__.upper(),
+        instance_from_str=lambda words: read_number(words[0]),
+        is_instance=lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    )
