@@ -40,7 +40,8 @@ from rmdp_jax.devices.mesh import check_devices
 from rmdp_jax.envs import make, preset
 from rmdp_jax.envs.resource_gathering import optimum
 from rmdp_jax.evaluation.tabular import tabular_mdp
-from rmdp_jax.records.folder import dump_train_config, load_train_config
+from rmdp_jax.records.folder import dump_train_config
+from rmdp_jax.records.settings import load_train_config
 
 NAN, INF = float("nan"), float("inf")
 GOOD = [
