@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population, Step, guard, make_starts
+from rmdp_jax.keys import scan_keys
 from rmdp_jax.learning.scoring import reward_inputs, stratified_indices, total_rewards_both_ways
 from rmdp_jax.policies.model import POLICY_AXES, Policies, decide, make_model
 from rmdp_jax.types import Array, Key, PyTree
@@ -168,7 +169,7 @@ def _make_play(env: Env, config: TrainConfig, deterministic: bool) -> Callable:
             return (states, step.obs, alive & ~(step.terminated | step.truncated), carry), stacked
 
         start = (states, obs, jnp.ones(number, bool), carry)
-        last, stacked = jax.lax.scan(advance, start, jax.random.split(noise_key, env.spec.episode_length))
+        last, stacked = scan_keys(advance, start, noise_key, env.spec.episode_length)
         return last[3], stacked
 
     return play
