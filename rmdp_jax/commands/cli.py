@@ -15,8 +15,9 @@ from rmdp_jax.commands.envs import Envs
 from rmdp_jax.commands.finished import Evaluate, Render, Report
 from rmdp_jax.commands.grids import Compare, Sweep
 from rmdp_jax.commands.train import EnvOptions, Train
+from rmdp_jax.devices.settings import plain_settings
 from rmdp_jax.errors import ConfigError
-from rmdp_jax.running.cache import use_cache
+from rmdp_jax.terminal import visible
 
 __all__ = ["COMMANDS", "EnvOptions", "main"]
 
@@ -39,16 +40,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gc.freeze()  # the modules stay: collections while programs are traced need not go through them, which is a tenth of a start
     try:
         command = _parse(arguments)
-        if isinstance(command, Compiling) and not command.no_cache:
-            use_cache()
-        command.run()
+        with plain_settings(say=_note) if isinstance(command, Compiling) else contextlib.nullcontext():
+            if isinstance(command, Compiling):
+                command.prepare()
+            command.run()
     except ConfigError as error:
-        print(f"rmdp-jax: error: {error}", file=sys.stderr)
+        print(f"rmdp-jax: error: {visible(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt as stop:  # while compiling, evaluating or pre-training; training itself ends by itself
         told = str(stop) or "interrupted; what was saved can be gone on with: --resume"
-        print(f"rmdp-jax: {told}", file=sys.stderr)
+        print(f"rmdp-jax: {visible(told)}", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _note(told: str) -> None:
+    print(f"rmdp-jax: note: {told}", file=sys.stderr)
 
 
 def _parse(arguments: Sequence[str]) -> Any:

@@ -10,6 +10,7 @@ from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.config import Rates, Sizes, TrainConfig
 from rmdp_jax.devices.processes import is_first, join
 from rmdp_jax.errors import check
+from rmdp_jax.paths import local_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,11 @@ class Train(Compiling):
     sizes: Sizes = field(default_factory=Sizes)
     rates: Rates = field(default_factory=Rates)
 
+    @property
+    def starts_jax(self) -> bool:
+        """Not before the other processes are met."""
+        return not self.machines.distributed
+
     def run(self) -> None:
         """Train, evaluate, and print the table."""
         self.machines.join()  # before anything else wakes JAX up
@@ -115,7 +121,8 @@ class Train(Compiling):
         )
         check_devices(self.devices)
         k = resolve(self.algorithm, population, config).config.k
-        out = self.out or Path("runs") / f"{self.env}-{self.algorithm}-k{k}-s{self.seed}"
+        named = Path("runs") / f"{self.env}-{self.algorithm}-k{k}-s{self.seed}"
+        out = named if self.out is None else local_path("out", self.out)
         check_run(out, self.resume)
         plan = make_plan(
             self.algorithm,
@@ -138,8 +145,9 @@ class Train(Compiling):
         )
         run = load_run(out, make)  # by all processes, as they read checkpoints together
         if is_first():
+            pictures = draw_run(run)
             print_summary(result.summary)
-            print_pictures(draw_run(run))
+            print_pictures(pictures)
 
 
 def _saved_checkpoints(run_dir: Path) -> Path | None:

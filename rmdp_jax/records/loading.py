@@ -12,6 +12,7 @@ from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.evaluate import Evaluation, Played, evaluate, make_record
+from rmdp_jax.paths import local_path
 from rmdp_jax.policies.model import Policies, describe_policies, make_model
 from rmdp_jax.records.checkpoint import restore_checkpoint, saved_shape
 from rmdp_jax.records.folder import RunFolder, load_train_config
@@ -37,7 +38,7 @@ def load_run(path: str | Path, make: Callable[..., tuple[Env, Population]]) -> R
     Raises:
         ConfigError: the folder holds no finished run, or one of another version, or one that went on and did not end.
     """
-    folder = RunFolder(Path(path))
+    folder = RunFolder(local_path("run", path))
     described, result = folder.read_config(), folder.read_result() | folder.read_arrays()
     config = load_train_config(described)
     saved = int(restore_checkpoint(folder.checkpoints, jnp.int32(0), ".iteration"))

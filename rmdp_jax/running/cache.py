@@ -11,6 +11,8 @@ from pathlib import Path
 
 import jax
 
+from rmdp_jax.paths import local_path
+
 SETTINGS = {
     # A start compiles dozens of small programs, which together are worth half a second.
     "jax_persistent_cache_min_compile_time_secs": 0.01,
@@ -63,7 +65,7 @@ def seconds_saved() -> float:
 def _writable(folder: str | Path | None) -> Path | None:
     """The folder, made where missing, or None where that is not possible: a cache is no reason to fail."""
     try:
-        path = default_folder() if folder is None else Path(folder).absolute()
+        path = default_folder() if folder is None else local_path("folder", folder).absolute()
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # RuntimeError: there is no home
         return None

@@ -14,6 +14,7 @@ from rmdp_jax.config import Rates, TrainConfig
 from rmdp_jax.devices.mesh import check_devices
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
+from rmdp_jax.paths import local_path
 from rmdp_jax.records.folder import (
     RunFolder,
     append_line,
@@ -95,7 +96,7 @@ def sweep(
         KeyboardInterrupt: Ctrl-C. The same call goes on where it was.
     """
     check_devices(devices)
-    out = Path(out)
+    out = local_path("out", out)
     names: dict[Path, dict[str, Any]] = {}
     found = [_new_only([_find(cell, seed, out, make) for seed in seeds], names) for cell in cells]
     programs = _programs([runs for runs in found if runs])

@@ -12,9 +12,11 @@ from rmdp_jax.assigners.em import em
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.devices.mesh import choose_mesh, describe_mesh
 from rmdp_jax.devices.processes import is_first, wait_for_all
+from rmdp_jax.devices.settings import plain_settings
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.evaluate import Evaluation
+from rmdp_jax.paths import local_path
 from rmdp_jax.policies.model import Policies
 from rmdp_jax.records.folder import check_run, open_run
 from rmdp_jax.records.lines import Timing, describe_run, summarize
@@ -118,6 +120,7 @@ def train(
     return train_batch(env, runs, devices=devices, resume=resume, progress=progress)
 
 
+@plain_settings()
 def train_batch(
     env: Env,
     runs: Sequence[RunSpec],
@@ -142,6 +145,7 @@ def train_batch(
     Raises:
         ConfigError: before anything is compiled.
     """
+    runs = [run if run.out is None else run._replace(out=local_path("out", run.out)) for run in runs]
     check_batch(runs)
     trainer_for(env, runs[0], runs[0].population.agents)  # raises ConfigError before there is any folder
     config, progress = runs[0].config, progress and is_first()
