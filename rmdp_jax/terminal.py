@@ -77,8 +77,8 @@ class PlainConsole(Console):
 class _PatientOutput(io.RawIOBase):
     """A file descriptor that takes whatever is written; after the first failure nothing is."""
 
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.descriptor = stream, stream.fileno()  # the stream closes its descriptor when it goes
         self.failure: OSError | None = None
 
     def writable(self) -> bool:
@@ -124,7 +124,7 @@ def _patient(stream: TextIO | None) -> tuple[TextIO, _PatientOutput]:
     """`stream` as one that takes everything."""
     if stream is None:
         stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    raw = _PatientOutput(stream.fileno())
+    raw = _PatientOutput(stream)
     buffered, lines = isinstance(stream, io.TextIOWrapper) and stream.write_through, getattr(stream, "line_buffering", True)
     text = io.TextIOWrapper(
         io.BufferedWriter(raw), encoding=stream.encoding, errors=ERRORS, line_buffering=lines, write_through=buffered

@@ -1,4 +1,4 @@
-"""The command line: ``rmdp-jax train | sweep | compare | evaluate | report | render | envs``."""
+"""The command line: ``rmdp-jax train | sweep | compare | evaluate | report | render | envs | doctor``."""
 
 import contextlib
 import gc
@@ -11,10 +11,12 @@ from typing import Annotated, Any
 import tyro
 
 from rmdp_jax.commands.compiling import Compiling
+from rmdp_jax.commands.doctor import Doctor
 from rmdp_jax.commands.envs import Envs
 from rmdp_jax.commands.finished import Evaluate, Render, Report
 from rmdp_jax.commands.grids import Compare, Sweep
 from rmdp_jax.commands.train import EnvOptions, Train
+from rmdp_jax.commands.usage import Heard, wrap_usage
 from rmdp_jax.devices.settings import plain_settings
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.terminal import visible
@@ -31,6 +33,7 @@ COMMANDS = {
     "report": Report,
     "render": Render,
     "envs": Envs,
+    "doctor": Doctor,
 }
 
 
@@ -76,10 +79,11 @@ def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
         | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Render, tyro.conf.subcommand("render")]
         | Annotated[Envs, tyro.conf.subcommand("envs")]
+        | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     )
-    heard = io.StringIO()
+    heard, shown = io.StringIO(), Heard()
     try:
-        with contextlib.redirect_stderr(heard):
+        with contextlib.redirect_stderr(heard), contextlib.redirect_stdout(shown):
             return tyro.cli(command, prog="rmdp-jax", args=arguments, config=CONFIG, description=DESCRIPTION)
     except SystemExit as stop:
         error: BaseException | None = stop
@@ -87,6 +91,7 @@ def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
             error = error.__cause__ or error.__context__
         if error is not None:
             raise error from None
+        sys.stdout.write(wrap_usage(shown.getvalue()))
         sys.stderr.write(heard.getvalue())
         raise
 

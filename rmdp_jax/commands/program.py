@@ -1,8 +1,10 @@
 """The command line as a process: its streams, its signals and its exit code."""
 
+import os
 import signal
 import sys
-from typing import NoReturn
+import threading
+from typing import Any, NoReturn
 
 from rmdp_jax.commands.cli import main
 from rmdp_jax.terminal import keep_streams, visible
@@ -15,6 +17,7 @@ def run_program() -> NoReturn:
     code is its own. Where it cannot be written (a full disk) that is told in one line at the end, and the code is 1 at least.
     """
     failure = keep_streams()
+    sys.unraisablehook = _heed_again
     code: int | str | None = 0
     try:
         if callable(signal.getsignal(signal.SIGINT)):  # of `__main__`; not where Ctrl-C is ignored
@@ -30,3 +33,13 @@ def run_program() -> NoReturn:
         print(f"rmdp-jax: error: standard output: {visible(failed.strerror or str(failed))}", file=sys.stderr)
         code = code or 1
     sys.exit(code)
+
+
+def _heed_again(lost: Any) -> None:
+    """Send a Ctrl-C again that came in a callback of the garbage collector (JAX has one), where Python ignores it."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        again = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(lost)

@@ -12,6 +12,7 @@ from rich.text import Text
 from rmdp_jax.terminal import PlainConsole, plus_minus, visible
 
 if TYPE_CHECKING:
+    from rmdp_jax.commands.health import Finding
     from rmdp_jax.evaluation.comparison import Row
     from rmdp_jax.records.finished import Found
 
@@ -81,6 +82,23 @@ def print_envs(rows: list[tuple[str, str, str, str]]) -> None:
     for row in rows:
         table.add_row(*row)
     PlainConsole().print(table)
+
+
+def print_findings(findings: "list[Finding]") -> None:
+    """What `rmdp-jax doctor` found, and then its advice."""
+    console, styles = PlainConsole(), {"ok": "green", "note": "yellow", "failed": "bold red"}
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for name in ("check", "", "found", "s"):
+        table.add_column(name, justify="right" if name == "s" else "left", overflow="fold")
+    for one in findings:
+        seconds = "" if one.seconds is None else f"{one.seconds:.1f}"
+        table.add_row(one.name, Text(one.status, style=styles[one.status]), visible(one.found), seconds)
+    console.print(table)
+    for one in findings:
+        if one.advice:
+            console.print(visible(f"{one.name}: {one.advice}"))
+    failed = ", ".join(one.name for one in findings if one.status == "failed")
+    console.print(f"failed: {failed}" if failed else "all that is needed works")
 
 
 def print_comparison(rows: list["Row"], found: "Found") -> None:
