@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from typing import Any
 
 
@@ -9,8 +10,11 @@ def main() -> None:
     """Run the command line of this process, and exit."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as in the background
         signal.signal(signal.SIGINT, _leave)
-    from rmdp_jax.commands.program import run_program
-
+    try:
+        from rmdp_jax.commands.program import run_program
+    except ValueError as error:  # of a variable that JAX reads while it is imported
+        print(f"rmdp-jax: error: JAX: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     run_program()
 
 
