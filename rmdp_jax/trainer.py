@@ -179,7 +179,7 @@ def copy_members(copies: Copies, state: TrainState) -> TrainState:
     changed = (copies.sources != jnp.arange(k, dtype=jnp.int32)).any()
     if copies.archive_sources is not None:
         changed |= (copies.archive_sources != jnp.arange(copies.archive_sources.size, dtype=jnp.int32) + k).any()
-    # Without the keys: nobody copies them, and under `vmap`, where a cond chooses leaf by leaf, JAX's check would see each twice.
+    # Without the keys, which nobody copies: under `vmap` a cond chooses leaf by leaf, and JAX's check would see each twice.
     copied = jax.lax.cond(changed, _copy, lambda copies, state: state, copies, state._replace(keys=None, key=None))
     return copied._replace(keys=state.keys, key=state.key)
 
