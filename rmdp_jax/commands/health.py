@@ -148,7 +148,7 @@ def check_backend(backend: str) -> Iterator[Finding]:
 
     with plain_settings(lambda told: None):
         key = jax.random.key(0)
-        compiled = jax.jit(one_step).lower(key).compile({"xla_backend_optimization_level": 0})  # in a sixth of the time
+        compiled = jax.jit(one_step).lower(key).compile({"xla_backend_optimization_level": "0"})  # in a sixth of the time
         sound = all(bool(jax.numpy.isfinite(obs).all()) for obs in compiled(key))
     found = f"one step of {env.spec.name}" + ("" if sound else ": observations are not finite")
     yield Finding(f"backend {backend}", "ok" if sound else "failed", found, time.perf_counter() - begun)
