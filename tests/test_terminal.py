@@ -81,10 +81,14 @@ class Full(io.StringIO):
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left on device")], ids=repr)
-def test_progress_that_nobody_reads_stops_no_training(monkeypatch, error):
+def test_progress_that_nobody_reads_stops_nobody(monkeypatch, error):
     monkeypatch.setattr(sys, "stderr", Full(error))
-    result = train(*make_tiny(), CONFIG, progress=True)
-    assert result.summary["finished"]
+    announce(True, "a program")
+    with report_progress(True, 2) as reporter:
+        for iteration in (1, 2):
+            reporter.say("compiling")
+            reporter.note("memory")
+            reporter.update([{"iteration": iteration, "welfare": 1.0, "transitions_per_s": 1.0}])
 
 
 def test_a_closed_stream_is_silent(monkeypatch):

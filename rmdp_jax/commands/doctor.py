@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Check this installation: versions, devices, physics, memory, a self-test. Exit code 0 if all that is needed works."""
+    """Check versions, devices, physics and memory, and train a little (1: it fails)."""
 
     quick: bool = False
     """Compile nothing: leave out the backends and the self-test."""
