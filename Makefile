@@ -6,6 +6,7 @@ CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.12 python3.11 python3.13 
 BIN := .venv/bin
 STAMP := .venv/.installed
 DEMO := runs/demo
+COVERED := 92
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint bench
@@ -20,8 +21,8 @@ demo: $(STAMP) ## train 5 policies on HalfCheetah and on Resource Gathering, dra
 	$(BIN)/rmdp-jax train halfcheetah_speed --k 5 --seed 0 --transitions 150000 --out $(DEMO)/halfcheetah_speed
 	$(BIN)/rmdp-jax train resource_gathering --k 5 --seed 0 --transitions 300000 --out $(DEMO)/resource_gathering
 
-test: $(STAMP) ## run the tests, a file to a core
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+test: $(STAMP) ## run the tests, a file to a core; without ARGS the lines and branches that they cover are printed too
+	$(BIN)/python -m pytest -n auto --dist loadfile $(if $(ARGS),$(ARGS),--cov --cov-report=term --cov-fail-under=$(COVERED))
 
 lint: $(STAMP) ## ruff check, ruff format --check, mypy
 	$(BIN)/ruff check .

@@ -6,9 +6,12 @@ prints that warp is missing, and breaks under strict promotion rules. All of tha
 
 import contextlib
 import io
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import jax
@@ -157,14 +160,30 @@ def quiet() -> Iterator[None]:
 @contextlib.contextmanager
 def mujoco_quiet() -> Iterator[None]:
     """MuJoCo without its own warnings, which it prints and writes to MUJOCO_LOG.TXT in the user's folder."""
-    import mujoco
-
+    mujoco = import_mujoco()
     before = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(before or _ignore)
     try:
         yield
     finally:
         mujoco.set_mju_user_warning(before)
+
+
+def import_mujoco() -> Any:
+    """MuJoCo, also where MUJOCO_GL names an OpenGL that is missing: physics draws nothing, and `movie.py` tries for itself."""
+    try:
+        return import_module("mujoco")
+    except Exception:  # each kind of OpenGL fails in its own way
+        before = os.environ["MUJOCO_GL"]  # without it nothing is looked for
+        os.environ["MUJOCO_GL"] = "off"
+        try:
+            mujoco = import_module("mujoco")
+        finally:
+            os.environ["MUJOCO_GL"] = before
+        for name, module in list(sys.modules.items()):  # those that the first try imported are not put into the second
+            if name.count(".") == 1 and name.startswith("mujoco."):
+                setattr(mujoco, name.removeprefix("mujoco."), module)
+        return mujoco
 
 
 def _ignore(message: str) -> None:

@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import jax
-import mujoco
 import numpy as np
 
 from rmdp_jax.envs import movie
@@ -20,6 +19,7 @@ from rmdp_jax.evaluation.evaluate import make_record
 from rmdp_jax.records.loading import Run
 
 with quiet():
+    import mujoco
     from brax import base
     from brax.io import html
 
@@ -74,7 +74,7 @@ def render_run(run: Run, policy: int, *, deterministic: bool = True, seed: int =
     seconds_per_frame = stride * float(brax_env.dt)
 
     page = run.folder.path / f"policy_{policy}.html"
-    page.write_text(draw_page(brax_env.sys, frames, seconds_per_frame))
+    page.write_text(draw_page(brax_env.sys, frames, seconds_per_frame), encoding="utf-8")
     return Rendered(page, *write_movie(brax_env.sys.mj_model, frames.q, seconds_per_frame, page.with_suffix("")))
 
 
@@ -141,6 +141,18 @@ def _draw(arguments: list[str]) -> str | None:
         if done.returncode > 0 and done.returncode != movie.NO_OPENGL:  # below 0: a driver that crashed
             return f"drawing failed ({(done.stderr.strip().splitlines() or ['no reason given'])[-1]})"
     return GET_OPENGL.format(tried=", ".join(tried))
+
+
+def working_opengl() -> tuple[str | None, str | None]:
+    """The value of MUJOCO_GL by which MuJoCo draws here, or None and what to install; tries each in a process of its own."""
+    tried = _opengl()
+    program = "import mujoco as m; m.Renderer(m.MjModel.from_xml_string('<mujoco><worldbody/></mujoco>'), 8, 8).render()"
+    for opengl in tried:
+        environment = {**os.environ, "MUJOCO_GL": opengl}
+        done = subprocess.run([sys.executable, "-P", "-c", program], env=environment, capture_output=True, check=False)
+        if done.returncode == 0:
+            return opengl, None
+    return None, GET_OPENGL.format(tried=", ".join(tried))
 
 
 def _opengl() -> list[str]:

@@ -6,25 +6,12 @@
     env, population = make("resource_gathering", seed=0)
     result = train(env, population, preset("resource_gathering", k=5, transitions=300_000), em(k=5, n=25))
 
-Importing this package imports neither brax nor mujoco.
+Importing this package takes no time: JAX comes with the first name that is asked for, brax and mujoco with the first task.
 """
 
-from rmdp_jax.assigners.base import Assigner, Copies, EStepInput
-from rmdp_jax.assigners.em import em
-from rmdp_jax.assigners.end_to_end import end_to_end
-from rmdp_jax.assigners.fixed import fixed, oracle, random_even
-from rmdp_jax.assigners.plain_em import plain_em
-from rmdp_jax.config import Rates, Sizes, TrainConfig
-from rmdp_jax.env import Env, EnvSpec, Population, Step
-from rmdp_jax.errors import ConfigError, TrainingError
-from rmdp_jax.evaluation.evaluate import Evaluation, evaluate, make_evaluate, make_record
-from rmdp_jax.info import Info
-from rmdp_jax.policies.model import make_act
-from rmdp_jax.records.spec import RunSpec
-from rmdp_jax.running.cache import use_cache
-from rmdp_jax.running.cluster import cluster
-from rmdp_jax.running.train import Result, train, train_batch
-from rmdp_jax.trainer import Trainer, TrainState, make_trainer
+# ruff: noqa: F405
+
+from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "Assigner",
@@ -61,3 +48,17 @@ __all__ = [
     "train_batch",
     "use_cache",
 ]
+
+if TYPE_CHECKING:
+    from rmdp_jax.api import *  # noqa: F403
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from rmdp_jax import api
+
+        return getattr(api, name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

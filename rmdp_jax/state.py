@@ -66,7 +66,10 @@ def copy_members(copies: Copies, state: TrainState) -> TrainState:
     changed = (copies.sources != jnp.arange(k, dtype=jnp.int32)).any()
     if copies.archive_sources is not None:
         changed |= (copies.archive_sources != jnp.arange(copies.archive_sources.size, dtype=jnp.int32) + k).any()
-    return jax.lax.cond(changed, _copy, lambda copies, state: state, copies, state)
+    # Without the keys, which nobody copies: under `vmap` a cond chooses leaf by leaf, and JAX's check would see each twice.
+    nothing = jnp.zeros((), bool)
+    copied = jax.lax.cond(changed, _copy, lambda copies, state: state, copies, state._replace(keys=nothing, key=nothing))
+    return copied._replace(keys=state.keys, key=state.key)
 
 
 def _copy(copies: Copies, state: TrainState) -> TrainState:

@@ -60,9 +60,9 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
     improve = jax.named_scope("m_step")(m_step)
 
     def init(key: Key, rates: Rates = config.rates, assignment: PyTree = None) -> TrainState:
+        key, assignment_key, shared_key, policies_key = _first_keys(key)
         if assignment is None:
-            assignment = assigner.init(assigner_key(key))
-        key, _, shared_key, policies_key = _first_keys(key)
+            assignment = assigner.init(assignment_key)
         own_keys, start_keys, keys = (jax.random.split(key, k) for key in jax.random.split(policies_key, 3))
         state = TrainState(
             learner=init_learner(model.networks, rates, shared_key, own_keys),
@@ -137,7 +137,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
 
 def assigner_key(key: Key) -> Key:
     """The key that `Trainer.init(key)` begins the assignment with, for first assignments that are made elsewhere."""
-    return _first_keys(key)[1]
+    return _first_keys(jax.random.clone(key))[1]  # a clone: that `init` makes the same four again is meant
 
 
 def _first_keys(key: Key) -> Key:

@@ -25,6 +25,7 @@ import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_debug_key_reuse", True)  # a random key is used once; tests that repeat something clone it
 
 # The first example of a property compiles, so a deadline by the clock would fail at random.
 hypothesis.settings.register_profile("compiles", deadline=None)

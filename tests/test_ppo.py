@@ -24,7 +24,7 @@ NETWORKS = Networks(
 
 
 def loss_of(params, weights, batch, critic="mixed"):
-    model = Model(NETWORKS, CATEGORICAL, None, CRITICS[critic])
+    model = Model(NETWORKS, CATEGORICAL, None, None, CRITICS[critic])
     return ppo_loss(model, RATES, ENTROPY, params, weights, jnp.int32(0), batch)
 
 

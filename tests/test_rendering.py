@@ -70,6 +70,20 @@ def test_page_shows_the_recorded_episode(run, no_opengl):
     np.testing.assert_allclose(np.diff(forward) / DT, speed[:-1], atol=0.005)  # the page rounds to 0.1 mm
 
 
+def test_a_page_holds_nothing_that_was_typed_as_markup(run, tmp_path, no_opengl):
+    """Neither the folder's name nor those in the body's model, which a page packs."""
+    typed = "<script>alert(1)<"
+    brax_env = load_body("halfcheetah", "native")
+    poses = record_poses(run, brax_env, 0, True, 0, 0.1)
+    system = brax_env.sys.replace(link_names=[typed, *brax_env.sys.link_names[1:]])
+    (tmp_path / "page.html").write_text(rendering.draw_page(system, poses, DT))
+    assert typed in read_page(tmp_path / "page.html")["link_names"]
+    elsewhere = run._replace(folder=RunFolder(tmp_path / typed))
+    elsewhere.folder.path.mkdir()
+    for page in (tmp_path / "page.html", render_run(elsewhere, 0, seconds=0.1).page):
+        assert "alert(1)" not in page.read_text()
+
+
 def test_options_choose_the_episode(run, no_opengl):
     def shown(policy, **options):
         return read_page(render_run(run, policy, **options).page)["states"]["x"]

@@ -8,8 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "rmdp_jax"
 # From the bottom up. A module imports from its own room and from rooms before it, also where it imports when it runs.
 ROOMS = (
-    *("types", "errors", "config", "env", "checks", "devices", "policies", "learning", "assigners", "state", "info", "trainer"),
-    *("evaluation", "records", "running", "plots", "envs", "commands", "__main__"),
+    *("types", "keys", "errors", "paths", "terminal", "config", "env", "checks", "devices"),
+    *("policies", "learning", "assigners", "state", "info", "trainer"),
+    *("evaluation", "records", "running", "plots", "envs", "commands", "api", "__main__"),
 )
 # `rmdp_jax.__init__` hands names on, so nobody inside imports from it, but for sub-packages by name.
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -143,7 +143,7 @@ def test_two_seeds_together_are_estimated_as_each_alone():
     trainer = make_trainer(env, population, config, plain_em(2, 30, warmup=2))
     run = jax.jit(lambda key: jax.lax.scan(lambda s, _: trainer.step(s), trainer.init(key), None, 4)[1])
     keys = jax.random.split(jax.random.key(0), 2)
-    together, alone = jax.vmap(run)(keys), run(keys[1])
+    together, alone = jax.vmap(run)(jax.random.clone(keys)), run(keys[1])
     assert (together.utility[0] != together.utility[1]).any()
     np.testing.assert_allclose(together.utility[1], alone.utility, rtol=1e-5)
     np.testing.assert_array_equal(together.assignment[1], alone.assignment)

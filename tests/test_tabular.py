@@ -106,9 +106,9 @@ def test_a_batch_of_mdps_equals_them_one_by_one():
     keys = jax.random.split(jax.random.key(1), 4)
     mdps = [random_mdp("dense", seed, SHAPES[1], discount) for seed, discount in enumerate([0.0, 0.5, 0.99])]
     batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *mdps)
-    together = jax.vmap(lambda mdp: solve_restarts(discounted, mdp, 2, keys))(batch)
+    together = jax.vmap(lambda mdp: solve_restarts(discounted, mdp, 2, jax.random.clone(keys)))(batch)
     for index, mdp in enumerate(mdps):
-        alone = solve_restarts(discounted, mdp, 2, keys)
+        alone = solve_restarts(discounted, mdp, 2, jax.random.clone(keys))
         np.testing.assert_array_equal(alone.labels, together.labels[index])
         np.testing.assert_allclose(alone.welfare, together.welfare[index], rtol=1e-12)
 
@@ -122,7 +122,7 @@ def test_a_limit_too_small_is_told():
 
 def test_float32_agrees():
     key, shape = jax.random.split(jax.random.key(5), 4), SHAPES[1]
-    exact = solve_restarts(discounted, random_mdp("dense", 9, shape, 0.9), 2, key)
+    exact = solve_restarts(discounted, random_mdp("dense", 9, shape, 0.9), 2, jax.random.clone(key))
     with jax.enable_x64(False):
         rough = solve_restarts(discounted, random_mdp("dense", 9, shape, 0.9), 2, key, tolerance=1e-4)
     assert rough.welfare.dtype == jnp.float32

@@ -95,7 +95,7 @@ def test_two_seeds_and_rates_together_equal_each_alone(trainer, together):
     seeds = jax.random.split(jax.random.key(5), 2)
     rates = [Rates(learning_rate=(1e-3, 1e-3)), Rates(learning_rate=(2e-3, 1e-4), entropy=(1e-1, 1e-2), clip=0.1)]
     init, step = together
-    both = init(seeds, jax.tree.map(lambda *x: jnp.stack([jnp.float32(y) for y in x]), *rates))
+    both = init(jax.random.clone(seeds), jax.tree.map(lambda *x: jnp.stack([jnp.float32(y) for y in x]), *rates))
     for _ in range(3):
         both, infos = step(both)
     for seed in range(2):

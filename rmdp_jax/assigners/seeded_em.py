@@ -11,6 +11,7 @@ from rmdp_jax.assigners.base import LARGEST_BEHAVIOURS, Assigner, Copies, EStepI
 from rmdp_jax.assigners.fixed import First, fixed, name_of, round_robin
 from rmdp_jax.assigners.plain_em import best_policies
 from rmdp_jax.errors import MOST_ITERATIONS, whole_number
+from rmdp_jax.keys import scan_keys
 from rmdp_jax.learning.segments import NO_RETURN
 from rmdp_jax.types import Array, Key
 
@@ -113,7 +114,7 @@ def cluster_agents(key: Key, vectors: Array, valid: Array, k: int, *, tries: int
             length = jnp.linalg.norm(total, axis=1, keepdims=True)
             return jnp.where(length > 0.0, total / jnp.where(length > 0.0, length, 1.0), centres)
 
-        _, centres = jax.lax.scan(draw, jnp.ones(vectors.shape[0], jnp.float32), jax.random.split(key, k))
+        _, centres = scan_keys(draw, jnp.ones(vectors.shape[0], jnp.float32), key, k)
         near = cosines(jax.lax.fori_loop(0, steps, lloyd, centres))
         return near.argmax(1).astype(jnp.int32), jnp.where(valid, near.max(1), 0.0).sum()
 

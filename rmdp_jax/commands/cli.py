@@ -1,4 +1,4 @@
-"""The command line: ``rmdp-jax train | sweep | compare | evaluate | report | render | envs``."""
+"""The command line: ``rmdp-jax train | sweep | compare | evaluate | report | render | envs | doctor``."""
 
 import contextlib
 import gc
@@ -16,17 +16,20 @@ from typing import Annotated, Any
 import tyro
 
 from rmdp_jax.commands.compiling import Compiling
+from rmdp_jax.commands.doctor import Doctor
 from rmdp_jax.commands.envs import Envs
 from rmdp_jax.commands.finished import Evaluate, Render, Report
 from rmdp_jax.commands.grids import Compare, Sweep
 from rmdp_jax.commands.numbers import REGISTRY
 from rmdp_jax.commands.train import UNFINISHED, EnvOptions, Train, settings_of
+from rmdp_jax.commands.usage import Heard, wrap_usage
+from rmdp_jax.devices.settings import plain_settings
 from rmdp_jax.errors import ConfigError, TrainingError
 from rmdp_jax.records.files import RunWarning
 from rmdp_jax.records.folder import RunFolder
-from rmdp_jax.running.cache import use_cache
 from rmdp_jax.running.interrupts import stops, watched
 from rmdp_jax.running.loop import COMPILING
+from rmdp_jax.terminal import visible
 
 __all__ = ["COMMANDS", "EnvOptions", "main"]
 
@@ -40,6 +43,7 @@ COMMANDS = {
     "report": Report,
     "render": Render,
     "envs": Envs,
+    "doctor": Doctor,
 }
 
 
@@ -55,11 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with _warnings_in_a_line(), watched(lambda number: _give_up(number, trains)), stops():
             command = _parse(arguments)
-            if isinstance(command, Compiling) and not command.no_cache:
-                use_cache()
+            with plain_settings(say=_note) if isinstance(command, Compiling) else contextlib.nullcontext():
+                if isinstance(command, Compiling):
+                    command.prepare()
+                command.run()
             command.run()
     except ConfigError as error:
-        print(f"rmdp-jax: error: {error}", file=sys.stderr)
+        print(f"rmdp-jax: error: {visible(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except TrainingError as error:
         print(f"rmdp-jax: error: {error}; what was learned is in checkpoints/", file=sys.stderr)
@@ -106,6 +112,10 @@ def _warnings_in_a_line() -> Iterator[None]:
         yield
 
 
+def _note(told: str) -> None:
+    print(f"rmdp-jax: note: {told}", file=sys.stderr)
+
+
 def _parse(arguments: Sequence[str]) -> Any:
     from rmdp_jax.envs.presets import PRESETS
 
@@ -135,10 +145,11 @@ def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
         | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Render, tyro.conf.subcommand("render")]
         | Annotated[Envs, tyro.conf.subcommand("envs")]
+        | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     )
-    heard = io.StringIO()
+    heard, shown = io.StringIO(), Heard()
     try:
-        with contextlib.redirect_stderr(heard):
+        with contextlib.redirect_stderr(heard), contextlib.redirect_stdout(shown):
             return tyro.cli(command, prog="rmdp-jax", args=arguments, config=CONFIG, description=DESCRIPTION, registry=REGISTRY)
     except SystemExit as stop:
         error: BaseException | None = stop
@@ -146,6 +157,7 @@ def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
             error = error.__cause__ or error.__context__
         if error is not None:
             raise error from None
+        sys.stdout.write(wrap_usage(shown.getvalue()))
         sys.stderr.write(heard.getvalue())
         raise
 

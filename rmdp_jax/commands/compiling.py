@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from rmdp_jax.devices.settings import check_settings
+from rmdp_jax.running.cache import use_cache
+
 
 @dataclass(frozen=True, kw_only=True)
 class Compiling:
@@ -9,3 +12,15 @@ class Compiling:
 
     no_cache: bool = False
     """Compile anew: neither keep compiled programs for the next start nor use kept ones."""
+
+    @property
+    def starts_jax(self) -> bool:
+        """Whether JAX may start now, rather than once this process has met others."""
+        return True
+
+    def prepare(self) -> None:
+        """Check what was set for JAX from outside, and switch the cache on."""
+        if self.starts_jax:
+            check_settings()
+        if not self.no_cache:
+            use_cache()

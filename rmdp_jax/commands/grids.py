@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -12,6 +13,8 @@ from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.train import EnvOptions
 from rmdp_jax.config import Rates
 from rmdp_jax.errors import check, real_number, seed_range
+from rmdp_jax.paths import local_path
+from rmdp_jax.terminal import visible
 
 if TYPE_CHECKING:
     from rmdp_jax.running.sweep import Cell
@@ -63,8 +66,9 @@ class Sweep(Compiling):
         seeds = seed_range(self.first_seed, self.seeds, first_name="first_seed")
         for name in ("envs", "algorithms", "ks"):
             check(name, getattr(self, name), len(getattr(self, name)) > 0, "one or more")
-        sweep(self._cells(), seeds, self.out, make=make, devices=self.devices, progress=not self.quiet)
-        print(f"lines    {self.out / 'runs.jsonl'}\ncompare  rmdp-jax compare {self.out}")
+        out = local_path("out", self.out)
+        sweep(self._cells(), seeds, out, make=make, devices=self.devices, progress=not self.quiet)
+        print(f"lines    {visible(str(out / 'runs.jsonl'))}\ncompare  rmdp-jax compare {visible(quote(str(out)))}")
 
     def _cells(self) -> "list[Cell]":
         from rmdp_jax.envs import make
@@ -123,7 +127,8 @@ class Compare:
         from rmdp_jax.records.files import to_json
         from rmdp_jax.records.finished import find_runs
 
-        _check_picture(self.picture)
+        picture = None if self.picture is None else local_path("picture", self.picture)
+        _check_picture(picture)
         found = find_runs(self.runs)
         rows = compare_runs(found.lines)
         if self.json:
@@ -131,8 +136,8 @@ class Compare:
                 print(to_json(row._asdict()))
         else:
             print_comparison(rows, found)
-        if self.picture is not None:
-            path = save(draw_comparison(rows), self.picture)
+        if picture is not None:
+            path = save(draw_comparison(rows), picture)
             if not self.json:
                 print_pictures([path])
 

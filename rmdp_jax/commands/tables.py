@@ -6,26 +6,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from rmdp_jax.terminal import PlainConsole, plus_minus, visible
 
 if TYPE_CHECKING:
+    from rmdp_jax.commands.health import Finding
     from rmdp_jax.evaluation.comparison import Row
     from rmdp_jax.records.finished import Found
 
 
-_READING = """welfare: mean ± standard error over seeds; 95%: bootstrap interval of the mean
+_READING = """welfare: mean {plus_minus} standard error over seeds; 95%: bootstrap interval of the mean
 *: the highest mean, or not told from it by a paired t-test at 0.01 (p)
 steps: of all policies, with those that cluster spends on its groups"""
 
 
 def print_summary(result: dict[str, Any]) -> None:
     """The table a run ends with, from what result.json holds."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     error = _plus_minus(result["welfare_standard_error"])
     bound = result["upper_bound"]
     facts = Table(show_header=False, box=None, padding=(0, 1))
-    facts.add_row("welfare", f"[bold]{_figure(result['welfare'])}[/bold]{error} of 100, fresh episodes as trained")
+    facts.add_row("welfare", Text.assemble((_figure(result["welfare"]), "bold"), f"{error} of 100, fresh episodes as trained"))
     facts.add_row("", f"{_figure(result['welfare_deterministic'])} acting by the most likely action")
     if bound is not None and result["share_of_bound"] is not None:
         facts.add_row("upper bound", f"{bound:.2f} proved for k = {result['k']}; reached {result['share_of_bound']:.1%}")
@@ -34,20 +37,20 @@ def print_summary(result: dict[str, Any]) -> None:
     facts.add_row("transitions", f"{result['transitions_per_policy']:,} per policy" + _unfinished(result))
     speed = f"{result['transitions_per_s']:,.0f} transitions/s"
     facts.add_row("time", f"{result['wall_s']:.1f} s training at {speed}, {result['compile_s']:.1f} s compiling")
-    facts.add_row("device", f"{result['device']}, backend {result['backend']}")
+    facts.add_row("device", visible(f"{result['device']}, backend {result['backend']}"))
     who = f"k = {result['k']} policies for n = {result['n']} agents"
-    console.print(f"\n[bold]{result['env']}[/bold]  {result['algorithm']}, {who}, seed {result['seed']}")
+    task = visible(f"  {result['algorithm']}, {who}, seed {result['seed']}")
+    console.print(Text.assemble("\n", (visible(str(result["env"])), "bold"), task))
     console.print(facts)
     console.print(_policy_table(result["policy_sizes"], result["utility"], result["assignment"], result["episode_length"]))
 
 
 def print_evaluation(evaluation: dict[str, Any]) -> None:
     """The table of `rmdp-jax evaluate`."""
-    console = Console(highlight=False)
-    console.print(
-        f"\nwelfare [bold]{evaluation['welfare']:.2f}[/bold]{_plus_minus(evaluation['welfare_standard_error'])} of 100 "
-        f"({evaluation['episodes']} fresh episodes of each policy)"
-    )
+    console = PlainConsole()
+    error = _plus_minus(evaluation["welfare_standard_error"])
+    played = f"{error} of 100 ({evaluation['episodes']} fresh episodes of each policy)"
+    console.print(Text.assemble("\nwelfare ", (f"{evaluation['welfare']:.2f}", "bold"), played))
     console.print(f"if everyone moved to the policy best for them in these episodes: {evaluation['best_welfare']:.2f}")
     console.print(
         _policy_table(evaluation["policy_sizes"], evaluation["utility"], evaluation["assignment"], evaluation["episode_length"])
@@ -56,19 +59,19 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
 
 def print_pictures(paths: list[Path]) -> None:
     """Where the pictures are."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     for path in paths:
-        console.print(f"picture  {path}")
+        console.print(f"picture  {visible(str(path))}")
 
 
 def print_rendered(page: Path, movie: Path | None, missing: str | None) -> None:
     """Where a page and a movie are, and what kept from an mp4."""
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"page     {page}")
+    console = PlainConsole(soft_wrap=True)
+    console.print(f"page     {visible(str(page))}")
     if movie is not None:
-        console.print(f"movie    {movie}")
+        console.print(f"movie    {visible(str(movie))}")
     if missing is not None:
-        console.print(missing)
+        console.print(visible(missing))
 
 
 def print_envs(rows: list[tuple[str, str, str, str]]) -> None:
@@ -78,17 +81,34 @@ def print_envs(rows: list[tuple[str, str, str, str]]) -> None:
         table.add_column(name)
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False).print(table)
+    PlainConsole().print(table)
+
+
+def print_findings(findings: "list[Finding]") -> None:
+    """What `rmdp-jax doctor` found, and then its advice."""
+    console, styles = PlainConsole(), {"ok": "green", "note": "yellow", "failed": "bold red"}
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for name in ("check", "", "found", "s"):
+        table.add_column(name, justify="right" if name == "s" else "left", overflow="fold")
+    for one in findings:
+        seconds = "" if one.seconds is None else f"{one.seconds:.1f}"
+        table.add_row(one.name, Text(one.status, style=styles[one.status]), visible(one.found), seconds)
+    console.print(table)
+    for one in findings:
+        if one.advice:
+            console.print(visible(f"{one.name}: {one.advice}"))
+    failed = ", ".join(one.name for one in findings if one.status == "failed")
+    console.print(f"failed: {failed}" if failed else "all that is needed works")
 
 
 def print_comparison(rows: list["Row"], found: "Found") -> None:
     """A table for each task, backend, number of agents and budget; algorithms below each other for every k."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     for (env, options, backend, n, budget), group in groupby(rows, key=_task_of):
         told = ", ".join(filter(None, [options, f"n = {n} agents", f"{budget:,} transitions per policy", backend]))
-        console.print(f"\n[bold]{env}[/bold]  {told}")
+        console.print(Text.assemble("\n", (visible(env), "bold"), "  ", visible(told)))
         console.print(_comparison_table(list(group)))
-    console.print(_READING, style="dim")
+    console.print(_READING.format(plus_minus=plus_minus()), style="dim")
     for number, what in ((found.unfinished, "unfinished, left out"), (found.repeated, "found twice, counted once")):
         if number:
             console.print(f"{number} run{'' if number == 1 else 's'} {what}")
@@ -99,7 +119,7 @@ def _figure(value: float | None) -> str:
 
 
 def _plus_minus(standard_error: float | None) -> str:
-    return "" if standard_error is None else f" ± {standard_error:.2f}"
+    return "" if standard_error is None else f" {plus_minus()} {standard_error:.2f}"
 
 
 def _unfinished(result: dict[str, Any]) -> str:
@@ -132,7 +152,7 @@ def _comparison_table(rows: list["Row"]) -> Table:
         table.add_row(
             str(row.k) if new_k else "",
             f"{row.bound:.2f}" if new_k and row.bound is not None else "",
-            row.algorithm,
+            visible(row.algorithm),
             str(row.seeds),
             ("*" if row.best else "") + f"{row.welfare:.2f}" + _plus_minus(row.standard_error),
             "-" if row.low is None else f"{row.low:.2f} {row.high:.2f}",

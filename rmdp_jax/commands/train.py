@@ -10,6 +10,7 @@ from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.config import Rates, Sizes, TrainConfig
 from rmdp_jax.devices.processes import is_first, join
 from rmdp_jax.errors import check
+from rmdp_jax.paths import local_path
 
 if TYPE_CHECKING:
     from rmdp_jax.env import Env, Population
@@ -108,13 +109,18 @@ class Train(Compiling):
     def folder(self) -> Path:
         """Where the run is written to."""
         if self.out is not None:
-            return self.out
+            return local_path("out", self.out)
         from rmdp_jax.running.algorithms import resolve
 
         _, population, config = self._task()
         return (
             Path("runs") / f"{self.env}-{self.algorithm}-k{resolve(self.algorithm, population, config).config.k}-s{self.seed}"
         )
+
+    @property
+    def starts_jax(self) -> bool:
+        """Not before the other processes are met."""
+        return not self.machines.distributed
 
     def run(self) -> None:
         """Train, evaluate, and print the table."""
@@ -157,8 +163,9 @@ class Train(Compiling):
             raise KeyboardInterrupt(f"stopped before it was evaluated; what was learned is in {out}, --resume goes on")
         run = load_run(out, make)  # by all processes, as they read checkpoints together
         if is_first():
+            pictures = draw_run(run)
             print_summary(result.summary)
-            print_pictures(draw_run(run))
+            print_pictures(pictures)
         if not result.summary["finished"]:
             raise SystemExit(UNFINISHED)
 

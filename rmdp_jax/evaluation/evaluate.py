@@ -19,6 +19,7 @@ from rmdp_jax.checks import check_env
 from rmdp_jax.config import LARGEST_EPISODES, TrainConfig
 from rmdp_jax.env import Env, Population, Step, guard, make_starts
 from rmdp_jax.errors import ConfigError, flag, instance_of, seed_number, shown, whole_number
+from rmdp_jax.keys import scan_keys
 from rmdp_jax.learning.scoring import reward_inputs, stratified_indices, total_rewards_both_ways
 from rmdp_jax.policies.model import POLICY_AXES, Policies, check_policies, decide, make_model
 from rmdp_jax.types import Array, Key, PyTree
@@ -207,7 +208,7 @@ def _make_play(env: Env, config: TrainConfig, deterministic: bool) -> Callable:
             return (states, step.obs, alive & ~(step.terminated | step.truncated), carry), stacked
 
         start = (states, obs, jnp.ones(number, bool), carry)
-        last, stacked = jax.lax.scan(advance, start, jax.random.split(noise_key, evaluated_steps(env, config)))
+        last, stacked = scan_keys(advance, start, noise_key, evaluated_steps(env, config))
         return last[3], stacked
 
     return play

@@ -10,6 +10,7 @@ import optax
 
 from rmdp_jax.config import Rates, Sizes
 from rmdp_jax.devices.mesh import constrain
+from rmdp_jax.keys import scan_keys
 from rmdp_jax.learning.ppo import Batch, LossParts
 from rmdp_jax.policies.networks import Networks, Params
 from rmdp_jax.types import Array, Key, PyTree
@@ -94,7 +95,7 @@ def make_improve(
             return jax.lax.scan(minibatch, progress, order)
 
         start = _Progress(learner, assignment, jnp.zeros(k, jnp.float32), jnp.ones(k, bool))
-        progress, parts = jax.lax.scan(epoch, start, jax.random.split(key, sizes.epochs))
+        progress, parts = scan_keys(epoch, start, key, sizes.epochs)
         return progress.learner, progress.assignment, jax.tree.map(lambda x: x.mean((0, 1)), parts)
 
     return improve

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
 
+from rmdp_jax.paths import local_path
+
 P = ParamSpec("P")
 
 INK = "#22262b"  # text and proved facts
@@ -33,6 +35,7 @@ _SHADES = (0.0, 0.45, -0.35, 0.68, -0.6)  # of the first ten policies, the next 
 # Reading the backend of rcParams would load pyplot, so it is the one setting left as it is.
 _LOOK: Any = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"} | {
     "font.size": 9,
+    "text.parse_math": False,  # a $ in a name is a $
     "text.color": INK,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -119,7 +122,7 @@ def save(figure: Figure, path: str | Path) -> Path:
 
     Folders on the way are made. Returns the path.
     """
-    path = Path(path)
+    path = local_path("path", path)
     path.parent.mkdir(parents=True, exist_ok=True)
     width, height = figure.get_size_inches()
     if max(width, height) > MOST_INCHES:

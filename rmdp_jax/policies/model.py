@@ -117,7 +117,7 @@ def describe_policies(model: Model, k: int) -> Policies:
 
     def make() -> Policies:
         keys = jax.random.split(jax.random.key(0), k)
-        params = Params(model.networks.init_shared(keys[0]), jax.vmap(model.networks.init_own)(keys))
+        params = Params(model.networks.init_shared(jax.random.key(0)), jax.vmap(model.networks.init_own)(keys))
         return Policies(params, repeat(model.normalizer.init(), k), jnp.float32(0))
 
     return jax.eval_shape(make)

@@ -106,7 +106,9 @@ def orthogonal(scale: float) -> Callable[..., Array]:
     plain = nn.initializers.orthogonal(scale)
 
     def init(key: Key, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
-        return sequential_vmap(lambda key: plain(key, shape, dtype))(key)
+        kind = jax.random.key_impl(key)  # as data, for the reason that `keys.scan_keys` gives
+        draw = sequential_vmap(lambda data: plain(jax.random.wrap_key_data(data, impl=kind), shape, dtype))
+        return draw(jax.random.key_data(key))
 
     return init
 

@@ -12,6 +12,7 @@ from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.evaluate import Evaluation, Played, evaluate, make_record
+from rmdp_jax.paths import local_path
 from rmdp_jax.policies.model import Policies, describe_policies, make_model
 from rmdp_jax.records.checkpoint import latest_step, restore_checkpoint, saved_shape, saved_steps
 from rmdp_jax.records.files import reason_of, warn
@@ -46,7 +47,7 @@ def load_run(path: str | Path, make: Callable[..., tuple[Env, Population]]) -> R
         ConfigError: the folder holds no finished run, or one of another version, or one that went on and did not end, or a
             damaged one, or `make` gives other rewards.
     """
-    folder = RunFolder(Path(path))
+    folder = RunFolder(local_path("run", path))
     described, result = folder.read_config(), folder.read_result() | folder.read_arrays()
     result["episode_length"] = np.array(result["episode_length"], float).tolist()  # NaN instead of null, for tables
     _check_agreement(folder, described, result)

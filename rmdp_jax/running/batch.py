@@ -26,7 +26,12 @@ def over_runs(function: Callable, number: int, in_axes: int | tuple[int | None, 
 
 def stack(trees: Sequence[PyTree]) -> PyTree:
     """Trees of several runs as one with leaves (runs, ...); the tree of a single run stays as it is."""
-    return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    return trees[0] if len(trees) == 1 else jax.tree.map(_stack, *trees)
+
+
+def _stack(*leaves: Array) -> Array:
+    stacked = jnp.stack(leaves)  # of keys that are new; JAX's check for reuse takes what is made of several for used
+    return jax.random.clone(stacked) if jnp.issubdtype(stacked.dtype, jax.dtypes.prng_key) else stacked
 
 
 def unstack(tree: PyTree, number: int) -> list[PyTree]:

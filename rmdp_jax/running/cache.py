@@ -11,6 +11,8 @@ from pathlib import Path
 
 import jax
 
+from rmdp_jax.paths import local_path
+
 SETTINGS = {
     # A start compiles dozens of small programs, which together are worth half a second.
     "jax_persistent_cache_min_compile_time_secs": 0.01,
@@ -33,7 +35,11 @@ def use_cache(folder: str | Path | None = None) -> Path | None:
     Returns:
         The folder in use. None, and nothing is kept, where JAX_ENABLE_COMPILATION_CACHE is false or the folder cannot be
         written.
+
+    Raises:
+        ConfigError: `folder` is no path on this machine.
     """
+    folder = None if folder is None else local_path("folder", folder).absolute()
     if not jax.config.values["jax_enable_compilation_cache"]:
         return None
     used = jax.config.values["jax_compilation_cache_dir"]
@@ -60,10 +66,10 @@ def seconds_saved() -> float:
     return sum(_saved)
 
 
-def _writable(folder: str | Path | None) -> Path | None:
+def _writable(folder: Path | None) -> Path | None:
     """The folder, made where missing, or None where that is not possible: a cache is no reason to fail."""
     try:
-        path = default_folder() if folder is None else Path(folder).absolute()
+        path = default_folder() if folder is None else folder
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # RuntimeError: there is no home
         return None

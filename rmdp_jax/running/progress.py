@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from statistics import fmean
 from typing import Any, Protocol
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rmdp_jax.terminal import PlainConsole, visible
 
 
 class Reporter(Protocol):
@@ -43,14 +44,14 @@ class _Silent:
 class _Lines:
     """About ten lines a program, for logs."""
 
-    def __init__(self, console: Console, iterations: int, stage: str) -> None:
-        self.console, self.iterations, self.stage, self.tenths = console, iterations, stage, 0
+    def __init__(self, console: PlainConsole, iterations: int, stage: str) -> None:
+        self.console, self.iterations, self.stage, self.tenths = console, iterations, visible(stage), 0
 
     def say(self, what: str) -> None:
-        self.console.print(self.stage + what)
+        self.console.print(self.stage + visible(what))
 
     def note(self, what: str) -> None:
-        self.console.print(self.stage + what, highlight=False)
+        self.say(what)
 
     def warn(self, what: str) -> None:
         self.console.print("warning: " + what, highlight=False, markup=False)
@@ -61,19 +62,19 @@ class _Lines:
         if tenths > self.tenths:
             self.tenths = tenths
             where = f"{self.stage}iteration {iteration:>6}/{self.iterations}"
-            self.console.print(f"{where}   {describe(lines)}", highlight=False)
+            self.console.print(f"{where}   {describe(lines)}")
 
 
 class _Bar:
     def __init__(self, bar: Progress, iterations: int, stage: str) -> None:
-        self.bar, self.stage = bar, stage
+        self.bar, self.stage = bar, visible(stage)
         self.task = bar.add_task("", total=iterations, what="starting")
 
     def say(self, what: str) -> None:
-        self.bar.update(self.task, what=self.stage + what)
+        self.bar.update(self.task, what=self.stage + visible(what))
 
     def note(self, what: str) -> None:
-        self.bar.console.print(self.stage + what, highlight=False)
+        self.bar.console.print(self.stage + visible(what))
 
     def warn(self, what: str) -> None:
         self.bar.console.print("warning: " + what, highlight=False, markup=False)
@@ -85,7 +86,7 @@ class _Bar:
 def announce(show: bool, what: str) -> None:
     """A line on stderr before a program that is one of several."""
     if show:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(what)
+        PlainConsole(stderr=True, soft_wrap=True).print(visible(what))
 
 
 def describe(lines: Sequence[dict[str, Any]]) -> str:
@@ -98,7 +99,7 @@ def describe(lines: Sequence[dict[str, Any]]) -> str:
 @contextmanager
 def report_progress(show: bool, iterations: int, stage: str = "") -> Iterator[Reporter]:
     """A `Reporter` on stderr: a bar on a terminal, lines elsewhere, nothing if not `show`; `stage` stands before its words."""
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     if not show:
         yield _Silent()
     elif not console.is_terminal:
@@ -107,7 +108,7 @@ def report_progress(show: bool, iterations: int, stage: str = "") -> Iterator[Re
         columns = (
             BarColumn(16),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[what]}"),
+            TextColumn("{task.fields[what]}", markup=False),
             TimeRemainingColumn(compact=True),
         )
         with Progress(*columns, console=console) as bar:

@@ -14,6 +14,7 @@ from rmdp_jax.config import Rates, TrainConfig
 from rmdp_jax.devices.mesh import check_devices
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import MOST_SEEDS, ConfigError, check, seed_number
+from rmdp_jax.paths import local_path
 from rmdp_jax.records.files import append_line, read_lines, to_json
 from rmdp_jax.records.folder import RunFolder, check_run, dump_train_config, plain_result
 from rmdp_jax.records.lines import describe_task
@@ -93,7 +94,7 @@ def sweep(
     check_devices(devices)
     check("seeds", f"{len(seeds)} of them", 0 < len(seeds) <= MOST_SEEDS, f"from 1 to {MOST_SEEDS:,} numbers")
     seeds = [seed_number("seeds", seed) for seed in seeds]
-    out = Path(out)
+    out = local_path("out", out)
     names: dict[Path, dict[str, Any]] = {}
     found = [_new_only([_find(cell, seed, out, make) for seed in seeds], names) for cell in cells]
     programs = _programs([runs for runs in found if runs])

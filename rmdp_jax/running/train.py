@@ -16,9 +16,11 @@ from rmdp_jax.checks import check_knowledge
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.devices.mesh import choose_mesh, describe_mesh
 from rmdp_jax.devices.processes import is_first, wait_for_all
+from rmdp_jax.devices.settings import plain_settings
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import seed_range
 from rmdp_jax.evaluation.evaluate import Evaluation, evaluated_steps
+from rmdp_jax.paths import local_path
 from rmdp_jax.policies.model import Policies
 from rmdp_jax.records.lines import Timing, summarize
 from rmdp_jax.records.spec import RunSpec
@@ -132,6 +134,7 @@ def train(
     return train_batch(env, runs, devices=devices, resume=resume, extend=extend, progress=progress)
 
 
+@plain_settings()
 def train_batch(
     env: Env,
     runs: Sequence[RunSpec],
@@ -157,6 +160,7 @@ def train_batch(
     Raises:
         ConfigError: before anything is compiled.
     """
+    runs = [run if run.out is None else run._replace(out=local_path("out", run.out)) for run in runs]
     check_batch(runs)
     for run in runs:
         check_knowledge(run.population, run.config.k)  # it is looked at after training

@@ -88,7 +88,7 @@ def test_vmap_over_seeds_equals_single_seeds(make, k, n):
         state, copies = assigner.reassign(key, assigner.init(key), inputs_of(assigner, utility, 9))
         return assigner.weights(assigner.descend(jnp.zeros((k, n)), state)), copies
 
-    together, run_alone = jax.jit(jax.vmap(run))(keys, utility), jax.jit(run)
+    together, run_alone = jax.jit(jax.vmap(run))(jax.random.clone(keys), utility), jax.jit(run)
     for seed in range(4):
         alone = run_alone(keys[seed], utility[seed])
         jax.tree.map(lambda a, b, seed=seed: np.testing.assert_array_equal(a, b[seed]), alone, together)

@@ -74,7 +74,7 @@ def test_batches_are_finite_deterministic_and_equal_single_runs(task, wrapper):
     env = WRAPPERS[wrapper](task[0])
     keys = jax.random.split(jax.random.key(1), (K, E))
     actions = actions_of(env.spec, 2, (T, K, E))
-    run = jax.jit(lambda keys, actions: play(env, keys, actions))
+    run = jax.jit(lambda keys, actions: play(env, jax.random.clone(keys), actions))  # again and again, from the same keys
     first, stepped = run(keys, actions)
     for leaf in jax.tree.leaves((first, stepped)):
         assert np.isfinite(np.asarray(leaf)).all()

@@ -1,0 +1,34 @@
+"""Paths as people give them."""
+
+import os
+import re
+from pathlib import Path
+
+from rmdp_jax.errors import ConfigError
+
+_ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/")  # one letter is a drive; `Path` makes one slash of two
+
+
+def local_path(name: str, value: str | os.PathLike[str]) -> Path:
+    """The path `value` of the argument `name` on this machine, with ``~`` and ``~user`` as the folders that they stand for.
+
+    Raises:
+        ConfigError: it is the address of something elsewhere (gs://, s3://, http://), is empty, names a home that does not
+            exist, or is no path at all.
+    """
+    try:
+        text = os.fspath(value)
+    except TypeError:
+        text = None
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ConfigError(f"{name} = {value!r}: must be the path of a file or folder")
+    address = _ADDRESS.match(text)
+    if address:
+        raise ConfigError(
+            f"{name} = {text}: {address['scheme']}:// is no folder of this machine; mount it (gcsfuse, s3fs, rclone, ...) and "
+            "give the folder, or give a local one and copy it afterwards"
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{name} = {text}: there is no such home; give the path in full") from None
