@@ -154,3 +154,19 @@ def full_disks(folder: Path, quick: bool) -> Iterator[Tried]:
         same = code == 0 and result_of(out) == expected
         told = f"{kilobytes} kB: exit codes {process.returncode}, {code}; {(said + again)[-300:]}"
         yield Tried("a full disk", clean and same, min(before, ITERATIONS), told)
+
+
+def drawn_input(folder: Path, quick: bool) -> Iterator[Tried]:
+    """Settings and command lines drawn by `tests/test_bad_input.py`: each is taken, or refused in one line before anything is compiled.
+
+    Some 21 kinds of settings times 100 examples, and 1,000 command lines.
+    """
+    tests = Path(__file__).parent.parent / "tests" / "test_bad_input.py"
+    environment = {**os.environ, "DRAWN": "2" if quick else "100"}
+    command = [sys.executable, "-m", "pytest", "-n0", "-rA", "--timeout", "3000", str(tests)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, cwd=tests.parent.parent)
+    for line in done.stdout.splitlines():
+        verdict, _, name = line.partition(" ")
+        if verdict in ("PASSED", "FAILED", "ERROR") and "::" in name:
+            fault = "command lines" if "command_lines" in name else "settings"
+            yield Tried(f"drawn {fault}, by kind", verdict == "PASSED", told=line)

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from benchmarks.common import clean_exit, emit, machine, show
 from benchmarks.fault_kinds import Tried, damaged_checkpoints, spoiled_envs, spoiled_states
-from benchmarks.fault_processes import full_disks, kills, signals
+from benchmarks.fault_processes import drawn_input, full_disks, kills, signals
 
 KINDS: dict[str, Callable[[Path, bool], Iterator[Tried]]] = {
     "envs": spoiled_envs,
     "states": spoiled_states,
     "checkpoints": damaged_checkpoints,
+    "input": drawn_input,
     "kills": kills,
     "signals": signals,
     "disks": full_disks,

@@ -43,6 +43,7 @@ from rmdp_jax.evaluation.tabular import tabular_mdp
 from rmdp_jax.records.folder import dump_train_config
 from rmdp_jax.records.settings import load_train_config
 
+DRAWN = int(os.environ.get("DRAWN", "0"))  # examples of each kind of settings; `benchmarks.faults` draws more
 NAN, INF = float("nan"), float("inf")
 GOOD = [
     1,
@@ -153,7 +154,7 @@ def nothing_is_trained(tmp_path_factory):
     os.chdir(tmp_path_factory.mktemp("here"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rmdp_jax.envs.speed._make_env", lambda *arguments: Env(SPEC._replace(options={}), None, None))
-        for place in ("running.train.train_batch", "running.sweep.train_batch", "running.train.learn", "running.cluster.learn"):
+        for place in ("running.train.train_batch", "running.sweep.train_held", "running.train.learn", "running.cluster.learn"):
             patch.setattr(f"rmdp_jax.{place}", begin)
         yield
     os.chdir(before)
@@ -176,7 +177,7 @@ def outcome_of(call, expected):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-@settings(max_examples=60, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=DRAWN or 60, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_drawn_values_are_taken_or_refused_in_one_line(name, data):
     maker, drawn = MAKERS[name]
@@ -221,7 +222,7 @@ def command_lines(draw):
     return line
 
 
-@settings(max_examples=120, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10 * DRAWN or 120, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(line=command_lines())
 def test_drawn_command_lines_are_taken_or_end_with_2(line, capsys):
     capsys.readouterr()
