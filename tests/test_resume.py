@@ -71,7 +71,7 @@ def no_training(monkeypatch):
 
 
 @pytest.mark.usefixtures("no_training")
-@pytest.mark.parametrize("words", [["FOLDER", "--resume"], ["FOLDER"], [*GRID[1:], "--out", "FOLDER", "--resume"]])
+@pytest.mark.parametrize("words", [["FOLDER"], [*GRID[1:], "--out", "FOLDER", "--resume"]])
 def test_a_finished_run_stays_as_it_is(copied, words):
     before = RunFolder(copied).read_metrics()
     main(["train", *[word.replace("FOLDER", str(copied)) for word in words], "--quiet"])

@@ -110,12 +110,13 @@ def _parse(arguments: Sequence[str]) -> Any:
     if not isinstance(parsed, Train):
         return parsed
     if parsed.env not in PRESETS["default"] and Path(parsed.env).is_dir():  # the folder of a run
-        known = _parse_with(replace(Train(env=tyro.MISSING), **settings_of(Path(parsed.env))), arguments)
+        found = _parse_with(replace(Train(env=tyro.MISSING), **settings_of(Path(parsed.env))), arguments)
         env = RunFolder(Path(parsed.env)).read_config()["env"]
-        return replace(known, env=env, resume=True)
+        return replace(found, env=env, resume=True)
     if parsed.env != guess and parsed.env in PRESETS["default"]:
         parsed = _parse_with(_preset_defaults(parsed.env, arguments), arguments)  # another word was an env's name too
-    if parsed.goes_on and parsed.env in PRESETS["default"]:
+    known = parsed.env in PRESETS["default"] and (parsed.out is not None or not parsed.machines.distributed)
+    if parsed.goes_on and known:  # a folder without a name takes JAX to know, which several processes wake together
         out = parsed.folder()
         if RunFolder(out).holds_run():
             return _parse_with(replace(Train(env=tyro.MISSING), **settings_of(out)), arguments)
