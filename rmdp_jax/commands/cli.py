@@ -119,6 +119,11 @@ def _parse(arguments: Sequence[str]) -> Any:
     if parsed.goes_on and known:  # a folder without a name takes JAX to know, which several processes wake together
         out = parsed.folder()
         if RunFolder(out).holds_run():
+            env = RunFolder(out).read_config()["env"]
+            if env != parsed.env:
+                raise ConfigError(
+                    f"resume: env ({env} there, {parsed.env} here) differs from the run in {out}; give another --out"
+                )
             return _parse_with(replace(Train(env=tyro.MISSING), **settings_of(out)), arguments)
     return parsed
 
