@@ -23,6 +23,7 @@ from rmdp_jax.commands.train import UNFINISHED, EnvOptions, Train, settings_of
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.records.files import RunWarning
 from rmdp_jax.records.folder import RunFolder
+from rmdp_jax.records.lock import Locked
 from rmdp_jax.running.cache import use_cache
 from rmdp_jax.running.interrupts import stops, watched
 from rmdp_jax.running.loop import COMPILING
@@ -45,8 +46,9 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
-    Exit codes: 0 done; 2 something that a person has to change, told in one line on stderr; 75 stopped by a signal before a run
-    or a sweep was finished, so that the same command is to be started again; 130 another command that was stopped.
+    Exit codes: 0 done; 2 something that a person has to change, told in one line on stderr; 75 a run or a sweep that a signal
+    stopped before it was finished, or that another process is at, so that the same command is to be started again; 130 another
+    command that was stopped.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     trains = bool({"train", "sweep"} & set(arguments[:1]))
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command.run()
     except ConfigError as error:
         print(f"rmdp-jax: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(UNFINISHED if isinstance(error, Locked) else 2) from None
     except OSError as error:
         if error.filename is None:  # not of a file of the user's
             raise
