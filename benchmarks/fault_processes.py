@@ -157,7 +157,7 @@ def full_disks(folder: Path, quick: bool) -> Iterator[Tried]:
 
 
 def drawn_input(folder: Path, quick: bool) -> Iterator[Tried]:
-    """Settings and command lines drawn by `tests/test_bad_input.py`: each is taken, or refused in one line before anything is compiled.
+    """Settings and command lines drawn by `tests/test_bad_input.py`: each is taken or refused in one line.
 
     Some 21 kinds of settings times 100 examples, and 1,000 command lines.
     """

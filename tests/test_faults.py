@@ -26,6 +26,7 @@ from rmdp_jax import (
 from rmdp_jax.env import auto_reset, first_episodes, guard, make_starts
 from rmdp_jax.learning.experience import fresh_starts
 from rmdp_jax.policies.returns import DECAY, running_scale
+from rmdp_jax.records.files import RunWarning
 
 K, N = 2, 4
 GOALS = jnp.linspace(0.0, 1.0, N)
@@ -71,7 +72,7 @@ def run(env, reward=near, **options):
 
 
 def test_a_reward_that_is_no_number_counts_as_zero_for_its_agent_alone():
-    with pytest.warns(RuntimeWarning, match=r"the reward of agent 2 was not finite in \d+ steps .* up to iteration 2"):
+    with pytest.warns(RunWarning, match=r"the reward of agent 2 was not finite in \d+ steps .* up to iteration 2"):
         bad = run(line_walk(), spoiled(2, lambda x: x > 0.9))
     good = run(line_walk(), silenced(2, lambda x: x > 0.9))
     assert_same(bad.state, good.state)  # learning, utilities and assignment of everybody, bit for bit
@@ -92,7 +93,7 @@ def test_it_is_said_once():
 
 def test_rewards_of_very_many_agents_are_looked_at_too():
     config = replace(CONFIG, sizes=replace(SIZES, agents_exact=2, utility_steps=16))
-    with pytest.warns(RuntimeWarning, match="the reward of agent 2 was not finite"):
+    with pytest.warns(RunWarning, match="the reward of agent 2 was not finite"):
         result = train(line_walk(), Population(GOALS, spoiled(2, lambda x: x > 0.7)), config, plain_em(K, N), progress=False)
     assert finite(result.state)
     assert result.summary["nonfinite_rewards"] > 0
@@ -106,7 +107,7 @@ def test_a_reward_that_is_hardly_ever_a_number_ends_training(tmp_path):
 
 
 def test_a_start_that_is_no_number_ends_its_episode():
-    with pytest.warns(RuntimeWarning, match="of the steps diverged"):
+    with pytest.warns(RunWarning, match="of the steps diverged"):
         result = run(line_walk(first=lambda x: jnp.where(x[1] > 0.8, jnp.nan, x)))
     assert finite((result.policies, result.state))
     assert sum(result.summary["diverged"]) > 0
@@ -144,7 +145,7 @@ def test_a_policy_that_is_not_finite_is_put_back_and_the_others_do_not_notice():
 
 def test_parameters_that_explode_are_put_back():
     config = replace(CONFIG, rates=Rates(learning_rate=(1e38, 1e38), max_kl=1e30))
-    with pytest.warns(RuntimeWarning, match="policy 0 was not finite and was put back"):
+    with pytest.warns(RunWarning, match="policy 0 was not finite and was put back"):
         result = train(line_walk(), Population(GOALS, near), config, plain_em(K, N), progress=False)
     assert finite(result.policies)
     assert min(result.summary["recovered"]) > 0
@@ -184,7 +185,7 @@ def test_first_clocks_of_very_long_episodes():
 
 def test_evaluation_of_very_long_episodes_ends_and_says_so():
     config = replace(CONFIG, evaluation_steps=16)
-    with pytest.warns(RuntimeWarning, match="evaluation takes the first 16 of 1,000,000,000 steps of an episode"):
+    with pytest.warns(RunWarning, match="evaluation takes the first 16 of 1,000,000,000 steps of an episode"):
         result = train(line_walk(episode_length=10**9), Population(GOALS, near), config, plain_em(K, N), progress=False)
     assert result.summary["evaluation_steps"] == 16
     assert result.summary["episode_length"] == [16.0, 16.0]

@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from tiny import CONFIG, SIZES, K, N, make_tiny
+from tiny import COMMAND, CONFIG, SIZES, K, N, make_tiny
 
 from rmdp_jax import ConfigError, random_even, train
+from rmdp_jax.commands.cli import main
 from rmdp_jax.envs import make
 from rmdp_jax.records.files import RunWarning, read_lines
 from rmdp_jax.records.folder import RunFolder
@@ -40,6 +41,13 @@ with locked(Path(sys.argv[1])):
     print("mine", flush=True)
     time.sleep(600)
 """
+
+
+def test_a_command_that_finds_another_at_its_run_is_to_be_started_again(tmp_path, capsys):
+    with locked(tmp_path / "run"), pytest.raises(SystemExit) as stop:
+        main([*COMMAND, "--out", str(tmp_path / "run"), "--resume", "--quiet"])
+    assert stop.value.code == 75
+    assert "is at it; wait for its end" in capsys.readouterr().err
 
 
 def test_a_killed_process_leaves_no_lock_behind(tmp_path):

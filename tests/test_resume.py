@@ -71,7 +71,7 @@ def no_training(monkeypatch):
 
 
 @pytest.mark.usefixtures("no_training")
-@pytest.mark.parametrize("words", [["FOLDER", "--resume"], ["FOLDER"], [*GRID[1:], "--out", "FOLDER", "--resume"]])
+@pytest.mark.parametrize("words", [["FOLDER"], [*GRID[1:], "--out", "FOLDER", "--resume"]])
 def test_a_finished_run_stays_as_it_is(copied, words):
     before = RunFolder(copied).read_metrics()
     main(["train", *[word.replace("FOLDER", str(copied)) for word in words], "--quiet"])
@@ -89,6 +89,8 @@ def test_settings_that_differ_are_refused_and_change_nothing(copied, capsys):
     assert "epochs (2 there, 3 here)" in refused(["train", str(copied), "--epochs", "3"], capsys)
     assert "algorithm (random there, em here)" in refused(["train", str(copied), "--algorithm", "em"], capsys)
     assert "extend" in refused(["train", str(copied), "--extend", "320"], capsys)
+    other = ["train", "ant_speed", "--out", str(copied), "--resume"]
+    assert "resume: env (resource_gathering there, ant_speed here) differs" in refused(other, capsys)
     assert (copied / "config.json").read_text() == before
 
 

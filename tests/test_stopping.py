@@ -55,8 +55,14 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [
+        *(("compiling", number) for number in SIGNALS),
+        *(("evaluating", number) for number in (signal.SIGINT, signal.SIGTERM)),
+        ("drawing", signal.SIGTERM),
+    ],
+)
 def test_a_signal_ends_a_command_in_a_line(copied, monkeypatch, capsys, stage, number):
     if stage != "compiling":  # a finished run does not need what is compiled
         monkeypatch.setattr(STAGES["compiling"], lambda *programs: [print] * len(programs))

@@ -5,14 +5,14 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
-from tiny import CONFIG, SIZES, N
+from tiny import CONFIG, SIZES, N, timeless
 
 from rmdp_jax import ConfigError
 from rmdp_jax.commands.cli import main
 from rmdp_jax.commands.grids import Sweep
 from rmdp_jax.envs import make
 from rmdp_jax.evaluation.comparison import compare_runs
-from rmdp_jax.records.files import read_lines
+from rmdp_jax.records.files import RunWarning, read_lines
 from rmdp_jax.records.finished import find_runs
 from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.running import cluster, loop
@@ -104,6 +104,17 @@ def test_a_stopped_sweep_goes_on(tmp_path, trained, monkeypatch):
     assert all(line["finished"] for line in lines)
     for seed in range(3):
         assert [line["iteration"] for line in RunFolder(tmp_path / f"{NAME}{seed}").read_metrics()] == [5, 10]
+
+
+def test_a_sweep_takes_the_older_checkpoint_where_the_latest_is_damaged(tmp_path, trained):
+    (line,) = run([CELL], [0], tmp_path)
+    folder = tmp_path / f"{NAME}0"
+    (folder / "result.json").unlink()
+    (folder / "checkpoints" / "10" / "default" / "_METADATA").unlink()
+    with pytest.warns(RunWarning, match="the older checkpoint of iteration 5 is taken"):
+        (again,) = run([CELL], [0], tmp_path)
+    assert trained == [(LENGTH, [0])] * 2
+    assert timeless(again) == timeless(line)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from rmdp_jax.devices.settings import plain_settings
 from rmdp_jax.errors import ConfigError, TrainingError
 from rmdp_jax.records.files import RunWarning
 from rmdp_jax.records.folder import RunFolder
+from rmdp_jax.records.lock import Locked
 from rmdp_jax.running.interrupts import stops, watched
 from rmdp_jax.running.loop import COMPILING
 from rmdp_jax.terminal import visible
@@ -50,8 +51,9 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
-    Exit codes: 0 done; 2 something that a person has to change, told in one line on stderr; 75 stopped by a signal before a run
-    or a sweep was finished, so that the same command is to be started again; 130 another command that was stopped.
+    Exit codes: 0 done; 2 something that a person has to change, told in one line on stderr; 75 a run or a sweep that a signal
+    stopped before it was finished, or that another process is at, so that the same command is to be started again; 130 another
+    command that was stopped.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     trains = bool({"train", "sweep"} & set(arguments[:1]))
@@ -66,9 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command.run()
     except ConfigError as error:
         print(f"rmdp-jax: error: {visible(str(error))}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(UNFINISHED if isinstance(error, Locked) else 2) from None
     except TrainingError as error:
-        print(f"rmdp-jax: error: {error}; what was learned is in checkpoints/", file=sys.stderr)
+        print(f"rmdp-jax: error: {visible(str(error))}; what was learned is in checkpoints/", file=sys.stderr)
         raise SystemExit(1) from None
     except OSError as error:
         if error.filename is None:  # not of a file of the user's
@@ -124,14 +126,20 @@ def _parse(arguments: Sequence[str]) -> Any:
     if not isinstance(parsed, Train):
         return parsed
     if parsed.env not in PRESETS["default"] and Path(parsed.env).is_dir():  # the folder of a run
-        known = _parse_with(replace(Train(env=tyro.MISSING), **settings_of(Path(parsed.env))), arguments)
+        found = _parse_with(replace(Train(env=tyro.MISSING), **settings_of(Path(parsed.env))), arguments)
         env = RunFolder(Path(parsed.env)).read_config()["env"]
-        return replace(known, env=env, resume=True)
+        return replace(found, env=env, resume=True)
     if parsed.env != guess and parsed.env in PRESETS["default"]:
         parsed = _parse_with(_preset_defaults(parsed.env, arguments), arguments)  # another word was an env's name too
-    if parsed.goes_on and parsed.env in PRESETS["default"]:
+    known = parsed.env in PRESETS["default"] and (parsed.out is not None or not parsed.machines.distributed)
+    if parsed.goes_on and known:  # a folder without a name takes JAX to know, which several processes wake together
         out = parsed.folder()
         if RunFolder(out).holds_run():
+            env = RunFolder(out).read_config()["env"]
+            if env != parsed.env:
+                raise ConfigError(
+                    f"resume: env ({env} there, {parsed.env} here) differs from the run in {out}; give another --out"
+                )
             return _parse_with(replace(Train(env=tyro.MISSING), **settings_of(out)), arguments)
     return parsed
 

@@ -113,9 +113,8 @@ class Train(Compiling):
         from rmdp_jax.running.algorithms import resolve
 
         _, population, config = self._task()
-        return (
-            Path("runs") / f"{self.env}-{self.algorithm}-k{resolve(self.algorithm, population, config).config.k}-s{self.seed}"
-        )
+        k = resolve(self.algorithm, population, config).config.k
+        return Path("runs") / f"{self.env}-{self.algorithm}-k{k}-s{self.seed}"
 
     @property
     def starts_jax(self) -> bool:

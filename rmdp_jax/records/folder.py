@@ -18,7 +18,7 @@ import numpy as np
 
 from rmdp_jax.config import Sizes, TrainConfig
 from rmdp_jax.errors import ConfigError
-from rmdp_jax.records.files import append_line, read_json, read_lines, reason_of, write_json, write_lines, writing
+from rmdp_jax.records.files import append_line, read_json, read_lines, reason_of, warn, write_json, write_lines, writing
 from rmdp_jax.records.schema import check_config, check_line, check_result
 
 FORMAT = 1  # of config.json and result.json; raised when a reader of older files would misread newer ones
@@ -96,11 +96,17 @@ class RunFolder:
             check_line(f"{self.metrics}: line {number}", line, k, n)
         return lines
 
+    def earlier_result(self) -> dict[str, Any] | None:
+        """result.json of who went on with the run; None where there is none that can be read, as another will be written."""
+        try:
+            return self.read_result() if self.has_result() else None
+        except ConfigError as error:
+            warn(f"{error}; it is written again")
+            return None
+
     def previous_timing(self) -> dict[str, Any]:
         """What an earlier result says of how long training took; nothing where there is none."""
-        if not self.has_result():
-            return {}
-        result = self.read_result()
+        result = self.earlier_result() or {}
         names = ("wall_s", "compile_s", "transitions_per_s", "runs_together", "devices")
         return {name: result[name] for name in names if name in result}
 
@@ -128,14 +134,14 @@ class RunFolder:
 
     def reopen(self) -> None:
         """Say that the run is not finished any more, as it goes on; config.json and result.json say the same at any time."""
-        if self.has_result():
-            content = self.read_result()
+        if content := self.earlier_result():
             self._write("result.json", {**content, "finished": False})
 
     def _read(self, name: str, check: Callable[[Path, Any], None]) -> dict[str, Any]:
         path = self.path / name
         if not os.path.exists(path):  # which a name that is too long does not either, where Path.exists raises
-            raise ConfigError(f"out = {self.path}: holds no {name}, so it is not the folder of a finished run")
+            way_out = "; --resume ends it" if name == "result.json" and self.holds_run() else ""
+            raise ConfigError(f"out = {self.path}: holds no {name}, so it is not the folder of a finished run{way_out}")
         content = read_json(path)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else None

@@ -113,7 +113,8 @@ class RunWriter:
     def _has_result_of(self, iterations: int) -> bool:
         """Whether there is a result of this iteration already, which is better than none."""
         assert self.folder is not None
-        return self.folder.has_result() and self.folder.read_result()["iterations"] == iterations
+        known = self.folder.earlier_result()
+        return known is not None and known["iterations"] == iterations
 
     def _write_lines(self, *new: dict[str, Any]) -> None:
         """Append lines of the history to metrics.jsonl; where somebody removed or changed it, write all of them again."""

@@ -1,6 +1,5 @@
 """What a person sees while runs train: a bar with welfare, speed and time left, or plain lines where there is no terminal."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from statistics import fmean
@@ -8,6 +7,7 @@ from typing import Any, Protocol
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rmdp_jax.records.files import warn
 from rmdp_jax.terminal import PlainConsole, visible
 
 
@@ -35,7 +35,7 @@ class _Silent:
         pass
 
     def warn(self, what: str) -> None:
-        warnings.warn(what, RuntimeWarning, stacklevel=2)
+        warn(what)
 
     def update(self, lines: Sequence[dict[str, Any]]) -> None:
         pass
