@@ -109,7 +109,7 @@ def test_one_program_trains_it():
     assert int(state.assignment.order[0]) == int(state.assignment.welfare.argmax())
 
 
-@pytest.mark.parametrize(("name", "value"), [("starts", 3), ("starts", 1), ("starts", 2.0), ("warmup", -1)])
+@pytest.mark.parametrize(("name", "value"), [("starts", 3), ("starts", 1), ("starts", 2.5), ("warmup", -1)])
 def test_bad_arguments_are_named(name, value):
     with pytest.raises(ConfigError, match=f"{name} = {value}"):
         halving_em(2, 5, **{name: value})
