@@ -65,7 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 if isinstance(command, Compiling):
                     command.prepare()
                 command.run()
-            command.run()
     except ConfigError as error:
         print(f"rmdp-jax: error: {visible(str(error))}", file=sys.stderr)
         raise SystemExit(UNFINISHED if isinstance(error, Locked) else 2) from None
