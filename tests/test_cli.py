@@ -251,7 +251,10 @@ def test_train_ends_with_a_table(tmp_path, capsys):
 
 
 def flags_of(*kinds):
-    return {f"--{field.name.replace('_', '-')}" for kind in kinds for field in fields(kind)}
+    """Flags of all fields; one that is on by itself is there to be switched off."""
+    return {
+        f"--{'no-' if field.default is True else ''}{field.name.replace('_', '-')}" for kind in kinds for field in fields(kind)
+    }
 
 
 NO_FLAGS = {"--env", "--envs", "--runs", "--run-dir", "--env-options", "--machines", "--sizes", "--rates"}  # positions, groups

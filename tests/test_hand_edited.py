@@ -88,7 +88,7 @@ def test_any_field_of_config_json(folder):
         inner = changed if len(way) == 1 else changed[way[0]]
         inner[way[-1]] = value
         (folder.path / "config.json").write_text(json.dumps(changed))
-        with pytest.raises(ConfigError, match=r"env_options|nobody|nowhere"):
+        with pytest.raises(ConfigError, match=r"size = 'x'|nobody|nowhere"):
             load_run(folder.path, make)
 
 

@@ -135,7 +135,8 @@ def test_episode_length_can_be_changed():
 def test_agents_of_a_multiple_share_cells(replay):
     _, one = make("resource_gathering")
     env, two = make("resource_gathering", n=50)
-    step = guard(env).step((env.reset(jax.random.key(0))), jnp.int32(1))[1]
+    env = guard(env)
+    step = env.step(env.reset(jax.random.key(0))[0], jnp.int32(1))[1]
     np.testing.assert_array_equal(two.rewards(step), np.tile(one.rewards(step), 2))
     assert float(two.rewards(step).sum()) == pytest.approx(2 * 0.99)
 
