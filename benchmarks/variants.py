@@ -90,6 +90,7 @@ SETTINGS = {
     "std from e^-1": Variant(change=_std_from_1_over_e),
     "rewards x 100": Variant(change=rated(reward_scaling=100.0)),
     "rewards as they are": Variant(change=_plain_rewards),
+    "returns not normalised": Variant(change=sized(normalize_returns=False)),
     "std from e^-1 and rewards as they are": Variant(change=lambda config: _plain_rewards(_std_from_1_over_e(config))),
     "entropy x 3": Variant(change=entropy_times(3.0, 3.0)),
 }

@@ -37,6 +37,9 @@ def print_summary(result: dict[str, Any]) -> None:
     facts.add_row("transitions", f"{result['transitions_per_policy']:,} per policy" + _unfinished(result))
     speed = f"{result['transitions_per_s']:,.0f} transitions/s"
     facts.add_row("time", f"{result['wall_s']:.1f} s training at {speed}, {result['compile_s']:.1f} s compiling")
+    faults = _faults(result)
+    if faults:
+        facts.add_row("faults", faults)
     facts.add_row("device", visible(f"{result['device']}, backend {result['backend']}"))
     who = f"k = {result['k']} policies for n = {result['n']} agents"
     task = visible(f"  {result['algorithm']}, {who}, seed {result['seed']}")
@@ -50,8 +53,8 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
     console = PlainConsole()
     error = _plus_minus(evaluation["welfare_standard_error"])
     played = f"{error} of 100 ({evaluation['episodes']} fresh episodes of each policy)"
-    console.print(Text.assemble("\nwelfare ", (f"{evaluation['welfare']:.2f}", "bold"), played))
-    console.print(f"if everyone moved to the policy best for them in these episodes: {evaluation['best_welfare']:.2f}")
+    console.print(Text.assemble("\nwelfare ", (_figure(evaluation["welfare"]), "bold"), played))
+    console.print(f"if everyone moved to the policy best for them in these episodes: {_figure(evaluation['best_welfare'])}")
     console.print(
         _policy_table(evaluation["policy_sizes"], evaluation["utility"], evaluation["assignment"], evaluation["episode_length"])
     )
@@ -116,6 +119,18 @@ def print_comparison(rows: list["Row"], found: "Found") -> None:
 
 def _figure(value: float | None) -> str:
     return "not a number" if value is None else f"{value:.2f}"
+
+
+def _faults(result: dict[str, Any]) -> str:
+    """What broke and was survived, of a result that tells; nothing where nothing did."""
+    found = []
+    if diverged := sum(result.get("diverged", [])):
+        steps = max(result["k"] * result["transitions_per_policy"], 1)
+        found.append(f"{diverged:,} steps diverged ({diverged / steps:.1%})")
+    if rewards := result.get("nonfinite_rewards", 0):
+        found.append(f"{rewards:,} rewards not finite, counted as 0")
+    found += [f"policy {j} put back {times} time(s)" for j, times in enumerate(result.get("recovered", [])) if times]
+    return "; ".join(found)
 
 
 def _plus_minus(standard_error: float | None) -> str:
