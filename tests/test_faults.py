@@ -1,6 +1,5 @@
 """What breaks in an env, a reward or a policy is said, counted, and changes nobody else's learning."""
 
-import warnings
 from dataclasses import replace
 
 import jax
@@ -71,9 +70,15 @@ def run(env, reward=near, **options):
     return train(env, Population(GOALS, reward), CONFIG, plain_em(K, N), progress=False, **options)
 
 
+@pytest.fixture(scope="module")
+def plain():
+    return run(line_walk())
+
+
 def test_a_reward_that_is_no_number_counts_as_zero_for_its_agent_alone():
-    with pytest.warns(RunWarning, match=r"the reward of agent 2 was not finite in \d+ steps .* up to iteration 2"):
+    with pytest.warns(RunWarning, match=r"the reward of agent 2 was not finite in \d+ steps .* up to iteration 2") as heard:
         bad = run(line_walk(), spoiled(2, lambda x: x > 0.9))
+    assert len([1 for warning in heard if "not finite" in str(warning.message)]) == 1, "it is said once"
     good = run(line_walk(), silenced(2, lambda x: x > 0.9))
     assert_same(bad.state, good.state)  # learning, utilities and assignment of everybody, bit for bit
     assert finite(bad.policies)
@@ -82,13 +87,6 @@ def test_a_reward_that_is_no_number_counts_as_zero_for_its_agent_alone():
     assert set().union(*counts) == {"2"}
     assert bad.summary["nonfinite_rewards"] == sum(line["nonfinite_rewards"] for line in bad.history) > 0
     assert good.summary["nonfinite_rewards"] == 0
-
-
-def test_it_is_said_once():
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        run(line_walk(), spoiled(2, lambda x: x > 0.9))
-    assert len([1 for warning in heard if "not finite" in str(warning.message)]) == 1
 
 
 def test_rewards_of_very_many_agents_are_looked_at_too():
@@ -151,9 +149,8 @@ def test_parameters_that_explode_are_put_back():
     assert min(result.summary["recovered"]) > 0
 
 
-@pytest.mark.parametrize("size", [2.0**20, 2.0**-20, 1e6, 1e-6])
-def test_rewards_of_any_scale_are_learned_from_alike(size):
-    plain = run(line_walk())
+@pytest.mark.parametrize("size", [2.0**-20, 1e6])
+def test_rewards_of_any_scale_are_learned_from_alike(size, plain):
     scaled = run(line_walk(), lambda goal, x: jnp.float32(size) * near(goal, x))
     np.testing.assert_allclose(float(scaled.evaluation.welfare) / size, float(plain.evaluation.welfare), rtol=0.01)
     np.testing.assert_allclose(scaled.summary["welfare"] / size, plain.summary["welfare"], rtol=0.01)

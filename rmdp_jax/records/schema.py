@@ -116,6 +116,9 @@ def check_result(path: Path, content: Any) -> None:
     rest = {
         "softness": NUMBER_OR_NULL,
         "policies_from": _optional(_per_policy(k, WHOLE)),
+        "diverged": _optional(_per_policy(k, WHOLE)),
+        "recovered": _optional(_per_policy(k, WHOLE)),
+        "nonfinite_rewards": _optional(WHOLE),
         "policy_sizes": _per_policy(k, WHOLE),
         "episode_length": _per_policy(k, NUMBER_OR_NULL),
         "device": TEXT,
