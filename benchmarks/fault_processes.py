@@ -137,7 +137,7 @@ def _wait_for(process: subprocess.Popen, word: str | None) -> str:
 
 
 def full_disks(folder: Path, quick: bool) -> Iterator[Tried]:
-    """Files may not grow beyond a size: survived if that is said, and the same command ends with the same result where there is room.
+    """Files may not grow beyond a size: survived if that is said, and the same command ends well where there is room.
 
     Lines of metrics that could not be written may be missing, if that is said.
     """
