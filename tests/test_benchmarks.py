@@ -15,6 +15,7 @@ COMMANDS = {
     "vs_brax": [sys.executable, "-m", "benchmarks.vs_brax", "--quick"],
     "startup": [sys.executable, "-m", "benchmarks.startup", "--quick"],
     "mjx_impl": [sys.executable, "-m", "benchmarks.mjx_impl", "--quick", "--impl", "jax"],
+    "faults": [sys.executable, "-m", "benchmarks.faults", "--quick", "--only", "states", "checkpoints", "kills"],
     "accelerator": ["benchmarks/accelerator.sh", "--quick"],
 }
 
@@ -51,6 +52,17 @@ def test_throughput_splits_the_time_and_compares_k(lines):
         assert sum(shares) == pytest.approx(1, abs=1e-3)
         assert line["matmul_precision"] == "default"
         assert line["versions"]["jax"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", ["faults"], indirect=True)
+def test_faults_are_survived(lines):
+    rows, table = lines
+    assert {row["kind"] for row in rows} == {"states", "checkpoints", "kills"}
+    for row in rows:
+        assert row["tried"] == row["survived"] > 0, row
+        assert row["silent"] == 0
+    assert "wrong in silence" in table
 
 
 def test_throughput_refuses_environments_that_do_not_divide():
