@@ -34,9 +34,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few of each kind")
     parser.add_argument("--only", nargs="+", choices=list(KINDS), default=list(KINDS), help="kinds to try")
     arguments = parser.parse_args()
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # what a shell starts in the background, and its children, ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which what a shell starts in the background ignores
     rows: dict[tuple[str, str], list[Tried]] = {}
     with clean_exit("faults"), tempfile.TemporaryDirectory() as folder:
         for kind in arguments.only:

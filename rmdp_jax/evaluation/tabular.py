@@ -225,7 +225,7 @@ def tabular_mdp(transition: ArrayLike, reward: ArrayLike, start: ArrayLike, disc
 def _floats(name: str, given: ArrayLike) -> np.ndarray:
     try:
         return np.asarray(given, float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"{name} = {shown(given)}: must be an array of numbers") from None
 
 
