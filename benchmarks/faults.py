@@ -2,8 +2,8 @@
 
     python -m benchmarks.faults [--quick] [--only kills signals ...]
 
-A row of the table: how often a fault was tried, how often the run survived it, and how many iterations had to be done again.
-What surviving means is said by each kind in `benchmarks/fault_kinds.py` and `benchmarks/fault_processes.py`. The last column
+A row of the table: how often a fault was tried, how often the run survived it, and how many iterations were `lost`, to be done again.
+What surviving means is said by each kind in `benchmarks/fault_kinds.py` and `benchmarks/fault_processes.py`. `silent`
 counts what may never be: a result that is wrong without a word, or a traceback.
 """
 
@@ -47,7 +47,7 @@ def main() -> None:
         table = [_row(*name, tries) for name, tries in rows.items()]
         for row in table:
             emit({"benchmark": "faults", **row, **({} if arguments.quick else machine())})
-    columns = ["kind", "fault", "tried", "survived", "iterations lost at most", "wrong in silence"]
+    columns = ["kind", "fault", "tried", "survived", "lost", "silent"]
     show("What breaks, and what is left", columns, [[str(value) for value in row.values()] for row in table])
 
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import jax
 
 from rmdp_jax.config import TrainConfig
-from rmdp_jax.env import Env, EnvSpec
+from rmdp_jax.env import Env, EnvSpec, starts_needed
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.learning.scoring import LARGEST_SAMPLE
 from rmdp_jax.trainer import TrainState
@@ -81,7 +81,7 @@ def estimate_memory(like: TrainState, spec: EnvSpec, agents: PyTree, config: Tra
         networks=3 * nbytes(like.learner) + nbytes(like.statistics) + _FLOAT * rows * 6 * sum(sizes.hidden),
         agents=nbytes((agents, like.utilities)) + 3 * nbytes((like.assignment, like.segments)) + 9 * table + 2 * _FLOAT * n,
         archive=3 * nbytes(like.archive),
-        environments=3 * nbytes(like.episodes)
+        environments=(2 + starts_needed(spec, sizes.unroll)) * nbytes(like.episodes)
         + _FLOAT * k * (2 * sizes.transitions * per_transition + sizes.environments * scored),
         process=0,
     )
