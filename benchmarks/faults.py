@@ -2,9 +2,9 @@
 
     python -m benchmarks.faults [--quick] [--only kills signals ...]
 
-A row of the table: how often a fault was tried, how often the run survived it, and how many iterations were `lost`, to be done again.
-What surviving means is said by each kind in `benchmarks/fault_kinds.py` and `benchmarks/fault_processes.py`. `silent`
-counts what may never be: a result that is wrong without a word, or a traceback.
+A row of the table: how often a fault was tried and survived, and how many iterations were `lost`, to be done again. What
+surviving means is said by each kind in `benchmarks/fault_kinds.py` and `benchmarks/fault_processes.py`. `silent` counts what
+may never be: a result that is wrong without a word, or a traceback.
 """
 
 import argparse
