@@ -1,4 +1,4 @@
-"""Running scale of returns, one a policy: what policies and critics learn from is of size 1 whatever the agents' units.
+"""Running scale of returns, one per policy: what policies and critics learn from is of size 1 whatever the agents' units.
 
     G_t = r_t + gamma (1 - done_t) G_{t+1}          within an unroll, without bootstrapping
     rms = sqrt(decayed mean over iterations of the mean of G^2 over steps, environments and reward columns)
