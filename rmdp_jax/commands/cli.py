@@ -51,9 +51,9 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
-    Exit codes: 0 done; 1 training ended by `TrainingError`; 2 something that a person has to change; each told in one line; 75 a
-    run or a sweep that a signal stopped before it was finished, or that another process is at, so that the same command is to be
-    started again; 130 another command that was stopped.
+    Exit codes: 0 done; 1 training ended by `TrainingError`; 2 something that a person has to change; each told in one line; 75
+    a run or a sweep that a signal stopped before it was finished, or that another process is at, so that the same command is to
+    be started again; 130 another command that was stopped.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     trains = bool({"train", "sweep"} & set(arguments[:1]))
