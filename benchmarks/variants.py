@@ -64,8 +64,10 @@ _shuffled = partial(plain_em, first=shuffled_even)
 ASSIGNERS = {
     "plain_em": Variant(plain_em),
     "plain_em with shuffled groups": Variant(_shuffled),
-    "annealing alone": Variant(partial(em, relocate_until=0.0, starts=1)),
-    "annealing with relocation": Variant(partial(em, starts=1)),
+    "annealing alone": Variant(partial(em, explore_share=0.0, relocate_until=0.0, starts=1)),
+    "annealing with relocation": Variant(partial(em, explore_share=0.0, starts=1)),
+    "annealing with relocation and restarts": Variant(partial(em, explore_share=0.0)),
+    "exploration with relocation": Variant(partial(em, starts=1)),
     "em": Variant(em),
     "split and merge": Variant(split_and_merge),
     "seeding": Variant(seeded_em),

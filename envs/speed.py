@@ -17,6 +17,7 @@ import numpy as np
 from rmdp_jax.config import LARGEST_N
 from rmdp_jax.env import Env, Population
 from rmdp_jax.envs.speed_bound import speed_upper_bound
+from rmdp_jax.envs.speed_reachable import Held, held_speeds, reachable_welfare
 from rmdp_jax.errors import known_name, seed_number, whole_number
 from rmdp_jax.types import Array
 
@@ -84,6 +85,8 @@ BACKENDS = {
     "generalized": Backend("brax; same time step, other contacts: another task", lambda make: make(backend="generalized")),
 }
 
+MEASURED = ("native", "mjx")  # the MDP of which `speed_reachable` knows what policies hold
+
 
 def make_speed(
     body: str, *, n: int = 100, seed: int = 0, backend: str = "auto", episode_length: int = 1000
@@ -100,8 +103,8 @@ def make_speed(
         episode_length: steps; returns are in 0..`episode_length`/10 and `spec.reference_scale` brings them to 0..100.
 
     Returns:
-        `Env` with outcomes `Outcome`, and `Population` with the bound of `speed_upper_bound` and k equal-width bands of target
-        speed as oracle groups.
+        `Env` with outcomes `Outcome`, and `Population` with the bound of `speed_upper_bound`, where it was measured the
+        estimate of `speed_reachable`, and k equal-width bands of target speed as oracle groups.
 
     Raises:
         ConfigError: unknown `body` or `backend`, or `n`, `seed` or `episode_length` break their rule.
@@ -113,7 +116,8 @@ def make_speed(
     n, seed = whole_number("n", n, 1, LARGEST_N), seed_number("seed", seed)
     episode_length = whole_number("episode_length", episode_length)
     env = _make_env(body, backend, episode_length)
-    return env, make_population(BODIES[body], n, seed, episode_length)
+    held = held_speeds(f"{body}_speed") if backend in MEASURED else None
+    return env, make_population(BODIES[body], n, seed, episode_length, held)
 
 
 def load_body(body: str, backend: str) -> Any:
@@ -149,9 +153,9 @@ def _make_env(body: str, backend: str, episode_length: int) -> Env:
     )
 
 
-def make_population(body: Body, n: int, seed: int, episode_length: int = 1000) -> Population:
-    """The n agents of a body, with what is known about their task; see `make_speed`."""
-    half_width = (body.high - body.low) / 20.0
+def make_population(body: Body, n: int, seed: int, episode_length: int = 1000, held: Held | None = None) -> Population:
+    """The n agents of a body, with what is known about their task and what policies alone have `held`; see `make_speed`."""
+    half_width, best_return = (body.high - body.low) / 20.0, REWARD_PER_STEP * episode_length
     targets = np.random.RandomState(seed).uniform(body.low, body.high, n).astype(np.float32)
 
     def reward(target: Array, outcome: Outcome) -> Array:
@@ -159,11 +163,21 @@ def make_population(body: Body, n: int, seed: int, episode_length: int = 1000) -
 
     @cache
     def bound_of(k: int) -> float:
-        return speed_upper_bound(targets, half_width, k) * REWARD_PER_STEP * episode_length / 100.0
+        return speed_upper_bound(targets, half_width, k) * best_return / 100.0
+
+    @cache
+    def reachable_of(k: int) -> float | None:
+        return None if held is None else reachable_welfare(held, targets, k) * best_return / 100.0
 
     def oracle_groups(k: int) -> np.ndarray:
         k = whole_number("k", k)
         bands = np.floor((targets - body.low) / (body.high - body.low) * k)
         return np.clip(bands, 0, k - 1).astype(np.int32)
 
-    return Population(jnp.asarray(targets), reward, lambda k: bound_of(whole_number("k", k)), oracle_groups)
+    return Population(
+        jnp.asarray(targets),
+        reward,
+        upper_bound=lambda k: bound_of(whole_number("k", k)),
+        oracle_groups=oracle_groups,
+        reachable=lambda k: reachable_of(whole_number("k", k)),
+    )

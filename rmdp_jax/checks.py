@@ -72,17 +72,19 @@ def check_spec(spec: EnvSpec) -> None:
 
 
 def check_knowledge(population: Population, k: int) -> None:
-    """Raise `ConfigError` unless `Population.upper_bound(k)` gives a finite number or None: it is read after training."""
-    try:
-        bound = population.upper_bound(k)
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(
-            f"upper_bound({k}): raised {type(error).__name__} ({in_line(error)}); give None for what is not known"
-        ) from error
-    if bound is not None:
-        real_number(f"upper_bound({k})", bound, math.isfinite, "a finite number, or None for what is not known")
+    """Raise `ConfigError` unless `upper_bound(k)` and `reachable(k)`, which are read after training, are finite or None."""
+    for name in ("upper_bound", "reachable"):
+        called = f"{name}({k})"
+        try:
+            known = getattr(population, name)(k)
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"{called}: raised {type(error).__name__} ({in_line(error)}); give None for what is not known"
+            ) from error
+        if known is not None:
+            real_number(called, known, math.isfinite, "a finite number, or None for what is not known")
 
 
 def _like_agents(agents: PyTree) -> PyTree:

@@ -57,13 +57,16 @@ class Env(NamedTuple):
 class Population(NamedTuple):
     """n agents with a reward function each.
 
-    `upper_bound` and `oracle_groups` are knowledge *about* the task; reports and baselines use them, training never does.
+    `upper_bound`, `oracle_groups` and `reachable` are knowledge *about* the task: for reports and baselines, not for training.
     """
 
     agents: PyTree  # leaves (n, ...)
     reward: Callable[[PyTree, PyTree], Array]  # one agent, one outcome -> () float32
     upper_bound: Callable[[int], float | None] = lambda k: None  # k -> best mean return that k policies can reach
     oracle_groups: Callable[[int], ArrayLike] | None = None  # k -> (n,) int32, a good partition known beforehand
+    reachable: Callable[[int], float | None] = lambda k: (
+        None
+    )  # k -> mean return that k policies were seen to reach, an estimate
 
     @property
     def n(self) -> int:

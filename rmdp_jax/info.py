@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax.scipy.special import entr
 
 from rmdp_jax.assigners.base import harden
-from rmdp_jax.learning.experience import Experience
 from rmdp_jax.learning.ppo import LossParts
+from rmdp_jax.m_step import Learned
 from rmdp_jax.types import Array, PyTree
 
 
@@ -36,8 +36,7 @@ def make_info(
     after: Array,
     copies: Array,
     recovered: Array,
-    experience: Experience,
-    losses: LossParts,
+    learned: Learned,
 ) -> Info:
     """Put an `Info` together from utilities (k, n) in returns, and weights (k, n) before and after the reassignment."""
     k, n = table.shape
@@ -51,9 +50,9 @@ def make_info(
         copies=copies,
         recovered=recovered.astype(jnp.int32),
         softness=entr(after).sum(0).mean(),
-        losses=losses,
-        episodes=experience.episodes,
-        diverged=experience.diverged,
-        nonfinite_rewards=experience.totals.nonfinite.sum(0, dtype=jnp.int32),
-        outcome=experience.outcome,
+        losses=learned.losses,
+        episodes=learned.episodes,
+        diverged=learned.diverged,
+        nonfinite_rewards=learned.totals.nonfinite.sum(0, dtype=jnp.int32),
+        outcome=learned.outcome,
     )

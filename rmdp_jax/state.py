@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rmdp_jax.assigners.base import Copies
 from rmdp_jax.config import Rates
@@ -50,9 +51,10 @@ def policies_of(state: TrainState) -> Policies:
     return Policies(state.learner.params, state.statistics, state.rates.observation_clip)
 
 
-def empty_archive(size: int, state: TrainState) -> Member | None:
-    """`size` members of zeros, None of size 0."""
-    return jax.tree.map(lambda x: jnp.zeros((size, *x.shape[1:]), x.dtype), _members(state)) if size else None
+def first_archive(size: int, state: TrainState) -> Member | None:
+    """Copies of the k policies of `state`, the last k in their order; None of size 0."""
+    k = state.keys.size
+    return jax.tree.map(lambda x: x[(np.arange(size) - size) % k], members_of(state)) if size else None
 
 
 @jax.named_scope("copy_members")
@@ -73,7 +75,7 @@ def copy_members(copies: Copies, state: TrainState) -> TrainState:
 
 
 def _copy(copies: Copies, state: TrainState) -> TrainState:
-    members = constrain(constrain(_members(state), "policy"))
+    members = constrain(constrain(members_of(state), "policy"))
     if state.archive is not None:
         members = jax.tree.map(lambda present, archived: jnp.concatenate([present, archived]), members, state.archive)
 
@@ -84,7 +86,7 @@ def _copy(copies: Copies, state: TrainState) -> TrainState:
         segments=_without_copies(copies.sources, state.segments),
         archive=None if copies.archive_sources is None else take(copies.archive_sources),
     )
-    return _with_members(state, take(copies.sources), state.learner.params.shared, state.learner.opt_state.shared)
+    return with_members(state, take(copies.sources), state.learner.params.shared, state.learner.opt_state.shared)
 
 
 def _without_copies(sources: Array, segments: SegmentReturns | None) -> SegmentReturns | None:
@@ -106,7 +108,7 @@ def recover(last: TrainState, new: TrainState) -> tuple[TrainState, Array]:
     Returns:
         The state, and which policies were put back, (k,) bool.
     """
-    shared, own, before = new.learner.params.shared, _members(new), _members(last)
+    shared, own, before = new.learner.params.shared, members_of(new), members_of(last)
     shared_broken = ~_all_finite(shared, axes=0)
     broken = ~_all_finite(own) | shared_broken
     sound = _all_finite(before._replace(opt_state=()))
@@ -119,7 +121,7 @@ def recover(last: TrainState, new: TrainState) -> tuple[TrainState, Array]:
         (last.learner.params.shared, jax.tree.map(jnp.zeros_like, last.learner.opt_state.shared)),
         (shared, new.learner.opt_state.shared),
     )
-    return _with_members(new, own, shared, shared_state), broken
+    return with_members(new, own, shared, shared_state), broken
 
 
 def _copy_sound(sound: Array, members: Member) -> Member:
@@ -140,11 +142,12 @@ def _all_finite(tree: PyTree, axes: int = 1) -> Array:
     return finite
 
 
-def _members(state: TrainState) -> Member:
+def members_of(state: TrainState) -> Member:
+    """The k policies as members."""
     return Member(state.learner.params.own, state.learner.opt_state.own, state.statistics, state.returns, state.utilities)
 
 
-def _with_members(state: TrainState, own: Member, shared: PyTree, shared_state: PyTree) -> TrainState:
+def with_members(state: TrainState, own: Member, shared: PyTree, shared_state: PyTree) -> TrainState:
     """The state with these members, and these shared parameters and their optimiser."""
     return state._replace(
         learner=Learner(Params(shared, own.params), Params(shared_state, own.opt_state)),

@@ -1,7 +1,6 @@
 """One iteration of a represented MDP: roll out, improve every policy (M), reassign every agent (E)."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,13 +15,13 @@ from rmdp_jax.env import Env, Population, first_episodes, guard
 from rmdp_jax.errors import ConfigError, instance_of, shown
 from rmdp_jax.info import Info, make_info
 from rmdp_jax.learning.experience import Experience, fresh_starts, make_collect
-from rmdp_jax.learning.learner import Schedule, init_learner, make_improve
-from rmdp_jax.learning.ppo import ppo_loss
+from rmdp_jax.learning.learner import init_learner
 from rmdp_jax.learning.segments import no_segments
-from rmdp_jax.learning.utility import accumulate, no_utilities, utility
-from rmdp_jax.policies.model import POLICY_AXES, Policies, make_model, repeat
-from rmdp_jax.state import TrainState, copy_members, empty_archive, policies_of, recover
-from rmdp_jax.types import Array, Key, PyTree, Scalar
+from rmdp_jax.learning.utility import no_utilities, utility
+from rmdp_jax.m_step import make_collect_all, make_learn
+from rmdp_jax.policies.model import Policies, make_model, repeat
+from rmdp_jax.state import TrainState, copy_members, first_archive, policies_of, recover
+from rmdp_jax.types import Array, Key, PyTree
 
 
 class Conclusion(NamedTuple):
@@ -55,17 +54,16 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
     m = n if assigner.sampled_agents is None else len(assigner.sampled_agents)
     model, archive_size = make_model(env.spec, sizes, k, n), assigner.archive_size if sizes.trunk == "separate" else 0
     collect_one = make_collect(env, population, model, sizes, assigner.sampled_agents)
-    collect_all = jax.vmap(collect_one, (0, POLICY_AXES, 0, 0, 0, 0, 0, None))
-    m_step = make_improve(partial(ppo_loss, model), sizes, assigner.weights, assigner.descend)
-    improve = jax.named_scope("m_step")(m_step)
+    collect_all = make_collect_all(collect_one, assigner)
+    learn = make_learn(model, config, assigner, collect_one)
 
     def init(key: Key, rates: Rates = config.rates, assignment: PyTree = None) -> TrainState:
         key, assignment_key, shared_key, policies_key = _first_keys(key)
         if assignment is None:
             assignment = assigner.init(assignment_key)
-        own_keys, start_keys, keys = (jax.random.split(key, k) for key in jax.random.split(policies_key, 3))
+        policy_keys, start_keys, keys = (jax.random.split(key, k) for key in jax.random.split(policies_key, 3))
         state = TrainState(
-            learner=init_learner(model.networks, rates, shared_key, own_keys),
+            learner=init_learner(model.networks, rates, shared_key, policy_keys),
             statistics=repeat(model.normalizer.init(), k),
             returns=repeat(model.returns.init(), k),
             episodes=jax.vmap(lambda key: first_episodes(env, fresh_starts(env, sizes, key)))(start_keys),
@@ -78,41 +76,30 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
             iteration=jnp.int32(0),
             rates=jax.tree.map(jnp.float32, rates),
         )
-        return state._replace(archive=empty_archive(archive_size, state))
+        return state._replace(archive=first_archive(archive_size, state))
+
+    def own_keys(state: TrainState) -> Key:
+        return jax.vmap(jax.random.fold_in, (0, None))(state.keys, state.iteration)
 
     def collect(state: TrainState) -> tuple[TrainState, Experience]:
-        keys = jax.vmap(jax.random.fold_in, (0, None))(state.keys, state.iteration)
-        weights = assigner.weights(state.assignment)
-        index = jnp.arange(k, dtype=jnp.int32)
-        with jax.named_scope("collect"):
-            episodes, segments, experience = collect_all(
-                keys, policies_of(state), index, state.episodes, state.segments, state.returns, weights, state.rates
-            )
-        seen = {"statistics": experience.statistics, "returns": experience.returns}
-        return state._replace(episodes=episodes, segments=segments, **seen), experience
+        return collect_all(own_keys(state), state)
 
     def step(state: TrainState) -> tuple[TrainState, Info]:
         last, before = state, assigner.weights(state.assignment)
-        state, experience = collect(state)
         shuffle_key, assign_key = jax.random.split(jax.random.fold_in(state.key, state.iteration))
-        schedule = _schedule(state.rates, state.iteration, config.iterations)
-        learner, assignment, losses = improve(
-            state.rates, schedule, shuffle_key, state.learner, state.assignment, experience.batch
-        )
-        utilities = accumulate(
-            state.utilities, state.rates.utility_decay, experience.totals.rewards, experience.episodes, sizes.transitions
-        )
-        new = state._replace(learner=learner, utilities=utilities, iteration=state.iteration + 1)
+        nothing = jnp.zeros((), bool)  # JAX's check takes keys that go through a loop under `vmap` for used ones
+        new, learned = learn(own_keys(state), shuffle_key, state._replace(keys=nothing, key=nothing))
+        new = new._replace(keys=state.keys, key=state.key, iteration=state.iteration + 1)
         new, recovered = recover(last, new)
         with jax.named_scope("e_step"):
             inputs = constrain(e_step_input(new))
-            assignment, copies = constrain(assigner.reassign(assign_key, assignment, inputs))
+            assignment, copies = constrain(assigner.reassign(assign_key, new.assignment, inputs))
         after = assigner.weights(assignment)
         new = copy_members(copies, new._replace(assignment=assignment))
         copied = (copies.sources != jnp.arange(k, dtype=jnp.int32)).sum(dtype=jnp.int32)
         with jax.named_scope("info"):
             table = constrain(utility(new.utilities, env.spec.episode_length))
-            return new, make_info(env.spec.reference_scale, table, before, after, copied, recovered, experience, losses)
+            return new, make_info(env.spec.reference_scale, table, before, after, copied, recovered, learned)
 
     def e_step_input(state: TrainState) -> EStepInput:
         return EStepInput(
@@ -143,19 +130,6 @@ def assigner_key(key: Key) -> Key:
 def _first_keys(key: Key) -> Key:
     """Keys (4,): of the state, of the first assignment, of shared parameters, of the policies."""
     return jax.random.split(key, 4)
-
-
-def _schedule(rates: Rates, iteration: Array, iterations: int) -> Schedule:
-    """Geometric from start to end over the iterations of the run, linear where one of the two is 0."""
-    passed = iteration.astype(jnp.float32) / iterations
-
-    def between(ends: tuple[Scalar, Scalar]) -> Array:
-        start, end = ends
-        linear = (start <= 0.0) | (end <= 0.0)
-        first, last = jnp.where(linear, 1.0, start), jnp.where(linear, 1.0, end)  # no ratio with 0, nor its NaN
-        return jnp.where(linear, start + (end - start) * passed, first * (last / first) ** passed)
-
-    return Schedule(between(rates.learning_rate), between(rates.entropy))
 
 
 def _check_agreement(population: Population, config: TrainConfig, assigner: Assigner) -> None:

@@ -13,6 +13,7 @@ COMMANDS = {
     "throughput": [sys.executable, "-m", "benchmarks.throughput", "--quick", "--k", "2", "4", "--total-environments", "16"],
     "scaling_n": [sys.executable, "-m", "benchmarks.scaling_n", "--quick", "--env", "resource_gathering", "--k", "2"],
     "vs_brax": [sys.executable, "-m", "benchmarks.vs_brax", "--quick"],
+    "reachable": [sys.executable, "-m", "benchmarks.reachable", "--quick"],
     "startup": [sys.executable, "-m", "benchmarks.startup", "--quick"],
     "mjx_impl": [sys.executable, "-m", "benchmarks.mjx_impl", "--quick", "--impl", "jax"],
     "faults": [sys.executable, "-m", "benchmarks.faults", "--quick", "--only", "states", "checkpoints"],
@@ -63,6 +64,19 @@ def test_faults_are_survived(lines):
         assert row["tried"] == row["survived"] > 0, row
         assert row["silent"] == 0
     assert "What breaks, and what is left" in table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", ["reachable"], indirect=True)
+def test_reachable_speeds_are_measured_and_left_below_the_proved_bound(lines):
+    (line,), table = lines
+    assert (line["env"], line["targets"]) == ("walker2d_speed", [0.625, 1.875])
+    assert len(line["own_pay"]) == 2
+    assert all(0.0 <= pay <= 100.0 for pay in line["own_pay"])
+    rows = [row.split() for row in table.splitlines() if row.strip().startswith("walker2d_speed")]
+    assert [row[1] for row in rows] == ["1", "2", "5", "10"]
+    for row in rows:
+        assert 0.0 <= float(row[3]) <= float(row[2])
 
 
 def test_throughput_refuses_environments_that_do_not_divide():

@@ -8,16 +8,24 @@ import pytest
 from rmdp_jax import EStepInput, em
 from rmdp_jax.assigners.restarts import check_stopping_rule, first_start, next_start, reset_best
 
-ITERATIONS, LIMITS = 100, {"min_iterations": 10, "max_starts": 3, "until": 0.8}
+ITERATIONS, LIMITS = 100, {"max_starts": 3, "until": 0.8}
+
+SETTLED = jnp.bool_(True)
 
 
 def follow(welfare):
     """Verdicts (ends, again) by iteration of a run with this welfare, where there was one."""
     start, decisions = first_start(), {}
-    judge = jax.jit(lambda *given: check_stopping_rule(*given, **LIMITS))
+    judge = jax.jit(lambda *given, settled: check_stopping_rule(*given, settled=settled, **LIMITS))
     for now in range(1, ITERATIONS + 1):
         begun = int(start.began_at)
-        start, decision = judge(start, jnp.float32(welfare(now - begun)), jnp.int32(now), jnp.float32(ITERATIONS))
+        start, decision = judge(
+            start,
+            jnp.float32(welfare(now - begun)),
+            jnp.int32(now),
+            jnp.float32(ITERATIONS),
+            settled=jnp.bool_(now - begun >= 10),
+        )
         if decision.stop:
             decisions[now] = bool(decision.restart)
         start = next_start(start, decision, jnp.int32(now))
@@ -43,10 +51,14 @@ def test_a_later_start_ends_where_relocation_does():
     start = first_start()._replace(
         number=jnp.int32(2), began_at=jnp.int32(40), improved_at=jnp.int32(79), best=jnp.float32(1.0)
     )
-    _, decision = check_stopping_rule(start, jnp.float32(1.0), jnp.int32(80), jnp.float32(ITERATIONS), **LIMITS)
+    _, decision = check_stopping_rule(
+        start, jnp.float32(1.0), jnp.int32(80), jnp.float32(ITERATIONS), settled=SETTLED, **LIMITS
+    )
     assert (bool(decision.stop), bool(decision.restart)) == (True, False)
     first = start._replace(number=jnp.int32(1), began_at=jnp.int32(0))
-    _, decision = check_stopping_rule(first, jnp.float32(1.0), jnp.int32(80), jnp.float32(ITERATIONS), **LIMITS)
+    _, decision = check_stopping_rule(
+        first, jnp.float32(1.0), jnp.int32(80), jnp.float32(ITERATIONS), settled=SETTLED, **LIMITS
+    )
     assert not decision.stop, "the only start goes on"
 
 
@@ -54,7 +66,12 @@ def test_who_has_moved_gets_time_to_rise_again():
     start = first_start()._replace(best=jnp.float32(5.0), improved_at=jnp.int32(10))
     for moved, rises in ((False, 10), (True, 20)):
         after, _ = check_stopping_rule(
-            reset_best(start, jnp.bool_(moved)), jnp.float32(1.0), jnp.int32(20), jnp.float32(ITERATIONS), **LIMITS
+            reset_best(start, jnp.bool_(moved)),
+            jnp.float32(1.0),
+            jnp.int32(20),
+            jnp.float32(ITERATIONS),
+            settled=SETTLED,
+            **LIMITS,
         )
         assert int(after.improved_at) == rises
 
@@ -63,12 +80,13 @@ def test_who_has_moved_gets_time_to_rise_again():
 def test_the_best_of_all_attempts_goes_on(second):
     """Two policies bring their agents 5 in a first start, and `second` in the next: the better ones stay."""
     k, n, iterations = 2, 3, 60
-    assigner = em(k, n, anneal=2, relocate_every=4, segment_environments=2, archive_size=4, archive_every=3)
+    assigner = em(k, n, explore_share=0, anneal=2, relocate_every=4, segment_environments=2, archive_size=4, archive_every=3)
     state = assigner.init(jax.random.key(0))
     reassign, rows = jax.jit(assigner.reassign), 4 + 2 * k
     held = np.zeros((rows, n))  # what the stored policies would bring
     served = np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     own, first, starts, begun = 5.0 * served, 5.0 * served, 1, None
+    held[-k:] = first  # as the trainer's archive begins
     for iteration in range(iterations):
         utility = jnp.asarray(own, jnp.float32)
         returns = jnp.broadcast_to(utility[:, None], (k, 2, n))
@@ -87,7 +105,7 @@ def test_the_best_of_all_attempts_goes_on(second):
 
 
 def test_an_attempt_begins_with_all_alike_and_cools_to_the_best():
-    assigner = em(2, 3, anneal=10, segment_environments=2, archive_size=2)
+    assigner = em(2, 3, explore_share=0, anneal=10, segment_environments=2, archive_size=2)
     state, reassign = assigner.init(jax.random.key(0)), jax.jit(assigner.reassign)
     assert np.asarray(assigner.weights(state)).tolist() == [[0.5] * 3] * 2
     utility, sharpest = jnp.array([[4.0, 2.0, 0.0], [2.0, 3.0, 0.0]]), []

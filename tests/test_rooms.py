@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "rmdp_jax"
 # From the bottom up. A module imports from its own room and from rooms before it, also where it imports when it runs.
 ROOMS = (
     *("types", "keys", "errors", "paths", "terminal", "config", "env", "checks", "devices"),
-    *("policies", "learning", "assigners", "state", "info", "trainer"),
+    *("policies", "learning", "assigners", "state", "m_step", "info", "trainer"),
     *("evaluation", "records", "running", "plots", "envs", "commands", "api", "__main__"),
 )
 # `rmdp_jax.__init__` hands names on, so nobody inside imports from it, but for sub-packages by name.

@@ -51,12 +51,14 @@ def test_em_sends_everybody_where_the_sampled_agents_like_them_go(monkeypatch):
     def at(*places):
         return jnp.asarray(np.clip(1.5 - np.abs(np.array(places)[:, None] - wishes), 0, 1), jnp.float32)
 
-    assigner = em(2, 50, anneal=1, relocate_every=2, starts=1, segment_environments=1, archive_size=2, archive_every=2)
+    assigner = em(
+        2, 50, explore_share=0, anneal=1, relocate_every=2, starts=1, segment_environments=1, archive_size=2, archive_every=2
+    )
     assert set(wishes[assigner.sampled_agents]) == set(wishes)
     state, reassign = assigner.init(jax.random.key(0)), jax.jit(assigner.reassign)
     for iteration, utility in enumerate([at(1, 5), at(1, 5), at(1, 2)]):
         returns = utility[:, None, assigner.sampled_agents]
-        inputs = EStepInput(utility, jnp.int32(iteration), jnp.float32(0.0), returns, archived=at(1, 5))
+        inputs = EStepInput(utility, jnp.int32(iteration), jnp.float32(0.0), returns, archived=jnp.tile(at(1, 5), (3, 1)))
         state, copies = reassign(jax.random.key(0), state, inputs)
     assert copies.sources[0] == 0
     assert copies.sources[1] >= 2, "from the archive"

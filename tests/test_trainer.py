@@ -6,7 +6,8 @@ import pytest
 
 from rmdp_jax import ConfigError, Copies, Rates, Sizes, TrainConfig, em, fixed, make_evaluate, make_trainer
 from rmdp_jax.envs import make
-from rmdp_jax.trainer import _schedule, copy_members, policies_of
+from rmdp_jax.learning.learner import schedule_at
+from rmdp_jax.trainer import copy_members, policies_of
 
 K, N = 2, 4
 SIZES = Sizes(environments=4, unroll=8, epochs=2, minibatches=2, hidden=(8,), normalize_observations=True)
@@ -167,7 +168,7 @@ def test_schedules_are_geometric(trainer):
 )
 def test_a_schedule_that_begins_or_ends_at_0_is_linear(ends, expected):
     rates = jax.tree.map(jnp.float32, Rates(entropy=ends))
-    told = [jax.jit(_schedule, static_argnums=2)(rates, jnp.int32(iteration), 100).entropy for iteration in (0, 50, 100)]
+    told = [jax.jit(schedule_at, static_argnums=2)(rates, jnp.int32(iteration), 100).entropy for iteration in (0, 50, 100)]
     np.testing.assert_allclose(told, expected, rtol=1e-6)
 
 

@@ -36,6 +36,13 @@ class Copies(NamedTuple):
     archive_sources: Array | None = None  # (archive_size,) int32, of the archive; None without one
 
 
+class Together(NamedTuple):
+    """Whether all policies are still one, which learns in the environments of all, and for whom it learns."""
+
+    now: Array  # () bool
+    weights: Array  # (n,) float32 from 0 up, of the agents in its reward
+
+
 class Assigner(NamedTuple):
     """An assignment rule as pure functions over its own state, a pytree called `assignment`."""
 
@@ -54,6 +61,8 @@ class Assigner(NamedTuple):
     # assignment, inputs -> labels (n,), sources (k,) as in `Copies`: the policies to evaluate if the run is stopped here; the
     # present ones where not given
     conclude: Callable[[PyTree, EStepInput], tuple[Array, Array]] | None = None
+    # assignment -> whether all policies are still one, at first policy 0; never where not given, nor where they share a trunk
+    together: Callable[[PyTree], Together] | None = None
     options: Mapping[str, Any] = MappingProxyType({})  # arguments that made it, for config.json and result.json
 
 

@@ -1,15 +1,19 @@
-"""`em`: hard EM that leaves local optima. It softens, relocates and restarts.
+"""`em`: EM that leaves local optima. It explores as one policy, splits into k, relocates, softens and restarts.
 
 Plain EM is K-means. It ends in local optima, and a policy that never visits what its agents reward has no gradient towards it.
 
-- **Soften** (deterministic annealing): at first all policies serve every agent; weights cool down to the hard E-step of
-  `plain_em.py`.
-- **Relocate**: now and then the k best behaviours are chosen by facility location (`facility_location.py`) among the segments
-  that the k policies and an archive of earlier ones showed. A behaviour is taken over by a copy of the member that showed it,
-  which can go there because it was there (`relocation.py`).
+- **Explore**: at first all policies are one, which learns in the environments of all k, for everybody, and most for those who
+  were paid least so far (`exploration.py`). What all need is learned once; the archive keeps what it was on its way.
+- **Split**: the k policies become copies of those members of the archive that together serve the agents best, by facility
+  location over their running utilities (`facility_location.py`). From then on agents belong to their best policy, by the hard
+  E-step of `plain_em.py`.
+- **Relocate**: now and then the k best behaviours are chosen by facility location among the segments that the k policies and
+  the archive showed. A behaviour is taken over by a copy of the member that showed it, which can go there because it was there
+  (`relocation.py`).
 - **Restart**: where welfare has stopped rising and there is time, training begins again from the first policies
-  (`restarts.py`). The archive holds members of every start. A new start knows the best policies of the one before: if it has
-  shown nothing better when it first relocates, it goes on from them, with what it found as further behaviours to choose from
+  (`restarts.py`), softly: all serve every agent, and weights cool down to the hard E-step (deterministic annealing; Rose,
+  1998). The archive holds members of every start. A new start knows the best policies of the one before: if it has shown
+  nothing better when it first relocates, it goes on from them, with what it found as further behaviours to choose from
   (iterated local search; independent restarts end lower).
 
 Only rewards of observed steps enter.
@@ -20,24 +24,27 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.assigners.base import LARGEST_BEHAVIOURS, Assigner, Copies, EStepInput, check_sizes
-from rmdp_jax.assigners.facility_location import keep_diverse
+from rmdp_jax.assigners.base import LARGEST_BEHAVIOURS, Assigner, Copies, EStepInput, Together, check_sizes
+from rmdp_jax.assigners.exploration import Exploration, begin_exploration, explore_on, weigh_by_need
+from rmdp_jax.assigners.facility_location import choose_facilities, keep_diverse
 from rmdp_jax.assigners.fixed import fixed, shuffled_even
 from rmdp_jax.assigners.plain_em import best_policies, plain_em
-from rmdp_jax.assigners.relocation import Relocation, extend_to_all, propose_relocation
+from rmdp_jax.assigners.relocation import Relocation, extend_to_all, order_by_policy, propose_relocation
 from rmdp_jax.assigners.restarts import Start, check_stopping_rule, first_start, next_start, reset_best
 from rmdp_jax.assigners.sampled_agents import SampledAgents
-from rmdp_jax.errors import MOST_ITERATIONS, number_pair, share_of_run, whole_number
+from rmdp_jax.errors import MOST_ITERATIONS, share_of_run, whole_number
 from rmdp_jax.learning.segments import NO_RETURN, scored_agents
 from rmdp_jax.types import Array, Key
+
+TEMPERATURE = (0.3, 0.005)  # at the start and the end of annealing, in units of the spread of all utilities
+LONGEST_ANNEALING = 0.2  # share of the run
 
 
 class EMOptions(NamedTuple):
     """Arguments of `em`, under the same names."""
 
+    explore_share: float
     anneal: int
-    anneal_share: float
-    temperature: tuple[float, float]
     relocate_every: int
     relocate_until: float
     starts: int
@@ -50,11 +57,12 @@ class EMState(NamedTuple):
     """The assignment, and the segments that archived members showed.
 
     The archive has `archive_size` members that are unlike each other, and the k that were best when the last start ended; the
-    trainer's archive has the k first policies too, of which no segments are known.
+    trainer's archive has the k policies too that new starts begin with, of which no segments are known.
     """
 
     labels: Array  # (n,) int32
-    weights: Array  # (k, n) float32, one-hot of the labels except while a start is annealed
+    weights: Array  # (k, n) float32, one-hot of the labels except while a start explores or is annealed
+    exploration: Exploration
     returns: Array  # (archive_size + k, B, m) segment returns of archived members
     archived_at: Array  # (archive_size + k,) float32 iteration in which a member was archived, -inf of an empty slot
     hold_until: Array  # () int32 iteration before which no agent moves, so that relocated policies can learn
@@ -65,9 +73,8 @@ def em(
     k: int,
     n: int,
     *,
+    explore_share: float = 0.2,
     anneal: int = 70,
-    anneal_share: float = 0.2,
-    temperature: tuple[float, float] = (0.3, 0.005),
     relocate_every: int = 20,
     relocate_until: float = 0.8,
     starts: int = 8,
@@ -75,20 +82,21 @@ def em(
     archive_size: int | None = None,
     archive_every: int = 5,
 ) -> Assigner:
-    """EM with annealing, relocation and restarts; `plain_em` is without.
+    """EM that explores, splits, relocates and restarts; `plain_em` does none of that.
 
-    At a start all policies serve every agent alike. Weights then are a softmax of utilities over a temperature that falls
-    (Rose, 1998). From the end of annealing on, agents belong to their best policy, and every `relocate_every` iterations
-    policies are relocated if segments promise more than the present policies' own; no agent moves before the next relocation.
-    When welfare no longer rises, the best policies so far are archived and training restarts, if there is time; the last start
-    goes on with the best of all. With k = 1 or k = n there is nothing to choose. Policies that share a trunk cannot
-    be copied back from the archive: they have one start, and relocate among themselves.
+    At first all policies are one, which learns for everybody and is archived in every iteration. When agents are paid no
+    better by it any more, or after `explore_share` of the run, the k policies become the members of the archive that serve the
+    agents best, and from then on agents belong to their best policy. Every `relocate_every` iterations policies are relocated
+    if segments promise more than the present policies' own; no agent moves before the next relocation. When welfare no longer
+    rises, the best policies so far are archived and training restarts, if there is time: weights of all agents for all
+    policies then cool down from equal to hard in `anneal` iterations. The last start goes on with the best of all. With k = 1
+    or k = n there is nothing to choose. Policies that share a trunk cannot be copied back from the archive: they learn together
+    anyway, have one start, which is annealed, and relocate among themselves.
 
     Args:
         k, n: policies and agents.
-        anneal: iterations of annealing at every start.
-        anneal_share: share of the run that annealing takes at most, so that a short run has time left to learn.
-        temperature: at the start and the end of annealing, in units of the spread of all utilities; geometric in between.
+        explore_share: share of the run that is explored at most; 0 to begin with annealing instead.
+        anneal: iterations of annealing, but at most a fifth of the run, so that a short run has time left to learn.
         relocate_every: iterations between two relocations.
         relocate_until: share of the run after which there is none, so that the last copies can learn.
         starts: how many at most; 1 for a run without restarts.
@@ -103,7 +111,7 @@ def em(
     archive_size = min(8 * k, 64) if archive_size is None else archive_size
     options = _checked(
         EMOptions(
-            *(anneal, anneal_share, temperature, relocate_every, relocate_until),
+            *(explore_share, anneal, relocate_every, relocate_until),
             *(starts, segment_environments, archive_size, archive_every),
         )
     )
@@ -112,6 +120,7 @@ def em(
         return plain_em(k, n)._replace(name="em")
     with_segments, indices = archive_size + k, scored_agents(n)
     sample = None if indices is None else SampledAgents(indices, n)
+    explores = options.explore_share > 0.0
 
     def init(key: Key) -> EMState:
         m = n if indices is None else len(indices)
@@ -119,14 +128,16 @@ def em(
             jnp.zeros((with_segments, segment_environments, m), jnp.float32),
             jnp.full(with_segments, -jnp.inf, jnp.float32),
         )
-        return EMState(shuffled_even(key, k, n), _uniform(k, n), *nothing, jnp.int32(0), first_start())
+        exploration = begin_exploration(n)._replace(under_way=jnp.bool_(explores))
+        return EMState(shuffled_even(key, k, n), _uniform(k, n), exploration, *nothing, jnp.int32(0), first_start())
 
     return fixed(k, n, shuffled_even)._replace(
         name="em",
         segment_environments=segment_environments,
         sampled_agents=indices,
-        archive_size=with_segments + k,  # and the k first policies
-        options=options._asdict() | {"temperature": list(options.temperature)},  # as JSON gives it back
+        archive_size=with_segments + k,  # and those that restarts begin with
+        together=_together if explores else None,
+        options=options._asdict(),
         init=init,
         weights=lambda state: state.weights,
         descend=lambda gradient, state: state,
@@ -142,50 +153,68 @@ def _checked(options: EMOptions) -> EMOptions:
     counts: dict[str, Any] = {
         name: whole_number(name, getattr(options, name), 1, most.get(name, MOST_ITERATIONS)) for name in names
     }
-    shares: dict[str, Any] = {name: share_of_run(name, getattr(options, name)) for name in ("anneal_share", "relocate_until")}
-    rule = "two numbers above 0, of the start and the end, from 1e-6 to 1e6"
-    temperature = number_pair("temperature", options.temperature, lambda x: 1e-6 <= x <= 1e6, rule)
-    return options._replace(**counts, **shares, temperature=temperature)
+    shares: dict[str, Any] = {name: share_of_run(name, getattr(options, name)) for name in ("explore_share", "relocate_until")}
+    return options._replace(**counts, **shares)
 
 
 def _uniform(k: int, n: int) -> Array:
-    """Weights (k, n) of a start."""
+    """Weights (k, n) of those who begin."""
     return jnp.full((k, n), 1.0 / k, jnp.float32)
 
 
+def _soften(utility: Array, passed: Array) -> Array:
+    """Weights (k, n) when the share `passed` () of annealing is over: a softmax over a temperature that falls geometrically."""
+    start, end = TEMPERATURE
+    spread = utility.max() - utility.min()
+    return jax.nn.softmax(utility / (start * (end / start) ** passed * jnp.where(spread > 0.0, spread, 1.0)), axis=0)
+
+
+def _together(state: EMState) -> Together:
+    return Together(state.exploration.under_way, weigh_by_need(state.exploration.best))
+
+
 def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState, inputs: EStepInput) -> tuple[EMState, Copies]:
-    """The E-step, a relocation where one is due, and a restart where there is time for one."""
+    """The E-step, a split or a relocation where one is due, and a restart where there is time for one."""
     (k, n), now = inputs.utility.shape, inputs.iteration + 1
     iterations = jnp.round(now.astype(jnp.float32) / inputs.progress)  # rounded, or float32 error moves what derives from it
-    anneal = jnp.clip(jnp.round(options.anneal_share * iterations), 1.0, options.anneal).astype(jnp.int32)
-    labels = jnp.where(now >= before.hold_until, best_policies(inputs.utility, before.labels), before.labels)
-    welfare = inputs.utility[labels, jnp.arange(n)].mean()
+    exploration = _explore(options, before, inputs, iterations)
+    exploring = exploration.under_way
+    splits = before.exploration.under_way & ~exploring & inputs.can_restore
+    anneal = jnp.clip(jnp.round(LONGEST_ANNEALING * iterations), 1.0, options.anneal).astype(jnp.int32)
+    explored = jnp.bool_(options.explore_share > 0.0 and inputs.can_restore) & (before.start.number <= 1)
+    hard_from = jnp.where(explored, exploration.ended_at, before.start.began_at + anneal)
+    hard_for = jnp.where(exploring, -1, now - hard_from)  # iterations
+    settled = (hard_for >= 0) & ~splits
+    moves = ~exploring & (now >= before.hold_until)
+    labels = jnp.where(moves, best_policies(inputs.utility, before.labels), before.labels)
     start, decision = check_stopping_rule(
         before.start,
-        welfare,
+        inputs.utility[labels, jnp.arange(n)].mean(),
         now,
         iterations,
-        min_iterations=anneal + options.relocate_every,
+        settled=settled & (hard_for >= options.relocate_every),
         max_starts=jnp.where(inputs.can_restore, options.starts, 1),
         until=options.relocate_until,
     )
-    hard_for = now - start.began_at - anneal  # iterations since the end of annealing
-    due = (hard_for >= 0) & (hard_for % options.relocate_every == 0) & (inputs.progress <= options.relocate_until)
+    due = settled & (hard_for % options.relocate_every == 0) & (inputs.progress <= options.relocate_until)
     since = jnp.where(decision.stop | (start.number == 0), 0, start.began_at)
-    rounds = jnp.where(due | decision.stop, 2 * k, 0)
+    rounds = jnp.where(due | decision.stop | splits, 2 * k, 0)
     relocation, returns, archived_at = _propose(sample, before, inputs, labels, since, rounds)
+
     index = jnp.arange(k, dtype=jnp.int32)
     labels = jnp.where(relocation.accepted, relocation.labels, labels)
     sources = jnp.where(relocation.accepted, relocation.sources, index)
-    archive = _archive(options, returns, archived_at, sources, decision.stop, now)
+    adding = before.exploration.under_way | (now % options.archive_every == 0)
+    archive = _archive(options, adding, returns, archived_at, sources, decision.stop)
     first = k + archive.shape[0] + index
     hard = jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32)
-    weights = jnp.where(hard_for < 0, _soften(options.temperature, inputs.utility, 1.0 + hard_for / anneal), hard)
+    weights = jnp.where(hard_for < 0, _soften(inputs.utility, 1.0 + hard_for / anneal), hard)
     held = jnp.where(relocation.accepted, now + options.relocate_every, before.hold_until)
     return (
         EMState(
             labels=labels,
-            weights=jnp.where(decision.restart, _uniform(k, n), weights),
+            weights=jnp.where(decision.restart | exploring, _uniform(k, n), weights),
+            exploration=exploration,
             returns=returns[archive],
             archived_at=archived_at[archive],
             hold_until=jnp.where(decision.restart, now, held),
@@ -193,21 +222,46 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
         ),
         Copies(
             jnp.where(decision.restart, first, sources),
-            jnp.concatenate([archive, jnp.where(now == 1, index, first)]),
+            jnp.concatenate([archive, first]),
         ),
     )
 
 
+def _explore(options: EMOptions, before: EMState, inputs: EStepInput, iterations: Array) -> Exploration:
+    """The exploration an iteration later."""
+    longest = jnp.maximum(jnp.round(options.explore_share * iterations), 1.0).astype(jnp.int32)
+    after = explore_on(before.exploration, inputs.utility, inputs.iteration + 1, longest)
+    return after._replace(under_way=after.under_way & inputs.can_restore)
+
+
 def _conclude(sample: SampledAgents | None, state: EMState, inputs: EStepInput) -> tuple[Array, Array]:
-    """Labels and sources of the best that this start and those before it have shown."""
+    """Labels and sources of the best that this start and those before it have held."""
     k, under_way = inputs.utility.shape[0], state.start.number > 0
-    rounds = jnp.where(under_way, 2 * k, 0)
-    relocation, _, _ = _propose(sample, state, inputs, state.labels, jnp.int32(0), rounds)
+    chosen = _choose_held(sample, state, inputs, state.labels, jnp.where(under_way, 2 * k, 0))
     stay = jnp.arange(k, dtype=jnp.int32)
-    return (
-        jnp.where(relocation.accepted, relocation.labels, state.labels),
-        jnp.where(relocation.accepted, relocation.sources, stay),
-    )
+    return jnp.where(under_way, chosen.labels, state.labels), jnp.where(under_way, chosen.sources, stay)
+
+
+def _choose_held(sample: SampledAgents | None, state: EMState, inputs: EStepInput, labels: Array, rounds: Array) -> Relocation:
+    """The present policies and archived members that serve the agents best by their running utilities."""
+    k = inputs.utility.shape[0]
+    table, archived_at = _known_members(state, inputs)
+    allowed = jnp.isfinite(archived_at) & (jnp.bool_(inputs.can_restore) | (jnp.arange(archived_at.size) < k))
+    chosen = choose_facilities(_of_sampled(sample, table), allowed, jnp.arange(k, dtype=jnp.int32), rounds)
+    chosen = chosen[order_by_policy(chosen, k)]
+    return Relocation(rounds > 0, best_policies(table[chosen], labels), chosen)
+
+
+def _known_members(state: EMState, inputs: EStepInput) -> tuple[Array, Array]:
+    """Running utilities (k + archive_size + k, n) of the policies and of archived members, and when they were archived."""
+    k, size = inputs.utility.shape[0], state.archived_at.shape[0]
+    archived = jnp.zeros((size, inputs.utility.shape[1])) if inputs.archived is None else inputs.archived[:size]
+    now = jnp.full(k, inputs.iteration + 1, jnp.float32)
+    return jnp.concatenate([inputs.utility, archived]), jnp.concatenate([now, state.archived_at])
+
+
+def _of_sampled(sample: SampledAgents | None, table: Array) -> Array:
+    return table if sample is None else table[:, sample.indices]
 
 
 def _propose(
@@ -225,17 +279,9 @@ def _propose(
     return relocation if sample is None else extend_to_all(sample, relocation, labels, inputs), returns, archived_at
 
 
-def _soften(temperature: tuple[float, float], utility: Array, passed: Array) -> Array:
-    """Weights (k, n) when the share `passed` () of the annealing is over."""
-    start, end = temperature
-    spread = utility.max() - utility.min()
-    scaled_temperature = start * (end / start) ** passed * jnp.where(spread > 0.0, spread, 1.0)
-    return jax.nn.softmax(utility / scaled_temperature, axis=0)
-
-
-def _archive(options: EMOptions, returns: Array, archived_at: Array, best: Array, stop: Array, now: Array) -> Array:
+def _archive(options: EMOptions, adding: Array, returns: Array, archived_at: Array, best: Array, stop: Array) -> Array:
     """Which members (archive_size + k,) are the archive from now on; `best` (k,) are kept when a start is over."""
-    k, size, adding = best.shape[0], options.archive_size, now % options.archive_every == 0
+    k, size = best.shape[0], options.archive_size
     mean = jnp.where(returns[: k + size] > NO_RETURN, returns[: k + size], 0.0).mean(1)
     diverse = keep_diverse(mean, archived_at[: k + size], size, jnp.where(adding, k, 0))
     unchanged = jnp.arange(k, 2 * k + size, dtype=jnp.int32)

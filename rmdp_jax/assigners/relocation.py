@@ -56,7 +56,7 @@ def propose_relocation(k: int, returns: Array, archived_at: Array, labels: Array
     tested, valid_test = flatten(test)
     index = jnp.arange(k, dtype=jnp.int32)
     facilities = choose_facilities(searched, valid, best_segments(index, groups_of(labels), searched, valid), rounds)
-    facilities = facilities[_order_by_policy(member[facilities], k)]
+    facilities = facilities[order_by_policy(member[facilities], k)]
     sources = member[facilities]
     new_labels = best_policies(searched[facilities], labels)
     proposed = best_segments(sources, groups_of(new_labels), tested, valid_test)
@@ -66,7 +66,7 @@ def propose_relocation(k: int, returns: Array, archived_at: Array, labels: Array
     return Relocation((rounds > 0) & known & better, new_labels, sources)
 
 
-def _order_by_policy(sources: Array, k: int) -> Array:
+def order_by_policy(sources: Array, k: int) -> Array:
     """Order (k,) of facilities in which a policy that showed one keeps its index; copies take the indices that are free."""
     index = jnp.arange(k, dtype=jnp.int32)
     repeated = jnp.tril(sources[:, None] == sources[None], -1).any(1)

@@ -59,7 +59,7 @@ def check_stopping_rule(
     now: Array,
     iterations: Array,
     *,
-    min_iterations: Array | int,
+    settled: Array,
     max_starts: Array | int,
     until: float,
 ) -> tuple[Start, Decision]:
@@ -73,7 +73,7 @@ def check_stopping_rule(
         welfare: () of the running estimates.
         now: () int32 iterations that are done.
         iterations: () float32 of the whole run.
-        min_iterations: of a start.
+        settled: () bool, whether this start may be over.
         max_starts: of a run.
         until: share of the run at which every start but the first ends in any case, and after which none follows.
     """
@@ -82,7 +82,7 @@ def check_stopping_rule(
     start = start._replace(
         best=jnp.where(improves, welfare, start.best), improved_at=jnp.where(improves, now, start.improved_at)
     )
-    stalls = (now - start.began_at >= min_iterations) & ((now - start.improved_at).astype(jnp.float32) >= PATIENCE * age)
+    stalls = settled & ((now - start.improved_at).astype(jnp.float32) >= PATIENCE * age)
     remaining = until * iterations - now.astype(jnp.float32)
     stop = (start.number > 0) & jnp.where(remaining > 0.0, stalls, start.number > 1)
     return start, Decision(stop, stop & (remaining >= age) & (start.number < max_starts))

@@ -31,7 +31,7 @@ def general_pictures(run: Run) -> dict[str, Figure]:
     bound, utility = run.result["upper_bound"], np.asarray(run.result["utility"])
     final = None if run.result["welfare"] is None else run.result  # diverged, or not evaluated
     return {
-        "welfare": plots.welfare_curve(run.metrics, bound, final),
+        "welfare": plots.welfare_curve(run.metrics, bound, final, reachable=run.result.get("reachable")),
         "assignment": plots.assignment_history(run.metrics),
         "utility": plots.utility_matrix(utility, run.assignment),
         "agents": plots.agent_distribution(utility, run.assignment),

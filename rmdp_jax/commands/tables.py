@@ -32,6 +32,9 @@ def print_summary(result: dict[str, Any]) -> None:
     facts.add_row("", f"{_figure(result['welfare_deterministic'])} acting by the most likely action")
     if bound is not None and result["share_of_bound"] is not None:
         facts.add_row("upper bound", f"{bound:.2f} proved for k = {result['k']}; reached {result['share_of_bound']:.1%}")
+    reachable = result.get("reachable")
+    if reachable and result["welfare"] is not None:
+        facts.add_row("reachable", f"{reachable:.2f}, an estimate, not proved; reached {result['welfare'] / reachable:.1%}")
     if result["softness"]:
         facts.add_row("soft entropy", f"{result['softness']:.2f} nats; served by the policy of the largest weight")
     facts.add_row("transitions", f"{result['transitions_per_policy']:,} per policy" + _unfinished(result))

@@ -13,7 +13,7 @@ from rmdp_jax.devices.mesh import constrain
 from rmdp_jax.keys import scan_keys
 from rmdp_jax.learning.ppo import Batch, LossParts
 from rmdp_jax.policies.networks import Networks, Params
-from rmdp_jax.types import Array, Key, PyTree
+from rmdp_jax.types import Array, Key, PyTree, Scalar
 
 
 class Schedule(NamedTuple):
@@ -42,6 +42,19 @@ class _Progress(NamedTuple):
     assignment: PyTree
     mean_kl: Array  # (k,) moving average over minibatches
     active: Array  # (k,) bool, false once mean_kl has passed the limit
+
+
+def schedule_at(rates: Rates, iteration: Array, iterations: int) -> Schedule:
+    """Geometric from start to end over the iterations of the run, linear where one of the two is 0."""
+    passed = iteration.astype(jnp.float32) / iterations
+
+    def between(ends: tuple[Scalar, Scalar]) -> Array:
+        start, end = ends
+        linear = (start <= 0.0) | (end <= 0.0)
+        first, last = jnp.where(linear, 1.0, start), jnp.where(linear, 1.0, end)  # no ratio with 0, nor its NaN
+        return jnp.where(linear, start + (end - start) * passed, first * (last / first) ** passed)
+
+    return Schedule(between(rates.learning_rate), between(rates.entropy))
 
 
 def make_optimizer(rates: Rates, learning_rate: Array | float, active: Array | bool = True) -> optax.GradientTransformation:

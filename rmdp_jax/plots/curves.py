@@ -18,7 +18,12 @@ _MOST_PANELS = 20  # of `speed_history`
 
 @styled
 def welfare_curve(
-    metrics: Lines, upper_bound: float | None, final: dict[str, Any] | None, *, bound_name: str = "upper bound"
+    metrics: Lines,
+    upper_bound: float | None,
+    final: dict[str, Any] | None,
+    *,
+    bound_name: str = "upper bound",
+    reachable: float | None = None,
 ) -> Figure:
     """Running welfare over training, under the bound, with what fresh episodes said at the end.
 
@@ -28,17 +33,19 @@ def welfare_curve(
         upper_bound: best welfare that k policies can reach, in the same units; drawn dashed with its number.
         final: result.json; `welfare`, `welfare_standard_error` and `transitions_per_policy` are read.
         bound_name: what to call the bound, for instance "proved optimum".
+        reachable: an estimate of what k policies reach, in the same units; drawn dotted with its number.
     """
     steps, welfare = _column(metrics, "transitions_per_policy"), _column(metrics, "welfare")
     ends = np.append(steps, final["transitions_per_policy"]) if final else steps
     last = f"{final['welfare']:.1f} in fresh episodes" if final else f"{welfare[-1]:.1f}" if len(welfare) else "nothing yet"
-    bound_text = "" if upper_bound is None else f"; {bound_name} {upper_bound:.2f}"
+    lines = {name: x for name, x in ((bound_name, upper_bound), ("reachable, estimated", reachable)) if x is not None}
+    bound_text = "".join(f"; {name} {x:.2f}" for name, x in lines.items())
     alt = f"Welfare by transitions per policy, ending at {last}{bound_text}."
     figure = new_figure(7.0, 4.0, alt)
     axes = figure.add_subplot(title="Welfare over training", ylabel="welfare (0 to 100)")
     transitions_axis(axes, ends)
     axes.grid(axis="y")
-    shown = np.concatenate([welfare[np.isfinite(welfare)], [x for x in (upper_bound, final and final["welfare"]) if x]])
+    shown = np.concatenate([welfare[np.isfinite(welfare)], [x for x in (*lines.values(), final and final["welfare"]) if x]])
     low, high = min(shown.min(initial=0.0), 0.0), shown.max(initial=0.0) or 100.0
     axes.set_ylim(low, low + 1.14 * (high - low))
     axes.plot(steps, welfare, color=policy_colors(1)[0], linewidth=2, label="running estimate", zorder=3)
@@ -48,9 +55,9 @@ def welfare_curve(
         axes.plot(steps[copied], welfare[copied], color=policy_colors(1)[0], label="policies sent elsewhere", **circles)
         told = "circles: policies went on from another, or from an earlier one"
         axes.set_title(told, loc="right", fontsize=8, fontweight="normal", color=FAINT)
-    if upper_bound is not None:
-        axes.axhline(upper_bound, color=INK, linewidth=1.2, linestyle=(0, (5, 3)), label=bound_name, zorder=2)
-        _say(axes, f"{bound_name} {upper_bound:.2f}", (0.0, upper_bound), (4, 4), "left", "bottom")
+    for (name, x), dashes in zip(lines.items(), ((5, 3), (1, 2)), strict=False):
+        axes.axhline(x, color=INK, linewidth=1.2, linestyle=(0, dashes), label=name, zorder=2)
+        _say(axes, f"{name} {x:.2f}", (0.0, x), (4, 4), "left", "bottom")
     if final:
         share = f"{final['welfare'] / upper_bound:.1%} of the {bound_name}" if upper_bound else ""
         below = final["welfare"] - low > 0.3 * (high - low)

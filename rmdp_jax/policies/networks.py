@@ -5,6 +5,7 @@ vmaps over `own` and lets gradients of `shared` add up, so that both trunks are 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -32,6 +33,9 @@ class Networks(NamedTuple):
     init_own: Callable[[Key], PyTree]
     actor: Callable[[Params, Array], PyTree]  # params, obs (..., o) -> parameters of the distribution
     critic: Callable[[Params, Array, Array], Array]  # params, index, obs (..., o) -> (..., c)
+    keep_noise: Callable[[PyTree], PyTree] = lambda own: (
+        own
+    )  # own parameters -> those whose standard deviation is at least what it was at first
 
 
 class Distribution(NamedTuple):
@@ -47,12 +51,20 @@ class Distribution(NamedTuple):
 def make_networks(spec: EnvSpec, sizes: Sizes, k: int, columns: int) -> Networks:
     """Networks of one policy for observations (..., o), with `columns` critic outputs (c)."""
     head = Head(spec.action_size, spec.discrete, sizes.std == "learned", sizes.log_std_init)
-    return _TRUNKS[sizes.trunk](Body(sizes.hidden), head, Critic(sizes.hidden, columns), spec, k)
+    networks = _TRUNKS[sizes.trunk](Body(sizes.hidden), head, Critic(sizes.hidden, columns), spec, k)
+    return networks._replace(keep_noise=partial(_raise_std, sizes.log_std_init))
 
 
 def make_distribution(spec: EnvSpec) -> Distribution:
     """The distribution that fits the env's actions: categorical, or a diagonal Gaussian."""
     return _CATEGORICAL if spec.discrete else _GAUSSIAN
+
+
+def _raise_std(least: float, own: PyTree) -> PyTree:
+    head = own["head"]["params"]
+    if "log_std" not in head:  # discrete actions, or a deviation that stays as it is
+        return own
+    return {**own, "head": {"params": {**head, "log_std": jnp.maximum(head["log_std"], least)}}}
 
 
 def _separate(body: Any, head: Any, critic: Any, spec: EnvSpec, k: int) -> Networks:

@@ -143,6 +143,7 @@ def summarize(
     config, assigner = run.config, run.assigner
     bound = run.population.upper_bound(config.k)
     bound = None if bound is None else finite_number(env.spec.reference_scale * bound)
+    reachable = run.population.reachable(config.k)
     welfare = float(sampled.welfare)
     labels, chosen = np.asarray(sampled.assignment), np.asarray(sources).tolist()
     return {
@@ -160,6 +161,7 @@ def summarize(
         "welfare_standard_error": finite_number(sampled.standard_error),
         "welfare_deterministic": finite_number(by_mode.welfare),
         "upper_bound": bound,
+        **({} if reachable is None else {"reachable": finite_number(env.spec.reference_scale * reachable)}),
         "share_of_bound": None if not bound else finite_number(welfare / bound),
         "softness": finite_number(entr(weights).sum(0).mean()),  # in nats
         **({} if chosen == list(range(config.k)) else {"policies_from": chosen}),

@@ -90,6 +90,7 @@ RUN = {
     "transitions_per_policy": _optional(WHOLE),
     "pretraining_transitions": _optional(WHOLE),
     "upper_bound": _optional(NUMBER_OR_NULL),
+    "reachable": _optional(NUMBER_OR_NULL),
     "share_of_bound": _optional(NUMBER_OR_NULL),
     "settings": _optional(OBJECT),
 }

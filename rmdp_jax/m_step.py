@@ -1,0 +1,153 @@
+"""The M-step of an iteration: every policy learns in its own environments or, while all are still one, one in those of all."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rmdp_jax.assigners.base import Assigner
+from rmdp_jax.config import TrainConfig
+from rmdp_jax.env import EpisodeState
+from rmdp_jax.learning.experience import Collect, Experience
+from rmdp_jax.learning.learner import Learner, make_improve, schedule_at
+from rmdp_jax.learning.ppo import LossParts, ppo_loss
+from rmdp_jax.learning.scoring import Totals
+from rmdp_jax.learning.segments import SegmentReturns
+from rmdp_jax.learning.utility import accumulate
+from rmdp_jax.policies.model import POLICY_AXES, Model, Policies
+from rmdp_jax.policies.networks import Params
+from rmdp_jax.state import Member, TrainState, members_of, policies_of, with_members
+from rmdp_jax.types import Array, Key, PyTree
+
+
+class Learned(NamedTuple):
+    """What is told of an M-step; leaves (k, ...)."""
+
+    totals: Totals
+    episodes: Array  # int32, ended
+    diverged: Array  # int32, steps in which the physics broke
+    outcome: PyTree  # of the env, float32 means over all steps
+    losses: LossParts
+
+
+# keys (k,) of the policies, key of the shuffles, state -> state, what is told; `TrainState.keys` and `.key` are not read
+Way = Callable[[Key, Key, TrainState], tuple[TrainState, Learned]]
+
+
+def make_collect_all(collect: Collect, assigner: Assigner) -> Callable[[Key, TrainState], tuple[TrainState, Experience]]:
+    """All k policies act in their own environments, with keys (k,)."""
+    collect_all = jax.vmap(collect, (0, POLICY_AXES, 0, 0, 0, 0, 0, None))
+
+    def collect_from(keys: Key, state: TrainState) -> tuple[TrainState, Experience]:
+        weights = assigner.weights(state.assignment)
+        index = jnp.arange(assigner.k, dtype=jnp.int32)
+        with jax.named_scope("collect"):
+            episodes, segments, experience = collect_all(
+                keys, policies_of(state), index, state.episodes, state.segments, state.returns, weights, state.rates
+            )
+        seen = {"statistics": experience.statistics, "returns": experience.returns}
+        return state._replace(episodes=episodes, segments=segments, **seen), experience
+
+    return collect_from
+
+
+def make_learn(model: Model, config: TrainConfig, assigner: Assigner, collect: Collect) -> Way:
+    """The M-step of `assigner`: apart, or together for as long as `Assigner.together` says so.
+
+    Under `vmap` each way is computed only if a run needs it.
+    """
+    apart = _make_apart(model, config, assigner, collect)
+    if assigner.together is None or config.sizes.trunk != "separate":  # a shared trunk is one already
+        return apart
+    together, whole_of = _make_together(model, config, assigner, collect), assigner.together
+
+    def learn(keys: Key, key: Key, state: TrainState) -> tuple[TrainState, Learned]:
+        kind, data = jax.random.key_impl(key), (jax.random.key_data(keys), jax.random.key_data(key))
+        whole = whole_of(state.assignment).now
+
+        def run(way: Way) -> Callable[[Array, PyTree], PyTree]:
+            def once(_: Array, carry: PyTree) -> PyTree:
+                own, shuffle = (jax.random.wrap_key_data(x, impl=kind) for x in data)
+                return way(own, shuffle, carry[0])
+
+            return once
+
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(apart, keys, key, state)[1])
+        # loops of one round or none, as a `cond` under `vmap` computes both ways for all
+        carry = jax.lax.fori_loop(0, jnp.where(whole, 1, 0), run(together), (state, nothing))
+        return jax.lax.fori_loop(0, jnp.where(whole, 0, 1), run(apart), carry)
+
+    return learn
+
+
+def _make_apart(model: Model, config: TrainConfig, assigner: Assigner, collect: Collect) -> Way:
+    collect_all, sizes = make_collect_all(collect, assigner), config.sizes
+    improve = make_improve(partial(ppo_loss, model), sizes, assigner.weights, assigner.descend)
+
+    def apart(keys: Key, key: Key, state: TrainState) -> tuple[TrainState, Learned]:
+        state, experience = collect_all(keys, state)
+        rates, schedule = state.rates, schedule_at(state.rates, state.iteration, config.iterations)
+        with jax.named_scope("m_step"):
+            learner, assignment, losses = improve(rates, schedule, key, state.learner, state.assignment, experience.batch)
+        utilities = accumulate(
+            state.utilities, rates.utility_decay, experience.totals.rewards, experience.episodes, sizes.transitions
+        )
+        return state._replace(learner=learner, assignment=assignment, utilities=utilities), _told(experience, losses)
+
+    return apart
+
+
+def _make_together(model: Model, config: TrainConfig, assigner: Assigner, collect: Collect) -> Way:
+    """One policy learns in the environments of the first, of the second, ...; then all k are copies of it.
+
+    So it makes k times as many steps of policy improvement as one of k policies in the same number of transitions; one step
+    on all environments at once learns far less (benchmarks/README.md).
+    """
+    sizes, whole_of = config.sizes, assigner.together
+    assert whole_of is not None
+    improve = make_improve(
+        partial(ppo_loss, model), sizes, lambda weights: weights, lambda gradient, weights: weights
+    )  # of one policy, whose weights (1, n) are all there is of an assignment
+
+    def together(keys: Key, key: Key, state: TrainState) -> tuple[TrainState, Learned]:
+        rates, schedule = state.rates, schedule_at(state.rates, state.iteration, config.iterations)
+        weights, shared = whole_of(state.assignment).weights, state.learner
+        kind = jax.random.key_impl(key)
+
+        def learn_in(one: Member, own: tuple[PyTree, Array, EpisodeState, SegmentReturns | None]) -> tuple[Member, PyTree]:
+            data, index, episodes, segments = own
+            collect_key, shuffle_key = (jax.random.wrap_key_data(x, impl=kind) for x in data)
+            policy = Policies(Params(shared.params.shared, _only(one.params)), _only(one.statistics), rates.observation_clip)
+            episodes, segments, experience = collect(
+                collect_key, policy, index, episodes, segments, _only(one.returns), weights, rates
+            )
+            experience = jax.tree.map(lambda x: x[None], experience)
+            learner = Learner(Params(shared.params.shared, one.params), Params(shared.opt_state.shared, one.opt_state))
+            learner, _, losses = improve(rates, schedule, shuffle_key, learner, weights[None], experience.batch)
+            utilities = accumulate(
+                one.utilities, rates.utility_decay, experience.totals.rewards, experience.episodes, sizes.transitions
+            )
+            params = model.networks.keep_noise(learner.params.own)
+            one = Member(params, learner.opt_state.own, experience.statistics, experience.returns, utilities)
+            return one, (episodes, segments, _only(_told(experience, losses)))
+
+        first = jax.tree.map(lambda x: x[:1], members_of(state))
+        data = jax.random.key_data(keys), jax.random.key_data(jax.random.split(key, assigner.k))
+        own = data, jnp.arange(assigner.k, dtype=jnp.int32), state.episodes, state.segments
+        one, (episodes, segments, told) = jax.lax.scan(learn_in, first, own)
+        alike = jax.tree.map(lambda x: jnp.broadcast_to(x, (assigner.k, *x.shape[1:])), one)
+        state = state._replace(episodes=episodes, segments=segments)
+        return with_members(state, alike, shared.params.shared, shared.opt_state.shared), told
+
+    return together
+
+
+def _only(tree: PyTree) -> PyTree:
+    """Leaves (1, ...) to (...)."""
+    return jax.tree.map(lambda x: x[0], tree)
+
+
+def _told(experience: Experience, losses: LossParts) -> Learned:
+    return Learned(experience.totals, experience.episodes, experience.diverged, experience.outcome, losses)

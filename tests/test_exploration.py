@@ -1,0 +1,120 @@
+"""How `em` explores: as one policy, for those who were paid least, until nobody is paid any better; and what it splits into."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import CONFIG, SIZES, K, N, leaves, make_tiny
+
+from rmdp_jax import EStepInput, TrainConfig, em, make_trainer
+from rmdp_jax.assigners.exploration import begin_exploration, explore_on, weigh_by_need
+from rmdp_jax.learning.segments import NO_RETURN
+
+AGENTS = np.array([0.0, 1.0, 2.0, 5.0, 9.0])  # wishes
+EM = {"starts": 2, "segment_environments": 2, "archive_size": 3, "anneal": 2, "relocate_every": 50}
+
+
+def test_weights_by_hand():
+    np.testing.assert_allclose(weigh_by_need(jnp.array([0.0, 2.0, 4.0])), [1 / 0.3, 1 / 0.8, 1 / 1.3], rtol=1e-6)
+    np.testing.assert_allclose(weigh_by_need(jnp.array([-4.0, -2.0, 0.0])), [1 / 0.3, 1 / 0.8, 1 / 1.3], rtol=1e-6)
+    for nothing in (0.0, NO_RETURN):
+        assert len(set(weigh_by_need(jnp.full(3, nothing)).tolist())) == 1, "all alike while nothing is known"
+
+
+def explore(covered, longest):
+    """When an exploration ends in which agents are paid `covered(now)` in iteration `now`."""
+    exploration, step = begin_exploration(3), jax.jit(explore_on)
+    for now in range(1, 200):
+        exploration = step(exploration, jnp.full((2, 3), covered(now), jnp.float32), jnp.int32(now), jnp.int32(longest))
+        if not exploration.under_way:
+            return now
+    return None
+
+
+def test_it_ends_when_nobody_is_paid_any_better():
+    assert explore(lambda now: 1.05**now, 80) == 80, "at its longest"
+    assert explore(lambda now: 1.05 ** min(now, 30), 80) == 50, "20 iterations, a quarter of the longest, after the last rise"
+    assert explore(lambda now: -(0.9**now), 40) == 40, "costs that fall are a rise"
+    assert explore(lambda now: 10.0 * (now % 2), 40) == 11, "of the best so far"
+
+
+def test_who_was_ever_paid_is_remembered():
+    exploration = begin_exploration(2)
+    for now, utility in enumerate(([3.0, 0.0], [1.0, 2.0]), 1):
+        exploration = explore_on(exploration, jnp.array([utility] * 2), jnp.int32(now), jnp.int32(9))
+    assert exploration.best.tolist() == [3.0, 2.0]
+
+
+def test_a_split_takes_the_members_that_serve_all():
+    """The one policy was at 1, at 5 and ends at 2: of the archive and itself, 1 and 5 serve the agents at 0, 1, 2, 5 best."""
+    assigner = em(2, 5, explore_share=0.5, **EM)
+    state, archived = assigner.init(jax.random.key(0)), jnp.zeros((assigner.archive_size, 5))
+    for iteration, place in enumerate([1, 5, 2]):
+        utility = jnp.asarray(np.clip(1.5 - np.abs(place - AGENTS), 0, 1)[None].repeat(2, 0), jnp.float32)
+        returns = jnp.broadcast_to(utility[:, None], (2, 2, 5))
+        assert bool(assigner.together(state).now), "until the half of 6 iterations"
+        assert np.asarray(assigner.weights(state)).tolist() == [[0.5] * 5] * 2
+        inputs = EStepInput(utility, jnp.int32(iteration), jnp.float32((iteration + 1) / 6), returns, archived)
+        state, copies = assigner.reassign(jax.random.key(iteration), state, inputs)
+        archived = jnp.concatenate([utility, archived])[copies.archive_sources]
+        known = jnp.concatenate([utility, archived])
+    assert not bool(assigner.together(state).now)
+    assert min(copies.sources.tolist()) >= 2, "both from the archive"
+    weights = np.asarray(assigner.weights(state))
+    assert weights[:, 0].tolist() == weights[:, 1].tolist() == weights[:, 2].tolist() != weights[:, 3].tolist()
+    assert np.isin(weights, [0.0, 1.0]).all()
+    assert known.shape == (2 + assigner.archive_size, 5)
+
+
+@pytest.fixture(scope="module")
+def exploring():
+    """A trainer that explores for 3 of 6 iterations; init and step jitted."""
+    config = TrainConfig(k=K, n=N, transitions=6 * SIZES.transitions, sizes=SIZES)
+    trainer = make_trainer(*make_tiny(), config, em(K, N, explore_share=0.5, **EM))
+    return trainer._replace(init=jax.jit(trainer.init), step=jax.jit(trainer.step))
+
+
+def test_all_policies_are_one_while_it_explores(exploring):
+    state = exploring.init(jax.random.key(0))
+    alike = []
+    for iteration in range(1, 7):
+        whole = bool(state.assignment.exploration.under_way)
+        state, info = exploring.step(state)
+        own = jax.tree.leaves((state.learner.params.own, state.statistics, state.returns, state.utilities))
+        alike.append(all((leaf[0] == leaf[1]).all() for leaf in own))
+        if whole and iteration < 3:  # the environments of both, one after the other
+            updates = np.asarray(state.learner.opt_state.own[1].count)
+            assert updates.tolist() == [iteration * K * SIZES.epochs * SIZES.minibatches] * K
+            assert float(state.utilities.steps[0]) == pytest.approx(
+                SIZES.transitions * sum(0.95**age for age in range(iteration * K)), rel=1e-5
+            )
+        assert np.asarray(info.losses.loss).shape == (K,)
+    assert alike[:2] == [True, True]
+    assert not any(alike[3:]), "apart from the split on"
+
+
+def test_exploring_alone_equals_exploring_with_other_seeds(exploring):
+    """Of two seeds one has split already and the other has not."""
+    states = [exploring.init(jax.random.key(seed)) for seed in (0, 1)]
+    for _ in range(4):
+        states[0] = exploring.step(states[0])[0]
+    both = jax.jit(jax.vmap(exploring.step))(jax.tree.map(_stack, *states))[0]
+    for seed, state in enumerate(states):
+        for several, one in zip(leaves(both), leaves(exploring.step(state)[0]), strict=True):
+            np.testing.assert_array_equal(several[seed], one)
+
+
+def _stack(*leaves):
+    stacked = jnp.stack(leaves)
+    return jax.random.clone(stacked) if jnp.issubdtype(stacked.dtype, jax.dtypes.prng_key) else stacked
+
+
+def test_a_shared_trunk_does_not_explore():
+    config = TrainConfig(k=K, n=N, transitions=CONFIG.transitions, sizes=replace(SIZES, trunk="shared"))
+    trainer = make_trainer(*make_tiny(), config, em(K, N, **EM))
+    state, _ = jax.jit(trainer.step)(trainer.init(jax.random.key(0)))
+    assert not bool(state.assignment.exploration.under_way)
+    heads = jax.tree.leaves(state.learner.params.own)
+    assert not all((leaf[0] == leaf[1]).all() for leaf in heads)
