@@ -28,6 +28,7 @@ __all__ = [
     "RunSpec",
     "Sizes",
     "Step",
+    "Together",
     "TrainConfig",
     "TrainState",
     "Trainer",

@@ -2,7 +2,7 @@
 
 # ruff: noqa: F401
 
-from rmdp_jax.assigners.base import Assigner, Copies, EStepInput
+from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, Together
 from rmdp_jax.assigners.em import em
 from rmdp_jax.assigners.end_to_end import end_to_end
 from rmdp_jax.assigners.fixed import fixed, oracle, random_even

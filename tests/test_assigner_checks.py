@@ -7,7 +7,7 @@ import pytest
 from tiny import CONFIG, make_tiny
 
 from rmdp_jax import ConfigError, Copies, end_to_end, fixed, make_trainer, oracle, plain_em
-from rmdp_jax.assigners.base import no_copies
+from rmdp_jax.assigners.base import Together, no_copies
 from rmdp_jax.assigners.checks import check_assigner
 from rmdp_jax.assigners.halving_em import halving_em
 
@@ -77,6 +77,18 @@ BROKEN = {
     "conclude with weights": (
         {"conclude": lambda labels, inputs: (jnp.zeros((K, N)), jnp.arange(K))},
         r"labels of conclude is float32 \(2, 4\), must be int32 \(4,\)",
+    ),
+    "together without weights": (
+        {"together": lambda labels: labels[0] > 0},
+        "together returns a ShapeDtypeStruct, must be Together",
+    ),
+    "together by a number": (
+        {"together": lambda labels: Together(labels[0], jnp.ones(N))},
+        r"now of together is int32 \(\), must be bool \(\)",
+    ),
+    "together for policies": (
+        {"together": lambda labels: Together(labels[0] > 0, jnp.ones(K))},
+        r"weights of together is float32 \(2,\), must be float32 \(4,\)",
     ),
     "sampled agents that are none": ({"sampled_agents": np.array([0, 7])}, r"sampled_agents are 0..7, must be of 0..3"),
     "sampled agents in words": ({"sampled_agents": "all"}, "sampled_agents is"),

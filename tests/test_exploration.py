@@ -35,9 +35,10 @@ def explore(covered, longest):
 
 def test_it_ends_when_nobody_is_paid_any_better():
     assert explore(lambda now: 1.05**now, 80) == 80, "at its longest"
-    assert explore(lambda now: 1.05 ** min(now, 30), 80) == 50, "20 iterations, a quarter of the longest, after the last rise"
+    assert explore(lambda now: 1.05 ** min(now, 30), 80) == 34, "5 iterations after it was last a tenth higher, in iteration 29"
+    assert explore(lambda now: 1.05 ** min(now, 30), 200) == 39, "or a twentieth of the longest"
     assert explore(lambda now: -(0.9**now), 40) == 40, "costs that fall are a rise"
-    assert explore(lambda now: 10.0 * (now % 2), 40) == 11, "of the best so far"
+    assert explore(lambda now: 10.0 * (now % 2), 40) == 6, "of the best so far"
 
 
 def test_who_was_ever_paid_is_remembered():
@@ -66,6 +67,21 @@ def test_a_split_takes_the_members_that_serve_all():
     assert weights[:, 0].tolist() == weights[:, 1].tolist() == weights[:, 2].tolist() != weights[:, 3].tolist()
     assert np.isin(weights, [0.0, 1.0]).all()
     assert known.shape == (2 + assigner.archive_size, 5)
+
+
+def test_policies_that_have_split_get_time_to_rise():
+    """Welfare does not rise after the split in iteration 10: no restart before annealing and a relocation would have been over."""
+    assigner = em(2, 5, explore_share=0.1, **EM | {"anneal": 15, "relocate_every": 5})
+    state, reassign, restarted = assigner.init(jax.random.key(0)), jax.jit(assigner.reassign), []
+    archived = jnp.zeros((assigner.archive_size, 5))
+    for now in range(1, 60):
+        utility = jnp.full((2, 5), float(now / 2 if now <= 10 else 10), jnp.float32)
+        returns = jnp.broadcast_to(utility[:, None], (2, 2, 5))
+        inputs = EStepInput(utility, jnp.int32(now - 1), jnp.float32(now / 100), returns, archived)
+        state, _ = reassign(jax.random.key(now), state, inputs)
+        restarted += [now] * (int(state.start.number) > 1 + len(restarted))
+        assert bool(state.exploration.under_way) == (now < 10)
+    assert restarted == [30]
 
 
 @pytest.fixture(scope="module")

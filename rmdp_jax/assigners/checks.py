@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmdp_jax.assigners.base import LARGEST_BEHAVIOURS, Assigner, Copies, EStepInput, check_sizes
+from rmdp_jax.assigners.base import LARGEST_BEHAVIOURS, Assigner, Copies, EStepInput, Together, check_sizes
 from rmdp_jax.checks import Broken, being_traced, check_array, check_like, kind_of, shapes_of
 from rmdp_jax.errors import INT32, ConfigError, flag, in_line, instance_of, whole_number
 
@@ -29,7 +29,7 @@ def check_assigner(assigner: Assigner, *, can_restore: bool) -> None:
 
     _check_fields(broken, assigner)
     functions = [assigner.init, assigner.weights, assigner.descend, assigner.reassign]
-    functions += [] if assigner.conclude is None else [assigner.conclude]
+    functions += [function for function in (assigner.conclude, assigner.together) if function is not None]
     if not all(getattr(function, "__module__", None) and function.__module__.startswith(_OWN) for function in functions):
         _check_functions(broken, assigner, can_restore)
 
@@ -57,6 +57,12 @@ def _check_functions(broken: Broken, assigner: Assigner, can_restore: bool) -> N
             raise broken(f"conclude returns {kind_of(concluded)}, must be (labels, sources)")
         check_array(broken, "labels of conclude", concluded[0], (n,), jnp.int32)
         check_array(broken, "sources of conclude", concluded[1], (k,), jnp.int32)
+    if assigner.together is not None:
+        told = shapes_of(broken, "together", assigner.together, state)
+        if not isinstance(told, Together):
+            raise broken(f"together returns {kind_of(told)}, must be Together(now, weights)")
+        check_array(broken, "now of together", told.now, (), jnp.bool_)
+        check_array(broken, "weights of together", told.weights, (n,), jnp.float32)
     if k * n <= LARGEST_WEIGHED and not being_traced():
         _check_first(broken, assigner)
 

@@ -192,7 +192,7 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
         inputs.utility[labels, jnp.arange(n)].mean(),
         now,
         iterations,
-        settled=settled & (hard_for >= options.relocate_every),
+        settled=settled & (hard_for >= options.relocate_every + jnp.where(explored, anneal, 0)),
         max_starts=jnp.where(inputs.can_restore, options.starts, 1),
         until=options.relocate_until,
     )
