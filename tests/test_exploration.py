@@ -70,7 +70,7 @@ def test_a_split_takes_the_members_that_serve_all():
 
 
 def test_policies_that_have_split_get_time_to_rise():
-    """Welfare does not rise after the split in iteration 10: no restart before annealing and a relocation would have been over."""
+    """Welfare does not rise after the split in iteration 10; no restart before annealing and a relocation would be over."""
     assigner = em(2, 5, explore_share=0.1, **EM | {"anneal": 15, "relocate_every": 5})
     state, reassign, restarted = assigner.init(jax.random.key(0)), jax.jit(assigner.reassign), []
     archived = jnp.zeros((assigner.archive_size, 5))

@@ -173,18 +173,37 @@ def _together(state: EMState) -> Together:
     return Together(state.exploration.under_way, weigh_by_need(state.exploration.best))
 
 
+class _Phase(NamedTuple):
+    """How far the start under way has come."""
+
+    exploration: Exploration
+    splits: Array  # () bool, exploration has just ended
+    hard_for: Array  # () int32 iterations since agents belong to their best policy, negative before
+    softness: Array  # () share of annealing that is over
+    may_end: Array  # () bool, it has had its time to rise
+
+
+def _phase(options: EMOptions, before: EMState, inputs: EStepInput, iterations: Array) -> _Phase:
+    """Of the start under way in a run of so many `iterations`."""
+    now, can_explore = inputs.iteration + 1, options.explore_share > 0.0 and inputs.can_restore
+    longest = jnp.maximum(jnp.round(options.explore_share * iterations), 1.0).astype(jnp.int32)
+    exploration = explore_on(before.exploration, inputs.utility, now, longest)
+    exploration = exploration._replace(under_way=exploration.under_way & can_explore)
+    splits = before.exploration.under_way & ~exploration.under_way & can_explore
+    anneal = jnp.clip(jnp.round(LONGEST_ANNEALING * iterations), 1.0, options.anneal).astype(jnp.int32)
+    explored = (before.start.number <= 1) & can_explore
+    hard_for = now - jnp.where(explored, exploration.ended_at, before.start.began_at + anneal)
+    hard_for = jnp.where(exploration.under_way, -1, hard_for)
+    may_end = ~splits & (hard_for >= options.relocate_every + jnp.where(explored, anneal, 0))
+    return _Phase(exploration, splits, hard_for, 1.0 + hard_for / anneal, may_end)
+
+
 def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState, inputs: EStepInput) -> tuple[EMState, Copies]:
     """The E-step, a split or a relocation where one is due, and a restart where there is time for one."""
     (k, n), now = inputs.utility.shape, inputs.iteration + 1
     iterations = jnp.round(now.astype(jnp.float32) / inputs.progress)  # rounded, or float32 error moves what derives from it
-    exploration = _explore(options, before, inputs, iterations)
-    exploring = exploration.under_way
-    splits = before.exploration.under_way & ~exploring & inputs.can_restore
-    anneal = jnp.clip(jnp.round(LONGEST_ANNEALING * iterations), 1.0, options.anneal).astype(jnp.int32)
-    explored = jnp.bool_(options.explore_share > 0.0 and inputs.can_restore) & (before.start.number <= 1)
-    hard_from = jnp.where(explored, exploration.ended_at, before.start.began_at + anneal)
-    hard_for = jnp.where(exploring, -1, now - hard_from)  # iterations
-    settled = (hard_for >= 0) & ~splits
+    phase = _phase(options, before, inputs, iterations)
+    exploring = phase.exploration.under_way
     moves = ~exploring & (now >= before.hold_until)
     labels = jnp.where(moves, best_policies(inputs.utility, before.labels), before.labels)
     start, decision = check_stopping_rule(
@@ -192,15 +211,14 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
         inputs.utility[labels, jnp.arange(n)].mean(),
         now,
         iterations,
-        settled=settled & (hard_for >= options.relocate_every + jnp.where(explored, anneal, 0)),
+        settled=phase.may_end,
         max_starts=jnp.where(inputs.can_restore, options.starts, 1),
         until=options.relocate_until,
     )
-    due = settled & (hard_for % options.relocate_every == 0) & (inputs.progress <= options.relocate_until)
+    due = (phase.hard_for >= 0) & (phase.hard_for % options.relocate_every == 0) & (inputs.progress <= options.relocate_until)
     since = jnp.where(decision.stop | (start.number == 0), 0, start.began_at)
-    rounds = jnp.where(due | decision.stop | splits, 2 * k, 0)
+    rounds = jnp.where(due | phase.splits | decision.stop, 2 * k, 0)
     relocation, returns, archived_at = _propose(sample, before, inputs, labels, since, rounds)
-
     index = jnp.arange(k, dtype=jnp.int32)
     labels = jnp.where(relocation.accepted, relocation.labels, labels)
     sources = jnp.where(relocation.accepted, relocation.sources, index)
@@ -208,30 +226,20 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
     archive = _archive(options, adding, returns, archived_at, sources, decision.stop)
     first = k + archive.shape[0] + index
     hard = jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32)
-    weights = jnp.where(hard_for < 0, _soften(inputs.utility, 1.0 + hard_for / anneal), hard)
+    weights = jnp.where(phase.hard_for < 0, _soften(inputs.utility, phase.softness), hard)
     held = jnp.where(relocation.accepted, now + options.relocate_every, before.hold_until)
     return (
         EMState(
             labels=labels,
             weights=jnp.where(decision.restart | exploring, _uniform(k, n), weights),
-            exploration=exploration,
+            exploration=phase.exploration,
             returns=returns[archive],
             archived_at=archived_at[archive],
             hold_until=jnp.where(decision.restart, now, held),
             start=next_start(reset_best(start, relocation.accepted), decision, now),
         ),
-        Copies(
-            jnp.where(decision.restart, first, sources),
-            jnp.concatenate([archive, first]),
-        ),
+        Copies(jnp.where(decision.restart, first, sources), jnp.concatenate([archive, first])),
     )
-
-
-def _explore(options: EMOptions, before: EMState, inputs: EStepInput, iterations: Array) -> Exploration:
-    """The exploration an iteration later."""
-    longest = jnp.maximum(jnp.round(options.explore_share * iterations), 1.0).astype(jnp.int32)
-    after = explore_on(before.exploration, inputs.utility, inputs.iteration + 1, longest)
-    return after._replace(under_way=after.under_way & inputs.can_restore)
 
 
 def _conclude(sample: SampledAgents | None, state: EMState, inputs: EStepInput) -> tuple[Array, Array]:
