@@ -21,9 +21,11 @@ from rmdp_jax.running.sweep import Cell, sweep
 
 N, ITERATIONS = 9, 8
 TASK = make("resource_gathering", size=3)
+OFTEN = {"starts": 1, "relocate_every": 2, "archive_every": 2, "segment_environments": 4}
 ASSIGNERS = {
     "plain_em": lambda k: plain_em(k, N, warmup=2),
-    "em": lambda k: em(k, N, anneal=2, starts=1, relocate_every=2, archive_every=2, segment_environments=4),
+    "em": lambda k: em(k, N, anneal=2, **OFTEN),
+    "em without exploration": lambda k: em(k, N, explore_share=0.0, anneal=2, **OFTEN),
 }
 COLLECTIVES = "all-gather|all-reduce|all-to-all|collective-permute|collective-broadcast|reduce-scatter|ragged-all-to-all"
 
@@ -72,7 +74,7 @@ def test_policies_meet_in_the_table_of_utilities_only():
 
 
 def test_em_shows_segments_too_and_copies_now_and_then():
-    told = {name for name in collectives(8, "em", "step") if len(name) == 2}
+    told = {name for name in collectives(8, "em without exploration", "step") if len(name) == 2}
     assert {(name, what) for name, what in told if not of_members(name)} == {
         ("jit(step)/info/reduce_sum", "s32[9]"),
         ("jit(step)/recover/reduce_and", "pred[]"),
