@@ -50,6 +50,12 @@ def entropy_times(start: float, end: float) -> Callable[[TrainConfig], TrainConf
     return change
 
 
+def _times_five(config: TrainConfig) -> TrainConfig:
+    """As many updates in as many transitions, from a fifth as many batches."""
+    sizes = config.sizes
+    return sized(environments=5 * sizes.environments, minibatches=5 * sizes.minibatches)(config)
+
+
 def _constant_learning_rate(config: TrainConfig) -> TrainConfig:
     start, _ = config.rates.learning_rate
     return rated(learning_rate=(start, start))(config)
@@ -82,6 +88,7 @@ SETTINGS = {
     "epochs 5": Variant(change=sized(epochs=5)),
     "64 environments x 32 steps": Variant(change=sized(environments=64, unroll=32)),
     "16 environments x 128 steps": Variant(change=sized(environments=16, unroll=128)),
+    "five times the environments and minibatches": Variant(change=_times_five),
     "discount 0.98": Variant(change=rated(discount=0.98)),
     "discount 0.995": Variant(change=rated(discount=0.995)),
     "discount 0.98 and lambda 0.9": Variant(change=rated(discount=0.98, gae_lambda=0.9)),

@@ -102,8 +102,8 @@ def _make_apart(model: Model, config: TrainConfig, assigner: Assigner, collect: 
 def _make_together(model: Model, config: TrainConfig, assigner: Assigner, collect: Collect) -> Way:
     """One policy learns in the environments of the first, of the second, ...; then all k are copies of it.
 
-    So it makes k times as many steps of policy improvement as one of k policies in the same number of transitions; one step
-    on all environments at once learns far less (benchmarks/README.md).
+    So its batches are as small as those of k policies, and k times as many. One batch of all environments and as many updates
+    teach far less (benchmarks/README.md, "five times the environments and minibatches").
     """
     sizes, whole_of = config.sizes, assigner.together
     assert whole_of is not None
