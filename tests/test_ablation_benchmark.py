@@ -98,7 +98,9 @@ def test_variants_are_what_they_are_called():
     assert set(named) - set(changes) == as_it_is | {"std from e^-1 and rewards as they are"}
     assert changes.pop("preset") == before
     assert len(set(map(str, changes.values())) - {str(before)}) == len(changes)
+    larger = changes.pop("five times the environments and minibatches").sizes
     assert {config.sizes.transitions for config in changes.values()} == {2048}, "an iteration costs the same"
+    assert (larger.transitions, larger.transitions // larger.minibatches) == (5 * 2048, 64)
     assert changes["entropy x 3"].rates.entropy == pytest.approx((3e-3, 3e-4))
     assert changes["constant learning rate"].rates.learning_rate == (3e-4, 3e-4)
     of_hopper = {cell.variant: cell.config() for cell in make_cells(small_settings("hopper_speed"))}
