@@ -59,8 +59,8 @@ def narrow(arguments: Reachable) -> Reachable:
     check("targets", arguments.targets, arguments.targets >= 1, "a whole number of at least 1")
     folder = Path("runs/reachable" if arguments.quick else "benchmarks/results")
     results = arguments.results or folder / "reachable.jsonl"
-    small = {"targets": 2, "transitions": 10_000} if arguments.quick else {}
-    return replace(arguments, results=results, **small)
+    arguments = replace(arguments, results=results)
+    return replace(arguments, targets=2, transitions=10_000) if arguments.quick else arguments
 
 
 class Wanted(NamedTuple):
