@@ -39,7 +39,7 @@ GRID = 201  # targets, evenly spaced over the range, for which every policy's pa
 
 @dataclass(frozen=True, kw_only=True)
 class Reachable:
-    """Train what is missing, all targets in one program, and write the lines anew."""
+    """Train all targets of one env in one program, and write its line anew."""
 
     env: str = "walker2d_speed"
     """Task, one of the target speeds."""

@@ -5,8 +5,8 @@ Plain EM is K-means. It ends in local optima, and a policy that never visits wha
 - **Explore**: at first all policies are one, which learns in the environments of all k, for everybody, and most for those who
   were paid least so far (`exploration.py`). What all need is learned once; the archive keeps what it was on its way.
 - **Split**: the k policies become copies of those members of the archive that together serve the agents best, by facility
-  location over their running utilities (`facility_location.py`). From then on agents belong to their best policy, by the hard
-  E-step of `plain_em.py`.
+  location over the segments that they showed (`facility_location.py`). From then on agents belong to their best policy, by
+  the hard E-step of `plain_em.py`.
 - **Relocate**: now and then the k best behaviours are chosen by facility location among the segments that the k policies and
   the archive showed. A behaviour is taken over by a copy of the member that showed it, which can go there because it was there
   (`relocation.py`).
@@ -243,33 +243,17 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
 
 
 def _conclude(sample: SampledAgents | None, state: EMState, inputs: EStepInput) -> tuple[Array, Array]:
-    """Labels and sources of the best that this start and those before it have held."""
-    k, under_way = inputs.utility.shape[0], state.start.number > 0
-    chosen = _choose_held(sample, state, inputs, state.labels, jnp.where(under_way, 2 * k, 0))
-    stay = jnp.arange(k, dtype=jnp.int32)
-    return jnp.where(under_way, chosen.labels, state.labels), jnp.where(under_way, chosen.sources, stay)
-
-
-def _choose_held(sample: SampledAgents | None, state: EMState, inputs: EStepInput, labels: Array, rounds: Array) -> Relocation:
-    """The present policies and archived members that serve the agents best by their running utilities."""
-    k = inputs.utility.shape[0]
-    table, archived_at = _known_members(state, inputs)
-    allowed = jnp.isfinite(archived_at) & (jnp.bool_(inputs.can_restore) | (jnp.arange(archived_at.size) < k))
-    chosen = choose_facilities(_of_sampled(sample, table), allowed, jnp.arange(k, dtype=jnp.int32), rounds)
+    """Labels and sources of the present policies and archived members that serve agents best by running utilities."""
+    (k, n), size = inputs.utility.shape, state.archived_at.shape[0]
+    under_way, stay = state.start.number > 0, jnp.arange(k, dtype=jnp.int32)
+    archived = jnp.zeros((size, n)) if inputs.archived is None else inputs.archived[:size]
+    table = jnp.concatenate([inputs.utility, archived])
+    allowed = jnp.concatenate([jnp.ones(k, bool), jnp.isfinite(state.archived_at) & inputs.can_restore])
+    of_sampled = table if sample is None else table[:, sample.indices]
+    chosen = choose_facilities(of_sampled, allowed, stay, jnp.where(under_way, 2 * k, 0))
     chosen = chosen[order_by_policy(chosen, k)]
-    return Relocation(rounds > 0, best_policies(table[chosen], labels), chosen)
-
-
-def _known_members(state: EMState, inputs: EStepInput) -> tuple[Array, Array]:
-    """Running utilities (k + archive_size + k, n) of the policies and of archived members, and when they were archived."""
-    k, size = inputs.utility.shape[0], state.archived_at.shape[0]
-    archived = jnp.zeros((size, inputs.utility.shape[1])) if inputs.archived is None else inputs.archived[:size]
-    now = jnp.full(k, inputs.iteration + 1, jnp.float32)
-    return jnp.concatenate([inputs.utility, archived]), jnp.concatenate([now, state.archived_at])
-
-
-def _of_sampled(sample: SampledAgents | None, table: Array) -> Array:
-    return table if sample is None else table[:, sample.indices]
+    labels = best_policies(table[chosen], state.labels)
+    return jnp.where(under_way, labels, state.labels), jnp.where(under_way, chosen, stay)
 
 
 def _propose(
