@@ -21,7 +21,7 @@ from benchmarks.common import clean_exit, emit, machine, show
 from rmdp_jax import TrainConfig, em
 from rmdp_jax.env import Env, Population
 from rmdp_jax.envs import make, preset
-from rmdp_jax.envs.speed import BODIES, REWARD_PER_STEP, Body
+from rmdp_jax.envs.speed import BODIES, Body, half_width_of, pay
 from rmdp_jax.envs.speed_reachable import held_from, reachable_welfare, write_data
 from rmdp_jax.errors import check, known_name
 from rmdp_jax.evaluation.comparison import flat_settings
@@ -70,23 +70,13 @@ class Wanted(NamedTuple):
     half_width: Array  # (n,) m/s
 
 
-def widened(wanted: Wanted, outcome: Any) -> Array:
-    """The task's reward, of any width."""
-    return REWARD_PER_STEP * jnp.clip(1.0 - jnp.abs(outcome.speed - wanted.target) / wanted.half_width, 0.0, 1.0)
-
-
-def half_width_of(body: Body) -> float:
-    """The task's own, m/s."""
-    return (body.high - body.low) / 20.0
-
-
 def learn(env: Env, body: Body, config: TrainConfig, targets: np.ndarray) -> np.ndarray:
     """One policy for each of the `targets` (p,), m/s: its pay for the targets of the grid, (p, GRID) in 0..100."""
     narrow, wide = half_width_of(body), body.high - body.low
     keys = jax.random.split(jax.random.key(config.seed), len(targets))
 
     def population(wanted: PyTree) -> Population:
-        return Population(wanted, widened)
+        return Population(wanted, lambda agent, outcome: pay(outcome.speed, agent.target, agent.half_width))
 
     def trainer(wanted: Wanted) -> Any:
         return make_trainer(env, population(wanted), config, em(1, 1))
@@ -97,13 +87,15 @@ def learn(env: Env, body: Body, config: TrainConfig, targets: np.ndarray) -> np.
 
     states = jax.jit(jax.vmap(lambda key, wanted: trainer(wanted).init(key)))(keys, agents(0.0))
     chunk = jax.jit(jax.vmap(lambda wanted, state, number: make_chunk(trainer(wanted))(state, number), (0, 0, None)))
-    done = 0
+    done, begun = 0, time.perf_counter()
     with report_progress(True, config.iterations) as reporter:
         while done < config.iterations:
             number = min(config.log_every, config.iterations - done)
             states, infos = chunk(agents(done / config.iterations), states, jnp.int32(number))
             done += number
-            reporter.say(f"iteration {done}: pay " + " ".join(f"{pay:.0f}" for pay in np.asarray(infos.welfare)))
+            rate = done * config.sizes.transitions * len(targets) / (time.perf_counter() - begun)
+            pays = np.asarray(infos.welfare)
+            reporter.update([{"iteration": done, "welfare": float(pay), "transitions_per_s": rate} for pay in pays])
     grid = jnp.linspace(body.low, body.high, GRID, dtype=jnp.float32)
     measured = population(Wanted(grid, jnp.full(GRID, narrow, jnp.float32)))
     evaluation = make_evaluate(env, measured, replace(config, n=GRID))

@@ -153,13 +153,23 @@ def _make_env(body: str, backend: str, episode_length: int) -> Env:
     )
 
 
+def half_width_of(body: Body) -> float:
+    """How far from its target a speed of this body is still paid, m/s."""
+    return (body.high - body.low) / 20.0
+
+
+def pay(speed: Array, target: Array, half_width: Array | float) -> Array:
+    """The reward of a step at `speed` for an agent that wants `target`, all in m/s."""
+    return REWARD_PER_STEP * jnp.clip(1.0 - jnp.abs(speed - target) / half_width, 0.0, 1.0)
+
+
 def make_population(body: Body, n: int, seed: int, episode_length: int = 1000, held: Held | None = None) -> Population:
     """The n agents of a body, with what is known about their task and what policies alone have `held`; see `make_speed`."""
-    half_width, best_return = (body.high - body.low) / 20.0, REWARD_PER_STEP * episode_length
+    half_width, best_return = half_width_of(body), REWARD_PER_STEP * episode_length
     targets = np.random.RandomState(seed).uniform(body.low, body.high, n).astype(np.float32)
 
     def reward(target: Array, outcome: Outcome) -> Array:
-        return REWARD_PER_STEP * jnp.clip(1.0 - jnp.abs(outcome.speed - target) / half_width, 0.0, 1.0)
+        return pay(outcome.speed, target, half_width)
 
     @cache
     def bound_of(k: int) -> float:

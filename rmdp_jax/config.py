@@ -181,6 +181,8 @@ class TrainConfig:
     """Fresh episodes of each policy by which the result is evaluated."""
     evaluation_steps: int = 100_000
     """Steps of an episode after which evaluation stops; result.json says so where it does."""
+    welfare_p: float = 1.0
+    """Welfare is the p-mean of returns: 1 their mean (utilitarian), 0 their geometric mean (Nash), -inf the least of them."""
     max_fault_share: float = 0.5
     """Share of the steps between two lines of metrics in which physics may diverge, or an agent's reward not be finite."""
     sizes: Sizes = field(default_factory=Sizes)
@@ -199,6 +201,7 @@ class TrainConfig:
         check("k", self.k, self.k <= self.n, f"at most n = {self.n}, one policy per agent")
         _convert(self, "checkpoint_every", partial(whole_number, low=0, high=MOST_ITERATIONS))
         _convert(self, "max_fault_share", partial(number_between, low=0, high=1))
+        _convert(self, "welfare_p", partial(real_number, holds=lambda p: p <= 1.0, rule="a number up to 1, or -inf"))
         _convert(self, "seed", seed_number)
         instance_of("sizes", self.sizes, Sizes, "a Sizes(...)")
         instance_of("rates", self.rates, Rates, "a Rates(...)")

@@ -64,9 +64,8 @@ class Population(NamedTuple):
     reward: Callable[[PyTree, PyTree], Array]  # one agent, one outcome -> () float32
     upper_bound: Callable[[int], float | None] = lambda k: None  # k -> best mean return that k policies can reach
     oracle_groups: Callable[[int], ArrayLike] | None = None  # k -> (n,) int32, a good partition known beforehand
-    reachable: Callable[[int], float | None] = lambda k: (
-        None
-    )  # k -> mean return that k policies were seen to reach, an estimate
+    reachable: Callable[[int], float | None] = lambda k: None  # k -> mean return that k policies were seen to reach, estimated
+    weights: Array | None = None  # (n,) float32 above 0, how much each agent counts in welfare; None: all alike
 
     @property
     def n(self) -> int:

@@ -5,10 +5,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax.scipy.special import entr
 
-from rmdp_jax.assigners.base import harden
+from rmdp_jax.assigners.base import harden, shares_of
 from rmdp_jax.learning.ppo import LossParts
 from rmdp_jax.m_step import Learned
 from rmdp_jax.types import Array, PyTree
+from rmdp_jax.welfare import Welfare
 
 
 class Info(NamedTuple):
@@ -31,6 +32,7 @@ class Info(NamedTuple):
 
 def make_info(
     scale: float,
+    welfare: Welfare,
     table: Array,
     before: Array,
     after: Array,
@@ -42,14 +44,14 @@ def make_info(
     k, n = table.shape
     labels = harden(after)
     return Info(
-        welfare=scale * table[labels, jnp.arange(n)].mean(),
+        welfare=scale * welfare.mean(table[labels, jnp.arange(n)]),
         utility=scale * table,
         assignment=labels,
         policy_sizes=jnp.zeros(k, jnp.int32).at[labels].add(1),
         flips=(harden(before) != labels).sum(dtype=jnp.int32),
         copies=copies,
         recovered=recovered.astype(jnp.int32),
-        softness=entr(after).sum(0).mean(),
+        softness=entr(shares_of(after)).sum(0).mean(),
         losses=learned.losses,
         episodes=learned.episodes,
         diverged=learned.diverged,

@@ -41,7 +41,7 @@ def make_collect_all(collect: Collect, assigner: Assigner) -> Callable[[Key, Tra
     collect_all = jax.vmap(collect, (0, POLICY_AXES, 0, 0, 0, 0, 0, None))
 
     def collect_from(keys: Key, state: TrainState) -> tuple[TrainState, Experience]:
-        weights = assigner.weights(state.assignment)
+        weights = counted(assigner.weights(state.assignment), state.counts)
         index = jnp.arange(assigner.k, dtype=jnp.int32)
         with jax.named_scope("collect"):
             episodes, segments, experience = collect_all(
@@ -51,6 +51,11 @@ def make_collect_all(collect: Collect, assigner: Assigner) -> Callable[[Key, Tra
         return state._replace(episodes=episodes, segments=segments, **seen), experience
 
     return collect_from
+
+
+def counted(weights: Array, counts: Array | None) -> Array:
+    """Weights (..., n) of agents in rewards, by what a return more of each is `worth`; see `TrainState.counts`."""
+    return weights if counts is None else weights * jnp.broadcast_to(counts, weights.shape)
 
 
 def make_learn(model: Model, config: TrainConfig, assigner: Assigner, collect: Collect) -> Way:
@@ -84,10 +89,15 @@ def make_learn(model: Model, config: TrainConfig, assigner: Assigner, collect: C
 
 def _make_apart(model: Model, config: TrainConfig, assigner: Assigner, collect: Collect) -> Way:
     collect_all, sizes = make_collect_all(collect, assigner), config.sizes
-    improve = make_improve(partial(ppo_loss, model), sizes, assigner.weights, assigner.descend)
 
     def apart(keys: Key, key: Key, state: TrainState) -> tuple[TrainState, Learned]:
         state, experience = collect_all(keys, state)
+        improve = make_improve(
+            partial(ppo_loss, model),
+            sizes,
+            lambda assignment: counted(assigner.weights(assignment), state.counts),
+            lambda gradient, assignment: assigner.descend(counted(gradient, state.counts), assignment),
+        )
         rates, schedule = state.rates, schedule_at(state.rates, state.iteration, config.iterations)
         with jax.named_scope("m_step"):
             learner, assignment, losses = improve(rates, schedule, key, state.learner, state.assignment, experience.batch)
@@ -113,7 +123,7 @@ def _make_together(model: Model, config: TrainConfig, assigner: Assigner, collec
 
     def together(keys: Key, key: Key, state: TrainState) -> tuple[TrainState, Learned]:
         rates, schedule = state.rates, schedule_at(state.rates, state.iteration, config.iterations)
-        weights, shared = whole_of(state.assignment).weights, state.learner
+        weights, shared = counted(whole_of(state.assignment).weights, state.counts), state.learner
         kind = jax.random.key_impl(key)
 
         def learn_in(one: Member, own: tuple[PyTree, Array, EpisodeState, SegmentReturns | None]) -> tuple[Member, PyTree]:

@@ -44,6 +44,7 @@ class TrainState(NamedTuple):
     key: Key  # () of the assigner and the shuffles
     iteration: Array  # () int32
     rates: Rates
+    counts: Array | None = None  # (n,) what a return more of each agent is worth to welfare; None where all count alike
 
 
 def policies_of(state: TrainState) -> Policies:

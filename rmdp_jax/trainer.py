@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, harden
+from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, harden, shares_of
 from rmdp_jax.assigners.checks import check_assigner
 from rmdp_jax.checks import check_env
 from rmdp_jax.config import Rates, TrainConfig
@@ -16,12 +17,13 @@ from rmdp_jax.errors import ConfigError, instance_of, shown
 from rmdp_jax.info import Info, make_info
 from rmdp_jax.learning.experience import Experience, fresh_starts, make_collect
 from rmdp_jax.learning.learner import init_learner
-from rmdp_jax.learning.segments import no_segments
+from rmdp_jax.learning.segments import NO_RETURN, no_segments
 from rmdp_jax.learning.utility import no_utilities, utility
 from rmdp_jax.m_step import make_collect_all, make_learn
 from rmdp_jax.policies.model import Policies, make_model, repeat
 from rmdp_jax.state import TrainState, copy_members, first_archive, policies_of, recover
 from rmdp_jax.types import Array, Key, PyTree
+from rmdp_jax.welfare import make_welfare
 
 
 class Conclusion(NamedTuple):
@@ -56,6 +58,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
     collect_one = make_collect(env, population, model, sizes, assigner.sampled_agents)
     collect_all = make_collect_all(collect_one, assigner)
     learn = make_learn(model, config, assigner, collect_one)
+    welfare = make_welfare(config.welfare_p, env.spec.reference_scale / 100.0, population.weights)
 
     def init(key: Key, rates: Rates = config.rates, assignment: PyTree = None) -> TrainState:
         key, assignment_key, shared_key, policies_key = _first_keys(key)
@@ -75,6 +78,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
             key=key,
             iteration=jnp.int32(0),
             rates=jax.tree.map(jnp.float32, rates),
+            counts=None if welfare.plain else jnp.ones(n, jnp.float32),  # nothing is known yet
         )
         return state._replace(archive=first_archive(archive_size, state))
 
@@ -96,18 +100,24 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
             assignment, copies = constrain(assigner.reassign(assign_key, new.assignment, inputs))
         after = assigner.weights(assignment)
         new = copy_members(copies, new._replace(assignment=assignment))
+        table = constrain(utility(new.utilities, env.spec.episode_length))
+        if not welfare.plain:
+            new = new._replace(counts=welfare.counts((shares_of(after) * table).sum(0)))
         copied = (copies.sources != jnp.arange(k, dtype=jnp.int32)).sum(dtype=jnp.int32)
         with jax.named_scope("info"):
-            table = constrain(utility(new.utilities, env.spec.episode_length))
-            return new, make_info(env.spec.reference_scale, table, before, after, copied, recovered, learned)
+            return new, make_info(env.spec.reference_scale, welfare, table, before, after, copied, recovered, learned)
+
+    def worth(returns: Array, agents: np.ndarray | None = None) -> Array:
+        """What the E-step goes by."""
+        return returns if welfare.plain else jnp.where(returns > NO_RETURN, welfare.worth(returns, agents), NO_RETURN)
 
     def e_step_input(state: TrainState) -> EStepInput:
         return EStepInput(
-            utility=utility(state.utilities, env.spec.episode_length),
+            utility=worth(utility(state.utilities, env.spec.episode_length)),
             iteration=state.iteration - 1,
             progress=state.iteration.astype(jnp.float32) / config.iterations,
-            segments=None if state.segments is None else state.segments.returns,
-            archived=None if state.archive is None else utility(state.archive.utilities, env.spec.episode_length),
+            segments=None if state.segments is None else worth(state.segments.returns, assigner.sampled_agents),
+            archived=None if state.archive is None else worth(utility(state.archive.utilities, env.spec.episode_length)),
             can_restore=archive_size == assigner.archive_size,
         )
 

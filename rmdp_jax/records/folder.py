@@ -4,6 +4,7 @@ Of more than `LARGEST_LISTED` agents, result.json names a file beside it, result
 """
 
 import json
+import math
 import os
 import platform
 import zipfile
@@ -191,6 +192,7 @@ def dump_train_config(config: TrainConfig) -> dict[str, Any]:
     same as those of versions that did not know it.
     """
     train = json.loads(json.dumps(asdict(config)))
+    train["welfare_p"] = str(config.welfare_p) if config.welfare_p == -math.inf else config.welfare_p  # JSON has no infinity
     if config.n <= min(config.sizes.agents_exact, Sizes.agents_exact):
         for name in ("agents_exact", "utility_steps"):
             del train["sizes"][name]

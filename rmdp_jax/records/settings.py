@@ -23,6 +23,7 @@ def load_train_config(content: dict[str, Any]) -> TrainConfig:
         sizes["hidden"] = tuple(sizes["hidden"])
         for name in ("learning_rate", "entropy"):
             rates[name] = tuple(rates[name])
+        train["welfare_p"] = float(train.get("welfare_p", 1.0))  # 1 of versions that did not know it, "-inf" of no number
         return TrainConfig(**train, sizes=Sizes(**sizes), rates=Rates(**rates))
     except ConfigError as error:
         raise ConfigError(f"config.json: {error}") from None
@@ -72,5 +73,6 @@ def _flat(config: dict[str, Any], *, with_options: bool) -> dict[str, Any]:
     names = ("env", "backend", "algorithm", "pretraining_transitions")
     settings = {name: config[name] for name in names if name in config} | config["env_options"]
     settings |= config.get("algorithm_options", {}) if with_options else {}
+    settings |= {"welfare_p": 1.0}  # of versions that did not know it
     settings |= {name: value for name, value in train.items() if name not in ("sizes", "rates")}
     return settings | train["sizes"] | train["rates"]

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from rmdp_jax.config import Rates
 from rmdp_jax.devices.mesh import everywhere, on_mesh, tracing_on
-from rmdp_jax.env import Env
+from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.evaluate import Evaluation, make_evaluate
 from rmdp_jax.policies.model import Policies
@@ -44,14 +44,20 @@ def _one_run(tree: PyTree, run: Array) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[run], tree)
 
 
-def agents_of(runs: Sequence[RunSpec]) -> PyTree:
-    """The agents of all runs, stacked."""
-    return stack([jax.tree.map(jnp.asarray, run.population.agents) for run in runs])
+def people_of(runs: Sequence[RunSpec]) -> PyTree:
+    """The agents of all runs and their weights, stacked."""
+    return stack([jax.tree.map(jnp.asarray, (run.population.agents, run.population.weights)) for run in runs])
 
 
-def trainer_for(env: Env, run: RunSpec, agents: PyTree) -> Trainer:
-    """The trainer of `run` with other agents, which may be traced."""
-    return make_trainer(env, run.population._replace(agents=agents), run.config, run.assigner)
+def served(population: Population, people: PyTree) -> Population:
+    """The population of other people, as `people_of` has them, which may be traced."""
+    agents, weights = people
+    return population._replace(agents=agents, weights=weights)
+
+
+def trainer_for(env: Env, run: RunSpec, people: PyTree) -> Trainer:
+    """The trainer of `run` for other people."""
+    return make_trainer(env, served(run.population, people), run.config, run.assigner)
 
 
 InitArguments = tuple[Key, Rates, PyTree]  # of `Trainer.init`
@@ -97,14 +103,14 @@ def evaluate_runs(
     """
     first = runs[0]
 
-    def evaluate_run(agents: PyTree, policies: Policies, labels: Array, key: Key) -> Evaluation:
-        population = first.population._replace(agents=agents)
+    def evaluate_run(people: PyTree, policies: Policies, labels: Array, key: Key) -> Evaluation:
+        population = served(first.population, people)
         return make_evaluate(env, population, first.config, deterministic=deterministic)(policies, labels, key)
 
     keys = stack([jax.random.key(run.config.seed + 1) for run in runs])  # not the streams that they were trained on
     evaluate_all = jax.jit(over_runs(evaluate_run, len(runs)), **on_mesh(mesh, out_shardings=everywhere(mesh)))
     with tracing_on(mesh):
-        evaluations = evaluate_all(agents_of(runs), policies, labels, keys)
+        evaluations = evaluate_all(people_of(runs), policies, labels, keys)
     return unstack(evaluations, len(runs))
 
 
@@ -128,6 +134,7 @@ _SHARED: dict[str, Callable[[RunSpec], object]] = {
     "config": lambda run: replace(run.config, seed=0, rates=Rates()),
     "rates": lambda run: jax.tree.structure(run.config.rates),  # a discount that is given or not
     "agents": lambda run: jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), run.population.agents),
+    "weights": lambda run: "given" if run.population.weights is not None else "not given",
     "algorithm": lambda run: (run.assigner.name, run.assigner.k, run.assigner.n, run.assigner.pretraining),
     "algorithm options": lambda run: dict(run.assigner.options),
 }

@@ -20,7 +20,7 @@ from rmdp_jax.learning.rollout import rollout
 from rmdp_jax.learning.scoring import score_all, score_steps
 from rmdp_jax.policies.model import Policies, decide, make_model, one_policy
 from rmdp_jax.records.spec import RunSpec
-from rmdp_jax.running.batch import agents_of, check_batch, over_runs, stack, unstack
+from rmdp_jax.running.batch import check_batch, over_runs, people_of, served, stack, unstack
 from rmdp_jax.running.loop import learn
 from rmdp_jax.running.progress import report_progress
 from rmdp_jax.trainer import policies_of
@@ -67,7 +67,7 @@ def cluster_batch(
         observe = over_runs(lambda *own: _observe_rewards(env, runs[0], *own), len(runs))
         keys = stack([jax.random.fold_in(jax.random.key(config.seed), _OBSERVING) for config in configs])
         observe_all = jax.jit(observe, **on_mesh(mesh, out_shardings=everywhere(mesh)))
-        rewards = unstack(jax.device_get(observe_all(agents_of(runs), policies_of(states), keys)), len(runs))
+        rewards = unstack(jax.device_get(observe_all(people_of(runs), policies_of(states), keys)), len(runs))
     return [cluster_from_labels(config, _group(observed, config)) for observed, config in zip(rewards, configs, strict=True)]
 
 
@@ -101,8 +101,8 @@ def _spent(config: TrainConfig) -> int:
     return single.iterations * single.sizes.transitions + CLUSTER_TRANSITIONS
 
 
-def _observe_rewards(env: Env, run: RunSpec, agents: PyTree, learned: Policies, key: Key) -> Array:
-    """Rewards (transitions, n) of `agents` while the first of the policies `learned` acts; of very many, some transitions'."""
+def _observe_rewards(env: Env, run: RunSpec, people: PyTree, learned: Policies, key: Key) -> Array:
+    """Rewards (transitions, n) of `people` while the first of the policies `learned` acts; of very many, some transitions'."""
     env, config, sizes = guard(env), run.config, run.config.sizes
     model = make_model(env.spec, sizes, config.k, config.n)
     start_key, pool_key, noise_key = jax.random.split(key, 3)
@@ -116,7 +116,7 @@ def _observe_rewards(env: Env, run: RunSpec, agents: PyTree, learned: Policies, 
     noise = model.distribution.noise(noise_key, (steps, sizes.environments, env.spec.action_size))
     states = first_episodes(env, fresh_starts(env, sizes, start_key))
     pool = fresh_starts(env, sizes, pool_key, steps)
-    population = run.population._replace(agents=agents)
+    population = served(run.population, people)
     if config.estimated:
         scorer = score_steps(jax.random.fold_in(key, _OBSERVING), population, sizes.utility_steps)
         return rollout(env, scorer, act, states, pool, noise)[2].rewards
@@ -136,7 +136,7 @@ def _group(rewards: np.ndarray, config: TrainConfig) -> np.ndarray:
 
 
 def _fill_empty(labels: np.ndarray, k: int) -> np.ndarray:
-    """Labels (n,) int32 with no cluster empty: agents that cannot be told apart leave K-means fewer than k cluster_batch."""
+    """Labels (n,) int32 with no cluster empty: agents that cannot be told apart leave K-means fewer than k clusters."""
     labels = labels.astype(np.int32)
     for j in set(range(k)) - set(labels.tolist()):
         largest = np.bincount(labels, minlength=k).argmax()

@@ -40,6 +40,7 @@ def state_specs(like: TrainState) -> TrainState:
         key=P(),  # type: ignore[arg-type]
         iteration=P(),  # type: ignore[arg-type]
         rates=put(P(), like.rates),
+        counts=put(P(), like.counts),
     )
 
 

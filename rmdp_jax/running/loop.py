@@ -21,7 +21,7 @@ from rmdp_jax.info import Info
 from rmdp_jax.records.lines import Timing, metrics_line
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.records.writer import RunWriter, common_step
-from rmdp_jax.running.batch import agents_of, init_arguments, make_init, over_runs, stack, trainer_for, unstack
+from rmdp_jax.running.batch import init_arguments, make_init, over_runs, people_of, stack, trainer_for, unstack
 from rmdp_jax.running.cache import seconds_saved
 from rmdp_jax.running.faults import FaultWatch
 from rmdp_jax.running.interrupts import interrupts
@@ -106,8 +106,8 @@ def _prepare(
     env: Env, runs: Sequence[RunSpec], mesh: Mesh | None, resumed: Sequence[RunWriter] | None, reporter: Reporter
 ) -> tuple[Chunk, TrainState, int]:
     """Compiled chunk, states to go on from, and their iteration."""
-    number, agents = len(runs), agents_of(runs)
-    trainer = trainer_for(env, runs[0], runs[0].population.agents)
+    number, people = len(runs), people_of(runs)
+    trainer = trainer_for(env, runs[0], people_of(runs[:1]))
     init, first = make_init(trainer), runs[0]
     like = jax.eval_shape(init, jax.eval_shape(lambda: init_arguments(first)))
     memory = estimate_memory(like, env.spec, first.population.agents, first.config, number)
@@ -118,13 +118,13 @@ def _prepare(
     all_states, whole = laid_out(mesh, like, number), everywhere(mesh)
     shardings = shardings_of(all_states)
 
-    def chunk(agents: PyTree, state: TrainState, iterations: Array) -> tuple[TrainState, Info]:
-        return make_chunk(trainer_for(env, runs[0], agents))(state, iterations)
+    def chunk(people: PyTree, state: TrainState, iterations: Array) -> tuple[TrainState, Info]:
+        return make_chunk(trainer_for(env, runs[0], people))(state, iterations)
 
     placed = on_mesh(mesh, in_shardings=(whole, shardings, whole), out_shardings=(shardings, whole))
     chunks = jax.jit(over_runs(chunk, number, (0, 0, None)), donate_argnums=1, **placed)
     with tracing_on(mesh):
-        chunk_program = chunks.lower(agents, all_states, jax.ShapeDtypeStruct((), jnp.int32))
+        chunk_program = chunks.lower(people, all_states, jax.ShapeDtypeStruct((), jnp.int32))
     if states is None:
         arguments = stack([init_arguments(run) for run in runs])
         inits = jax.jit(over_runs(init, number), **on_mesh(mesh, out_shardings=shardings))
@@ -135,7 +135,7 @@ def _prepare(
         if number > 1 and mesh is not None:  # stacking lost their shardings
             states = jax.jit(lambda states: states, out_shardings=shardings)(states)
     jax.block_until_ready(states)
-    return partial(compiled, agents), states, int(states.iteration.max())
+    return partial(compiled, people), states, int(states.iteration.max())
 
 
 def _restore(writers: Sequence[RunWriter], like: TrainState) -> TrainState | None:

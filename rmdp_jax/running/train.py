@@ -25,7 +25,7 @@ from rmdp_jax.policies.model import Policies
 from rmdp_jax.records.lines import Timing, summarize
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.records.writer import RunWriter, Sink
-from rmdp_jax.running.batch import check_batch, conclude, evaluate_runs, over_runs, trainer_for, unstack
+from rmdp_jax.running.batch import check_batch, conclude, evaluate_runs, over_runs, people_of, trainer_for, unstack
 from rmdp_jax.running.folders import check_folders, hold_folders, open_writer
 from rmdp_jax.running.interrupts import interrupts, stops
 from rmdp_jax.running.loop import learn
@@ -164,7 +164,7 @@ def train_batch(
     check_batch(runs)
     for run in runs:
         check_knowledge(run.population, run.config.k)  # it is looked at after training
-    trainer_for(env, runs[0], runs[0].population.agents)  # raises ConfigError before there is any folder
+    trainer_for(env, runs[0], people_of(runs[:1]))  # raises ConfigError before there is any folder
     check_folders(runs, resume or extend)
     with hold_folders(runs):
         return train_held(env, runs, devices=devices, resume=resume, extend=extend, progress=progress)

@@ -1,0 +1,77 @@
+"""Welfare as a p-mean: numbers worked out by hand, and what training on other terms comes to."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rmdp_jax.welfare import FLOOR, make_welfare, marginal, p_mean, worth
+
+
+@pytest.mark.parametrize(
+    ("p", "weights", "expected"),
+    [
+        (1.0, None, 0.5),
+        (1.0, (3.0, 1.0), (3 * 0.2 + 0.8) / 4),
+        (0.0, None, 0.4),  # the root of 0.2 * 0.8
+        (0.0, (3.0, 1.0), (0.2**3 * 0.8) ** 0.25),
+        (-1.0, None, 0.32),  # 2 / (1 / 0.2 + 1 / 0.8)
+        (0.5, None, (0.2**0.5 / 2 + 0.8**0.5 / 2) ** 2),
+        (-np.inf, None, 0.2),
+        (-np.inf, (1.0, 100.0), 0.2),
+    ],
+)
+def test_p_means_by_hand(p, weights, expected):
+    weights = None if weights is None else jnp.array(weights)
+    assert float(p_mean(jnp.array([0.2, 0.8]), p, weights)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("p", [1.0, 0.5, 0.0, -1.0, -10.0, -np.inf])
+def test_equal_returns_are_their_own_mean(p):
+    assert float(p_mean(jnp.full(7, 0.3), p)) == pytest.approx(0.3, rel=1e-5)
+
+
+def test_welfare_falls_with_p_and_is_never_above_the_mean():
+    returns = jnp.array([0.05, 0.5, 0.9, 1.0])
+    means = [float(p_mean(returns, p)) for p in (1.0, 0.5, 0.0, -1.0, -5.0, -np.inf)]
+    assert means == sorted(means, reverse=True)
+    assert float(p_mean(returns, -60.0)) == pytest.approx(0.05 * 4 ** (1 / 60), rel=1e-4), "near its limit, the least"
+
+
+@pytest.mark.parametrize(("p", "expected"), [(0.5, 0.25), (0.0, 0.0), (-2.0, 0.0), (-np.inf, 0.0)])
+def test_who_gets_nothing_or_less(p, expected):
+    assert float(p_mean(jnp.array([0.0, 1.0]), p)) == pytest.approx(expected)
+    assert float(p_mean(jnp.array([-1.0, 1.0]), p)) == pytest.approx(expected), "less than nothing counts as nothing"
+    assert float(p_mean(jnp.zeros(3), p)) == 0.0
+
+
+@pytest.mark.parametrize("p", [0.5, 0.0, -1.0, -10.0, -np.inf])
+def test_worth_rises_ever_less_and_marginal_is_its_slope(p):
+    returns = jnp.linspace(0.0, 1.0, 11)
+    value, slope = worth(returns, p), jax.vmap(jax.grad(lambda u: worth(u, p)))(returns)
+    assert (np.diff(value) > 0).all()
+    assert (np.diff(slope)[1:] < 0).all()
+    np.testing.assert_allclose(marginal(returns, p)[1:], slope[1:], rtol=2e-4)
+    assert np.isfinite(np.asarray(value)).all()
+    assert float(marginal(jnp.float32(1.0), p)) == 1.0
+
+
+def test_the_gradient_of_welfare_is_proportional_to_what_counts():
+    returns = jnp.array([20.0, 50.0, 90.0])
+    weights = jnp.array([1.0, 2.0, 0.5])
+    welfare = make_welfare(-1.0, 0.01, weights)
+    lifted = (returns + 100 * FLOOR) / (1 + FLOOR)  # as in training
+    slope = jax.grad(lambda u: 100 * p_mean(u / 100, -1.0, weights))(lifted)
+    np.testing.assert_allclose(welfare.counts(returns), slope / slope.max(), rtol=1e-4)
+
+
+def test_plain_welfare_is_the_mean():
+    welfare, returns = make_welfare(1.0, 0.01), jnp.array([20.0, 50.0, 90.0])
+    assert welfare.plain
+    assert float(welfare.mean(returns)) == pytest.approx(160 / 3)
+    np.testing.assert_allclose(welfare.worth(returns, None), returns)
+
+
+def test_worth_of_some_agents_goes_by_their_own_weights():
+    welfare = make_welfare(1.0, 0.01, jnp.array([1.0, 2.0, 3.0]))
+    np.testing.assert_allclose(welfare.worth(jnp.array([[10.0, 10.0]]), np.array([0, 2])), [[5.0, 15.0]])
