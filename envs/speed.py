@@ -22,6 +22,7 @@ from rmdp_jax.errors import known_name, seed_number, whole_number
 from rmdp_jax.types import Array
 
 REWARD_PER_STEP = 0.1
+SEGMENT = 64  # steps: some strides, so that a speed is held rather than passed through, and shown within two unrolls
 
 
 class Body(NamedTuple):
@@ -148,7 +149,7 @@ def _make_env(body: str, backend: str, episode_length: int) -> Env:
         discount=0.99,
         backend=backend,
         reference_scale=100.0 / (REWARD_PER_STEP * episode_length),
-        segment_length=None if BODIES[body].falls else 1,  # who falls does not hold what a step shows
+        segment_length=SEGMENT,
         shortest_episode=4 if BODIES[body].falls else episode_length,  # random actions fall after 3 steps at the earliest
     )
 

@@ -29,7 +29,9 @@ class EnvSpec(NamedTuple):
     reference_scale: float  # welfare in reference units (0..100) = reference_scale * mean return
     backend: str  # what steps it: "jax", "native", "mjx", ...
     finite_horizon: bool = False  # the cut is part of the task and nothing follows it; else learners look past the cut
-    segment_length: int | None = None  # steps of one segment return, scaled to an episode; None: whole episodes
+    # Steps of one segment return, scaled to an episode; None: whole episodes, which suits rewards that come at their end. Where
+    # they come at every step, short segments tell what a policy does now: a whole episode may have begun many updates ago.
+    segment_length: int | None = None
     shortest_episode: int = 1  # steps before which no episode ends; as many fresh starts are drawn as can be needed
     observation_limit: float = float("inf")  # an observation of this size or more means that the physics broke
     options: Mapping[str, Any] = MappingProxyType({})  # arguments that made it, set by `envs.make`

@@ -54,7 +54,7 @@ def test_estimates_are_without_bias_and_their_error_is_as_told(population, stepp
         error = drawn.std(0) / DRAWS**0.5
         assert (np.abs(drawn.mean(0) - truth) <= SIGMAS * error + 1e-6).all()
     rewards = np.asarray(jax.vmap(jax.vmap(population.rewards))(stepped)).reshape(T * E, N)
-    assert (sums.var(0) <= 1.1 * (T * E) ** 2 / steps * rewards.var(0)).all()  # steps of one segment_length are alike
+    assert (sums.var(0) <= 1.1 * (T * E) ** 2 / steps * rewards.var(0)).all()  # steps of one stratum are alike
     group = np.average((rewards - np.average(rewards, 1, weights)[:, None]) ** 2, 1, weights)
     assert (columns.var(0)[..., 0].ravel() <= 1.1 * group / 8 + 1e-9).all()
 

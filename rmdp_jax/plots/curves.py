@@ -81,7 +81,7 @@ _FINAL = ("transitions_per_policy", "welfare", "welfare_standard_error")
 
 @styled
 def assignment_history(metrics: Lines) -> Figure:
-    """How many agents each policy serves, stacked, and how many agents moved in each logged segment_length.
+    """How many agents each policy serves, stacked, and how many agents moved between two logged lines.
 
     Args:
         metrics: lines of metrics.jsonl; `transitions_per_policy`, `policy_sizes` (k,) and `flips` are read.
