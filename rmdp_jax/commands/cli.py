@@ -1,4 +1,4 @@
-"""The command line: ``rmdp-jax train | sweep | compare | evaluate | report | render | envs | doctor``."""
+"""The command line: ``rmdp-jax train | sweep | compare | evaluate | report | render | play | export | envs | doctor``."""
 
 import contextlib
 import gc
@@ -18,7 +18,7 @@ import tyro
 from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.doctor import Doctor
 from rmdp_jax.commands.envs import Envs
-from rmdp_jax.commands.finished import Evaluate, Render, Report
+from rmdp_jax.commands.finished import Evaluate, Export, Play, Render, Report
 from rmdp_jax.commands.grids import Compare, Sweep
 from rmdp_jax.commands.numbers import REGISTRY
 from rmdp_jax.commands.train import UNFINISHED, EnvOptions, Train, settings_of
@@ -43,6 +43,8 @@ COMMANDS = {
     "evaluate": Evaluate,
     "report": Report,
     "render": Render,
+    "play": Play,
+    "export": Export,
     "envs": Envs,
     "doctor": Doctor,
 }
@@ -151,6 +153,8 @@ def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Render, tyro.conf.subcommand("render")]
+        | Annotated[Play, tyro.conf.subcommand("play")]
+        | Annotated[Export, tyro.conf.subcommand("export")]
         | Annotated[Envs, tyro.conf.subcommand("envs")]
         | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     )

@@ -1,4 +1,4 @@
-"""``rmdp-jax evaluate | report | render``: what a finished run learned."""
+"""``rmdp-jax evaluate | report | render | play | export``: what a finished run learned."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,3 +100,58 @@ class Render(Compiling):
         run = load_run(self.run_dir, make)
         rendered = render_run(run, self.policy, deterministic=not self.sampled, seed=self.seed, seconds=self.seconds)
         print_rendered(*rendered)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Play(Compiling):
+    """Watch a policy of a speed task live, in MuJoCo's viewer (takes a display)."""
+
+    run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """Folder of a run."""
+    policy: int = 0
+    """Which of the k policies, from 0."""
+    seed: int = 0
+    """Seed of the first episode; others follow until the window is closed."""
+    sampled: bool = False
+    """Act by samples, as in training, instead of the most likely action."""
+
+    def run(self) -> None:
+        """Restore and show."""
+        from rmdp_jax.envs import make
+        from rmdp_jax.envs.viewing import check_display, check_task, play_run
+        from rmdp_jax.paths import local_path
+        from rmdp_jax.records.folder import RunFolder
+        from rmdp_jax.records.loading import load_run
+
+        seed_number("seed", self.seed)
+        whole_number("policy", self.policy, 0)
+        folder = local_path("run", self.run_dir)
+        check_task(RunFolder(folder).read_config()["env"], folder)
+        check_display(folder, self.policy)
+        play_run(load_run(self.run_dir, make), self.policy, deterministic=not self.sampled, seed=self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Compiling):
+    """Write the policies of a finished run as files that act without rmdp_jax."""
+
+    run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """Folder of a run."""
+    out: Path | None = None
+    """Folder to write. Default: export in the run's own."""
+    formats: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FORMAT ...")] = ("onnx", "jax", "safetensors")
+    """onnx (for its runtimes), jax (for jax.export on cpu, cuda, tpu), safetensors (with run_policy.py, which takes numpy)."""
+
+    def run(self) -> None:
+        """Check, restore, write."""
+        from rmdp_jax.commands.tables import print_exported
+        from rmdp_jax.deploy.export import check_folder, export_run
+        from rmdp_jax.deploy.formats import check_formats
+        from rmdp_jax.envs import make
+        from rmdp_jax.paths import local_path
+        from rmdp_jax.records.loading import load_run
+
+        out = local_path("run", self.run_dir) / "export" if self.out is None else self.out
+        check_formats(self.formats)
+        check_folder(out)
+        print_exported(*export_run(load_run(self.run_dir, make), out, self.formats))

@@ -1,5 +1,6 @@
 """Tables on the terminal, at most 80 columns wide."""
 
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,13 @@ def print_rendered(page: Path, movie: Path | None, missing: str | None) -> None:
         console.print(f"movie    {visible(str(movie))}")
     if missing is not None:
         console.print(visible(missing))
+
+
+def print_exported(folder: Path, files: Sequence[str]) -> None:
+    """Where an export is, and how much of it there is; very many policies are very many files."""
+    console = PlainConsole(soft_wrap=True)
+    console.print(f"export   {visible(str(folder))}")
+    console.print(f"{len(files)} files; {files[-1]} says what each of them is")
 
 
 def print_envs(rows: list[tuple[str, str, str, str]]) -> None:

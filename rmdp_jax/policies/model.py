@@ -60,6 +60,15 @@ def decide(model: Model, policy: Policies, obs: Array) -> PyTree:
     return model.networks.actor(policy.params, model.normalizer.apply(policy.statistics, obs, policy.observation_clip))
 
 
+def likeliest_action(model: Model, spec: EnvSpec, policy: Policies, obs: Array) -> Array:
+    """The most likely action of one policy at obs (..., o), as `Env.step` takes it: (...) int32 or (..., a) float32."""
+    return _in_range(spec, model.distribution.mode(decide(model, policy, obs)))
+
+
+def _in_range(spec: EnvSpec, action: Array) -> Array:
+    return action if spec.discrete else jnp.clip(action, -1.0, 1.0)
+
+
 class Act(Protocol):
     """What policy j of k does where it sees obs (..., o): () or (..., a), as `Env.step` takes it."""
 
@@ -80,13 +89,12 @@ def make_act(env: Env, config: TrainConfig) -> Act:
 
     @jax.jit
     def act_known(policies: Policies, j: Array, obs: Array, key: Key | None) -> Array:
-        decided = decide(model, one_policy(policies, j), obs)
+        policy = one_policy(policies, j)
         if key is None:
-            action = model.distribution.mode(decided)
+            action = likeliest_action(model, env.spec, policy, obs)
         else:
             noise = model.distribution.noise(key, (*obs.shape[:-1], env.spec.action_size))
-            action = model.distribution.sample(decided, noise)
-        action = action if env.spec.discrete else jnp.clip(action, -1.0, 1.0)
+            action = _in_range(env.spec, model.distribution.sample(decide(model, policy, obs), noise))
         return jnp.where((j >= 0) & (j < k), action, -1 if env.spec.discrete else jnp.nan)
 
     def act(policies: Policies, j: int, obs: ArrayLike, key: Key | None = None) -> Array:

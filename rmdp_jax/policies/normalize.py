@@ -17,6 +17,7 @@ class Normalizer(NamedTuple):
     init: Callable[[], PyTree]
     update: Callable[[PyTree, Array], PyTree]  # statistics, observations (..., o)
     apply: Callable[[PyTree, Array, Scalar], Array]  # statistics, observations (..., o), largest size
+    moments: Callable[[PyTree], tuple[Array, Array] | None]  # what it subtracts (o,) and divides by (o,); None: nothing
 
 
 def running_normalizer(observation_size: int) -> Normalizer:
@@ -37,13 +38,18 @@ def running_normalizer(observation_size: int) -> Normalizer:
         with jax.numpy_rank_promotion("allow"):
             return jnp.clip(running_statistics.normalize(obs, statistics), -limit, limit)
 
-    return Normalizer(init, update, apply)
+    return Normalizer(init, update, apply, moments=lambda statistics: (statistics.mean, statistics.std))
 
 
 def no_normalizer(observation_size: int) -> Normalizer:
     """Observations as they are."""
     del observation_size
-    return Normalizer(init=lambda: (), update=lambda statistics, obs: statistics, apply=lambda statistics, obs, limit: obs)
+    return Normalizer(
+        init=lambda: (),
+        update=lambda statistics, obs: statistics,
+        apply=lambda statistics, obs, limit: obs,
+        moments=lambda statistics: None,
+    )
 
 
 NORMALIZERS = {True: running_normalizer, False: no_normalizer}

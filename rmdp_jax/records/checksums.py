@@ -12,7 +12,7 @@ MANIFEST = "checksums.json"
 def write_checksums(folder: Path) -> None:
     """Write size and SHA-256 of every file below `folder` into its `MANIFEST`."""
     files = {
-        str(path.relative_to(folder)): [path.stat().st_size, _sha256(path)]
+        str(path.relative_to(folder)): [path.stat().st_size, sha256_of(path)]
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -45,11 +45,12 @@ def _damage(folder: Path) -> str | None:
         path = folder / name
         if not path.is_file():
             return f"{path}: is missing"
-        if [path.stat().st_size, _sha256(path)] != known:
+        if [path.stat().st_size, sha256_of(path)] != known:
             return f"{path}: is not what was written"
     return None
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of the file as hexadecimal digits; OSError where it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

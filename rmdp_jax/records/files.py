@@ -12,6 +12,8 @@ import numpy as np
 
 from rmdp_jax.errors import ConfigError
 
+GO_ON = "make room or give rights, then go on with --resume"
+
 
 class RunWarning(UserWarning):
     """Something about a run that a person should know, though work goes on; the command line prints it in one line."""
@@ -84,17 +86,29 @@ def append_line(path: Path, line: dict[str, Any]) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Failures to write `path`, a full disk say, as a `ConfigError` that names it."""
+def whole(path: Path) -> Iterator[Path]:
+    """A file to write that takes the place of `path` at the end; where writing fails it is removed, and `path` as it was."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # it takes room that others may need
+        raise
+
+
+@contextmanager
+def writing(path: Path, way_out: str = GO_ON) -> Iterator[None]:
+    """Failures to write `path`, a full disk say, as a `ConfigError` that names it and the way out."""
     try:
         yield
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise cannot_write(path, error, way_out) from error
 
 
-def cannot_write(path: Path, error: BaseException) -> ConfigError:
+def cannot_write(path: Path, error: BaseException, way_out: str = GO_ON) -> ConfigError:
     """The error of a file that cannot be written."""
-    return ConfigError(f"{path}: cannot be written ({reason_of(error)}); make room or give rights, then go on with --resume")
+    return ConfigError(f"{path}: cannot be written ({reason_of(error)}); {way_out}")
 
 
 def reason_of(error: BaseException) -> str:
@@ -108,14 +122,8 @@ def reason_of(error: BaseException) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    with writing(path):
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)  # it takes room that others may need
-            raise
+    with writing(path), whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _read_text(path: Path) -> str:

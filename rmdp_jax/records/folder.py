@@ -202,12 +202,16 @@ def dump_train_config(config: TrainConfig) -> dict[str, Any]:
 def describe_machine() -> dict[str, Any]:
     """Device and versions, for every result."""
     device = jax.devices()[0]
-    packages = ("rmdp-jax", "jax", "jaxlib", "flax", "optax", "brax", "mujoco", "mujoco-mjx")
     return {
         "device": f"{device.platform}: {device.device_kind}"
         + (f", {os.cpu_count()} cores" if device.platform == "cpu" else ""),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        "versions": describe_versions("rmdp-jax", "jax", "jaxlib", "flax", "optax", "brax", "mujoco", "mujoco-mjx"),
     }
+
+
+def describe_versions(*packages: str) -> dict[str, str | None]:
+    """Versions of Python and of packages, None of those that are not installed."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
 
 
 def _version(package: str) -> str | None:

@@ -33,6 +33,7 @@ class Run(NamedTuple):
     assignment: np.ndarray  # (n,) int32, of the result, or of an older checkpoint where the latest is damaged
     result: dict[str, Any]  # what result.json holds, with its assignment and utility as arrays
     metrics: list[dict[str, Any]]
+    iteration: int  # of the policies: that of the result, or of the older checkpoint
 
 
 def load_run(path: str | Path, make: Callable[..., tuple[Env, Population]]) -> Run:
@@ -76,6 +77,7 @@ def load_run(path: str | Path, make: Callable[..., tuple[Env, Population]]) -> R
         assignment=_assignment_at(step, metrics, result["assignment"]) if older else result["assignment"],
         result=result,
         metrics=metrics,
+        iteration=step,
     )
 
 
