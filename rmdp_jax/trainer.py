@@ -17,7 +17,7 @@ from rmdp_jax.errors import ConfigError, instance_of, shown
 from rmdp_jax.info import Info, make_info
 from rmdp_jax.learning.experience import Experience, fresh_starts, make_collect
 from rmdp_jax.learning.learner import init_learner
-from rmdp_jax.learning.segments import NO_RETURN, no_segments
+from rmdp_jax.learning.segments import NO_RETURN, expected_returns, no_segments
 from rmdp_jax.learning.utility import no_utilities, utility
 from rmdp_jax.m_step import make_collect_all, make_learn
 from rmdp_jax.policies.model import Policies, make_model, repeat
@@ -112,11 +112,13 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
         return returns if welfare.plain else jnp.where(returns > NO_RETURN, welfare.worth(returns, agents), NO_RETURN)
 
     def e_step_input(state: TrainState) -> EStepInput:
+        lengths = env.spec.segment_length, env.spec.episode_length
+        shown = None if state.segments is None else expected_returns(state.segments, state.utilities, *lengths)
         return EStepInput(
             utility=worth(utility(state.utilities, env.spec.episode_length)),
             iteration=state.iteration - 1,
             progress=state.iteration.astype(jnp.float32) / config.iterations,
-            segments=None if state.segments is None else worth(state.segments.returns, assigner.sampled_agents),
+            segments=None if shown is None else worth(shown, assigner.sampled_agents),
             archived=None if state.archive is None else worth(utility(state.archive.utilities, env.spec.episode_length)),
             can_restore=archive_size == assigner.archive_size,
         )

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from rmdp_jax import ConfigError, EStepInput, em
 from rmdp_jax.assigners.facility_location import choose_facilities, greedy, keep_diverse, swap_until_best, total
 from rmdp_jax.assigners.relocation import propose_relocation
-from rmdp_jax.learning.segments import NO_RETURN, add_step, no_segments
+from rmdp_jax.learning.segments import NO_RETURN, add_step, expected_returns, no_segments
+from rmdp_jax.learning.utility import Utilities
 
 SHAPES = st.sampled_from([(6, 4, 1), (6, 4, 2), (9, 7, 3)])  # behaviours, agents, places
 
@@ -88,6 +89,15 @@ def test_segment_returns_by_hand():
     assert odd.returns[:, 0].tolist() == [4.0, 5.0, 4.0, 5.0]  # every other row is of other environments
     whole = add_step(no_segments(3, 1), jnp.array([[4.0], [5.0]]), jnp.array([True, False]), None, 12)
     assert whole.returns[:, 0].tolist() == [4.0, NO_RETURN, 4.0]  # the third is the first environment again
+
+
+def test_segments_promise_no_more_than_episodes_last():
+    segments = no_segments(2, 1)._replace(returns=jnp.array([[24.0], [NO_RETURN]]))
+    both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), segments)
+    # the first policy's episodes end after 30 / 10 = 3 of 12 steps; the second has ended none in 30
+    sums = Utilities(jnp.zeros((2, 1)), jnp.array([10.0, 0.0]), jnp.array([30.0, 30.0]))
+    assert expected_returns(both, sums, 3, 12)[:, :, 0].tolist() == [[6.0, NO_RETURN], [24.0, NO_RETURN]]
+    assert expected_returns(both, sums, None, 12) is both.returns, "whole episodes are what they are"
 
 
 AGENTS = np.array([0.0, 1.0, 2.0, 5.0, 9.0])  # wishes

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from rmdp_jax.learning.utility import Utilities
 from rmdp_jax.types import Array
 
 LARGEST_UNSAMPLED = 4096  # agents up to which all have segment returns
@@ -27,6 +28,19 @@ class SegmentReturns(NamedTuple):
     reward_sum: Array  # (B, m) of the running segment
     steps: Array  # (B,) float32, likewise
     returns: Array  # (B, m) of the last whole segment, scaled to an episode; `NO_RETURN` before there was one
+
+
+def expected_returns(segments: SegmentReturns, sums: Utilities, segment_length: int | None, episode_length: int) -> Array:
+    """Returns (k, B, m) of episodes that go on like the last segments, for as long as the policies' episodes last.
+
+    Who runs fast and falls would otherwise be taken for one who runs on. The mean length of episodes is that of `sums`, whose
+    leaves are (k, ...); whole episodes, where `segment_length` is None, are what they are.
+    """
+    if segment_length is None:
+        return segments.returns
+    length = jnp.minimum(sums.steps / jnp.maximum(sums.episodes, 1.0), float(episode_length))
+    share = jnp.broadcast_to((length / episode_length)[:, None, None], segments.returns.shape)
+    return jnp.where(segments.returns > NO_RETURN, share * segments.returns, NO_RETURN)
 
 
 def scored_agents(n: int) -> np.ndarray | None:
