@@ -61,6 +61,8 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
     console.print(
         _policy_table(evaluation["policy_sizes"], evaluation["utility"], evaluation["assignment"], evaluation["episode_length"])
     )
+    if "episodes_kept" in evaluation:
+        console.print(f"{evaluation['episodes_kept']} episodes of each policy kept in episodes.npz for rmdp-jax assign")
 
 
 def print_pictures(paths: list[Path]) -> None:

@@ -168,6 +168,7 @@ def summarize(
         "policy_sizes": np.bincount(labels, minlength=config.k).tolist(),
         "episode_length": np.round(np.asarray(sampled.episode_length), 2).tolist(),
         **({"evaluation_steps": config.evaluation_steps} if env.spec.episode_length > config.evaluation_steps else {}),
+        "episodes_kept": 0 if sampled.episodes is None else sampled.episodes.number,
         **fault_counts(history, config.k),
         "runs_together": timing.runs,
         "devices": timing.devices,
@@ -198,6 +199,7 @@ def describe_evaluation(evaluation: Evaluation, episodes: int) -> dict[str, Any]
     labels = np.asarray(evaluation.assignment)
     return {
         "episodes": episodes,
+        **({} if evaluation.episodes is None else {"episodes_kept": evaluation.episodes.number}),
         "welfare": finite_number(evaluation.welfare),
         "welfare_standard_error": finite_number(evaluation.standard_error),
         "best_welfare": finite_number(evaluation.best_welfare),
