@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env
 from rmdp_jax.evaluation.evaluate import Evaluation
+from rmdp_jax.evaluation.fairness import of_run, plain
 from rmdp_jax.info import Info
 from rmdp_jax.records.folder import describe_machine, dump_train_config, listed
 from rmdp_jax.records.spec import RunSpec
@@ -197,12 +198,15 @@ def compact(labels: np.ndarray, k: int) -> np.ndarray:
 def describe_evaluation(evaluation: Evaluation, episodes: int) -> dict[str, Any]:
     """An `Evaluation` as JSON takes it, but for arrays of very many agents (`listed`)."""
     labels = np.asarray(evaluation.assignment)
+    spread, threshold = of_run(evaluation.utility, labels)
     return {
         "episodes": episodes,
         **({} if evaluation.episodes is None else {"episodes_kept": evaluation.episodes.number}),
         "welfare": finite_number(evaluation.welfare),
         "welfare_standard_error": finite_number(evaluation.standard_error),
         "best_welfare": finite_number(evaluation.best_welfare),
+        "fairness": plain(spread),
+        "unserved_below": threshold,
         "policy_sizes": np.bincount(labels, minlength=len(evaluation.utility)).tolist(),
         "episode_length": np.round(np.asarray(evaluation.episode_length), 2).tolist(),
         "assignment": listed(labels),
