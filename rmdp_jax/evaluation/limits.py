@@ -8,14 +8,15 @@ problem, which is NP-hard: HiGHS's branch and bound proves the optimum, or gives
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import Bounds, LinearConstraint, linprog, milp
-from scipy.sparse import csr_array, eye_array, kron, vstack
 
 from rmdp_jax.errors import ConfigError, shown
+
+if TYPE_CHECKING:  # scipy is imported where it is needed, as it takes long
+    from scipy.sparse import csr_array
 
 PATIENCE = 60.0  # seconds, for the proof with different weights
 _SLACK = 1e-9  # relative, of sums of weights
@@ -102,13 +103,18 @@ def _within(labels: np.ndarray, weight: np.ndarray, low: np.ndarray, high: np.nd
     return bool(((load >= low - slack) & (load <= high + slack)).all())
 
 
-def _rows(k: int, weight: np.ndarray) -> tuple[csr_array, csr_array]:
+def _rows(k: int, weight: np.ndarray) -> "tuple[csr_array, csr_array]":
     """Rows of x (k n,) that sum over the policies of each agent, and over the weights of the agents of each policy."""
+    from scipy.sparse import csr_array, eye_array, kron
+
     n = len(weight)
     return csr_array(kron(np.ones((1, k)), eye_array(n))), csr_array(kron(eye_array(k), weight[None]))
 
 
 def _by_vertex(table: np.ndarray, weight: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    from scipy.optimize import linprog
+    from scipy.sparse import vstack
+
     (k, n), capped = table.shape, np.minimum(high, len(weight))
     once, loads = _rows(k, weight)
     for method in ("highs-ipm", "highs-ds"):  # the first, with its crossover to a vertex, is several times faster
@@ -128,6 +134,8 @@ def _by_vertex(table: np.ndarray, weight: np.ndarray, low: np.ndarray, high: np.
 
 
 def _by_branching(table: np.ndarray, weight: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
     k, n = table.shape
     once, loads = _rows(k, weight)
     rules = [LinearConstraint(once, 1, 1), LinearConstraint(loads, low, np.minimum(high, weight.sum()))]

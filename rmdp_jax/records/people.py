@@ -54,8 +54,8 @@ def with_people(path: Path, env: Env, population: Population) -> Population:
     same = all(kept[name].shape == leaf.shape and not _differ(kept[name], leaf) for name, leaf in own.items())
     if not same:
         agents = jax.tree_util.tree_map_with_path(lambda at, like: _like(kept[_name(at)], like), population.agents)
-        known = {"best_return": population.best_return, "columns": population.columns}  # of any agents
-        population = Population(agents, population.reward)._replace(**known)
+        of_any = population.best_return, population.columns  # knowledge about others than its own agents
+        population = Population(agents, population.reward)._replace(best_return=of_any[0], columns=of_any[1])
     _check_rewards(path, kept[_REWARDS], env, population)
     return population
 

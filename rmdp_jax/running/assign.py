@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from scipy import stats
 
 from rmdp_jax.devices.settings import plain_settings
 from rmdp_jax.env import Population
@@ -17,8 +16,10 @@ from rmdp_jax.evaluation.episodes import Episodes, mean_returns, score_episodes
 from rmdp_jax.evaluation.fairness import served_above
 from rmdp_jax.evaluation.limits import Limits, assign_within, check_weights
 from rmdp_jax.records.agents_csv import agent_leaves, check_values
-from rmdp_jax.records.loading import Run, load_episodes
 from rmdp_jax.types import PyTree
+
+if TYPE_CHECKING:
+    from rmdp_jax.records.loading import Run
 
 BLOCK = 4096  # agents that are scored at once
 CONFIDENCE = 0.95
@@ -40,7 +41,7 @@ class Assigned(NamedTuple):
 
 
 @plain_settings()
-def assign(run: Run, agents: PyTree, *, limits: Limits | None = None, weights: ArrayLike | None = None) -> Assigned:
+def assign(run: "Run", agents: PyTree, *, limits: Limits | None = None, weights: ArrayLike | None = None) -> Assigned:
     """Score agents on the episodes that a run kept, and give each a policy: the best for it, or the best within limits.
 
     The utility is exactly what `evaluate` would say of these agents on the same episodes. The interval is Student's t over
@@ -57,6 +58,8 @@ def assign(run: Run, agents: PyTree, *, limits: Limits | None = None, weights: A
         ConfigError: the run kept no episodes, agents are of another kind, no assignment holds the limits, or the task's
             knowledge about them is no numbers.
     """
+    from rmdp_jax.records.loading import load_episodes  # orbax takes half a second to import
+
     episodes = jax.tree.map(jnp.asarray, load_episodes(run).episodes)
     agents = _checked(run.population, agents)
     m, scale = _rows(agents), run.env.spec.reference_scale
@@ -86,6 +89,8 @@ def _half_width(
     population: Population, episodes: Episodes, agents: PyTree, labels: np.ndarray, scale: float
 ) -> np.ndarray | None:
     """Half of the interval of each agent's return by its own policy, (m,)."""
+    from scipy import stats  # which takes as long
+
     number = episodes.number
     if number < 2:
         return None
@@ -123,11 +128,9 @@ def _margin(utility: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
 def _checked(population: Population, agents: PyTree) -> PyTree:
     """`agents` as numpy arrays of the population's dtypes, or ConfigError."""
     own = population.agents
-    if jax.tree.structure(agents) != jax.tree.structure(own):
-        raise ConfigError(
-            f"agents: have the structure {shown(jax.tree.structure(agents))}, must be as those of the run, "
-            f"{shown(jax.tree.structure(own))}"
-        )
+    there, here = map(jax.tree.structure, (own, agents))
+    if here != there:  # type: ignore[operator]  # of its stubs
+        raise ConfigError(f"agents: have the structure {shown(here)}, must be as those of the run, {shown(there)}")
     checked = []
     for leaf, given in zip(agent_leaves(population), jax.tree.leaves(agents), strict=True):
         name, values = leaf.column.name, np.asarray(given)
