@@ -98,7 +98,7 @@ def print_fairness(groups: dict[str, dict[str, Any]], threshold: float | None) -
     if len(groups) > len(shown):
         console.print(f"{len(groups) - len(shown):,} smaller groups are left out; --json has them")
     if threshold is not None:
-        console.print(f"unserved: a return of at most {threshold:.2f}, a tenth of the best that any agent of the run gets")
+        console.print(f"unserved: at most {threshold:.2f}, a tenth of the best return of any agent of the run")
 
 
 def print_pictures(paths: list[Path]) -> None:
