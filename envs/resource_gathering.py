@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmdp_jax.config import LARGEST_N
-from rmdp_jax.env import Env, EnvSpec, Population, Step
+from rmdp_jax.env import Column, Env, EnvSpec, Population, Step
 from rmdp_jax.errors import INT32, ConfigError, shown, whole_number
 from rmdp_jax.types import Array, Key
 
@@ -98,14 +98,24 @@ def make_resource_gathering(
     )
     agents = jnp.arange(n, dtype=jnp.int32) % cells
     env = Env(spec, reset, step)
-    if size not in SOLVED_SIZES or length != 40:
-        return env, Population(agents, reward)
-    return env, Population(
+    population = Population(
         agents,
         reward,
+        best_return=lambda agents: _best_alone(np.asarray(agents), size, length),
+        columns=(Column("cell", 0, cells - 1, "row by row, from the top left"),),
+    )
+    if size not in SOLVED_SIZES or length != 40:
+        return env, population
+    return env, population._replace(
         upper_bound=lambda k: optimum(k, size)["welfare"],
         oracle_groups=lambda k: _optimal_groups(k, size)[np.arange(n) % cells],
     )
+
+
+def _best_alone(wanted: np.ndarray, size: int, length: int) -> np.ndarray:
+    """Return of the shortest walk to each wanted cell and home, (m,); home itself takes one move, against the wall."""
+    steps = np.maximum(2 * (np.abs(wanted // size - (size - 1)) + np.abs(wanted % size - size // 2)), 1)
+    return np.where(steps <= length, np.maximum(1.0 - steps / 100.0, 0.0), 0.0)
 
 
 def _check(n: int | None, size: int, episode_length: int | None) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmdp_jax.config import LARGEST_N
-from rmdp_jax.env import Env, Population
+from rmdp_jax.env import Column, Env, Population
 from rmdp_jax.envs.speed_bound import speed_upper_bound
 from rmdp_jax.envs.speed_reachable import Held, held_speeds, reachable_welfare
 from rmdp_jax.errors import known_name, seed_number, whole_number
@@ -191,4 +191,6 @@ def make_population(body: Body, n: int, seed: int, episode_length: int = 1000, h
         upper_bound=lambda k: bound_of(whole_number("k", k)),
         oracle_groups=oracle_groups,
         reachable=lambda k: reachable_of(whole_number("k", k)),
+        best_return=lambda agents: np.full(np.shape(agents), best_return),  # their own speed, held without a ripple
+        columns=(Column("target_speed", help="m/s"),),
     )

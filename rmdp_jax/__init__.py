@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "Assigner",
+    "Column",
     "ConfigError",
     "Copies",
     "EStepInput",
@@ -22,6 +23,7 @@ __all__ = [
     "EnvSpec",
     "Evaluation",
     "Info",
+    "Limits",
     "Population",
     "Rates",
     "Result",
@@ -33,6 +35,7 @@ __all__ = [
     "TrainState",
     "Trainer",
     "TrainingError",
+    "assign",
     "cluster",
     "em",
     "end_to_end",

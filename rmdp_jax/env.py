@@ -56,10 +56,20 @@ class Env(NamedTuple):
     step: Callable[[PyTree, Array], tuple[PyTree, Step]]  # state, action () int32 or (a,) float32
 
 
+class Column(NamedTuple):
+    """What a leaf of an agent is, in tables of agents."""
+
+    name: str
+    low: float = float("-inf")
+    high: float = float("inf")
+    help: str = ""  # unit or meaning, in a few words
+
+
 class Population(NamedTuple):
     """n agents with a reward function each.
 
-    `upper_bound`, `oracle_groups` and `reachable` are knowledge *about* the task: for reports and baselines, not for training.
+    `upper_bound`, `oracle_groups`, `reachable` and `best_return` are knowledge *about* the task: for reports and baselines, not
+    for training.
     """
 
     agents: PyTree  # leaves (n, ...)
@@ -68,6 +78,9 @@ class Population(NamedTuple):
     oracle_groups: Callable[[int], ArrayLike] | None = None  # k -> (n,) int32, a good partition known beforehand
     reachable: Callable[[int], float | None] = lambda k: None  # k -> mean return that k policies were seen to reach, estimated
     weights: Array | None = None  # (n,) float32 above 0, how much each agent counts in welfare; None: all alike
+    # any agents, leaves (m, ...) -> (m,) the most that a policy of its own could bring each at best, proved
+    best_return: Callable[[PyTree], ArrayLike | None] = lambda agents: None
+    columns: tuple[Column, ...] = ()  # one a leaf of `agents`, in their order; named by the paths to them when not given
 
     @property
     def n(self) -> int:

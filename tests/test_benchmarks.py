@@ -14,6 +14,7 @@ COMMANDS = {
     "scaling_n": [sys.executable, "-m", "benchmarks.scaling_n", "--quick", "--env", "resource_gathering", "--k", "2"],
     "vs_brax": [sys.executable, "-m", "benchmarks.vs_brax", "--quick"],
     "reachable": [sys.executable, "-m", "benchmarks.reachable", "--quick"],
+    "assign": [sys.executable, "-m", "benchmarks.assign", "--quick"],
     "startup": [sys.executable, "-m", "benchmarks.startup", "--quick"],
     "mjx_impl": [sys.executable, "-m", "benchmarks.mjx_impl", "--quick", "--impl", "jax"],
     "faults": [sys.executable, "-m", "benchmarks.faults", "--quick", "--only", "states", "checkpoints"],
@@ -92,6 +93,17 @@ def test_scaling_n_compares_with_the_first(lines):
     assert few["iteration_s_ratio"] == 1
     assert many["iteration_s_ratio"] == pytest.approx(many["iteration_s"] / few["iteration_s"], rel=1e-2)
     assert 0.1 < many["peak_memory_gib"] < 4  # its own, not that of the tests
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", ["assign"], indirect=True)
+def test_assign_times_new_agents_and_limits(lines):
+    rows, table = lines
+    assert [(row["agents"], row["episodes"], row["steps"]) for row in rows] == [(100, 64, 40), (300, 64, 40)]
+    for row in rows:
+        assert row["assign_s"] > 0
+        assert row["limited_mean"] <= row["mean"] + 1e-3
+    assert "new agents" in table
 
 
 @pytest.mark.slow

@@ -257,7 +257,17 @@ def flags_of(*kinds):
     }
 
 
-NO_FLAGS = {"--env", "--envs", "--runs", "--run-dir", "--env-options", "--machines", "--sizes", "--rates"}  # positions, groups
+NO_FLAGS = {
+    "--env",
+    "--envs",
+    "--runs",
+    "--run-dir",
+    "--agents",
+    "--env-options",
+    "--machines",
+    "--sizes",
+    "--rates",
+}  # positions, groups
 GROUPS = {"train": (Machines, EnvOptions, Sizes, Rates), "sweep": (EnvOptions,)}
 
 

@@ -76,7 +76,7 @@ def test_config_and_metrics(written):
         assert all(len(line[name]) == K for name in ("policy_utility", "entropy", "kl", "episodes", "diverged"))
         assert line["diverged"] == [0, 0]
         assert min(line["episodes"]) > 0
-    names = {".lock", "agents.npz", "checkpoints", "config.json", "metrics.jsonl", "result.json"}
+    names = {".lock", "agents.npz", "checkpoints", "config.json", "episodes.npz", "metrics.jsonl", "result.json"}
     assert {path.name for path in folder.path.iterdir()} == names
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``rmdp-jax train | sweep | compare | evaluate | report | render | play | export | envs | doctor``."""
+"""The command line: ``rmdp-jax train | sweep | compare | evaluate | assign | report | render | play | export | ...``."""
 
 import contextlib
 import gc
@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from rmdp_jax.commands.assign import Assign
 from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.doctor import Doctor
 from rmdp_jax.commands.envs import Envs
@@ -41,6 +42,7 @@ COMMANDS = {
     "sweep": Sweep,
     "compare": Compare,
     "evaluate": Evaluate,
+    "assign": Assign,
     "report": Report,
     "render": Render,
     "play": Play,
@@ -151,6 +153,7 @@ def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
         | Annotated[Sweep, tyro.conf.subcommand("sweep")]
         | Annotated[Compare, tyro.conf.subcommand("compare")]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+        | Annotated[Assign, tyro.conf.subcommand("assign")]
         | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Render, tyro.conf.subcommand("render")]
         | Annotated[Play, tyro.conf.subcommand("play")]

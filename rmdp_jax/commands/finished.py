@@ -2,16 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.config import LARGEST_EPISODES
 from rmdp_jax.errors import real_number, seed_number, whole_number
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +23,8 @@ class Evaluate(Compiling):
     """Seed of the episodes."""
     deterministic: bool = False
     """Act by the most likely action instead of a sample."""
+    keep: bool = False
+    """Keep what these episodes brought in the folder, for `rmdp-jax assign`."""
     json: bool = False
     """Print JSON with the k x n matrix of returns (up to 10,000 agents) instead of a table."""
 
@@ -43,8 +42,9 @@ class Evaluate(Compiling):
         whole_number("episodes", self.episodes, 1, LARGEST_EPISODES)
         seed_number("seed", self.seed)
         run = load_run(self.run_dir, make)
-        check_evaluation(run.env, run.config, self.episodes, available_memory())
-        evaluation = describe_evaluation(evaluate_run(run, self.episodes, self.seed, self.deterministic), self.episodes)
+        check_evaluation(run.env, run.config, self.episodes, available_memory(), self.keep)
+        evaluated = evaluate_run(run, self.episodes, self.seed, self.deterministic, self.keep)
+        evaluation = describe_evaluation(evaluated, self.episodes)
         if self.json:
             print(to_json({name: value for name, value in evaluation.items() if not isinstance(value, np.ndarray)}))
         else:

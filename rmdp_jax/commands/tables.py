@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rmdp_jax.records.finished import Found
 
 
+MOST_GROUPS = 20  # in a table
+
 _READING = """welfare: mean {plus_minus} standard error over seeds; 95%: bootstrap interval of the mean
 *: the highest mean, or not told from it by a paired t-test at 0.01 (p)
 steps: of all policies, with those that cluster spends on its groups"""
@@ -62,6 +64,42 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
     console.print(
         _policy_table(evaluation["policy_sizes"], evaluation["utility"], evaluation["assignment"], evaluation["episode_length"])
     )
+    print_fairness({"everybody": evaluation["fairness"]}, evaluation["unserved_below"])
+    if "episodes_kept" in evaluation:
+        console.print(f"{evaluation['episodes_kept']} episodes of each policy kept in episodes.npz for rmdp-jax assign")
+
+
+def print_assigned(told: dict[str, Any]) -> None:
+    """The tables of `rmdp-jax assign`: who serves how many, and how returns are spread."""
+    console = PlainConsole()
+    mean = Text.assemble("\nmean return ", (f"{told['fairness']['everybody']['mean']:.2f}", "bold"), " of 100")
+    console.print(Text.assemble(mean, f" for {told['agents']:,} agents, by {told['episodes']} kept episodes of each policy"))
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for name in ("policy", "agents", "mean return", "worst agent", "best agent"):
+        table.add_column(name, justify="right")
+    for one in told["policies"]:
+        returns = (f"{one[name]:.1f}" if name in one else "-" for name in ("mean", "worst", "best"))
+        table.add_row(str(one["policy"]), f"{one['agents']:,}", *returns)
+    console.print(table)
+    print_fairness(told["fairness"], told["unserved_below"])
+
+
+def print_fairness(groups: dict[str, dict[str, Any]], threshold: float | None) -> None:
+    """How returns are spread, a line a group, everybody first; of very many groups the largest."""
+    console, table = PlainConsole(), Table(box=None, padding=(0, 2), header_style="dim")
+    for name in ("group", "agents", "mean", "worst tenth", "minimum", "Gini", "unserved"):
+        table.add_column(name, justify="left" if name == "group" else "right", overflow="fold")
+    shown = dict(sorted(groups.items(), key=lambda item: -item[1]["agents"])[:MOST_GROUPS])
+    for name, one in ((name, one) for name, one in groups.items() if name in shown):
+        figures = [f"{one[field]:.2f}" for field in ("mean", "worst_tenth", "minimum")]
+        gini = "-" if one["gini"] is None else f"{one['gini']:.3f}"
+        unserved = "-" if one["unserved"] is None else f"{one['unserved']:.1%}"
+        table.add_row(visible(name), f"{one['agents']:,}", *figures, gini, unserved)
+    console.print(table)
+    if len(groups) > len(shown):
+        console.print(f"{len(groups) - len(shown):,} smaller groups are left out; --json has them")
+    if threshold is not None:
+        console.print(f"unserved: at most {threshold:.2f}, a tenth of the best return of any agent of the run")
 
 
 def print_pictures(paths: list[Path]) -> None:

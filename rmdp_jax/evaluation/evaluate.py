@@ -19,6 +19,7 @@ from rmdp_jax.checks import check_env
 from rmdp_jax.config import LARGEST_EPISODES, TrainConfig
 from rmdp_jax.env import Env, Population, Step, guard, make_starts
 from rmdp_jax.errors import ConfigError, flag, instance_of, seed_number, shown, whole_number
+from rmdp_jax.evaluation.episodes import Episodes, by_episode, evaluated_steps, keep_step, step_rewards
 from rmdp_jax.keys import scan_keys
 from rmdp_jax.learning.scoring import reward_inputs, stratified_indices, total_rewards_both_ways
 from rmdp_jax.policies.model import POLICY_AXES, Policies, check_policies, decide, make_model
@@ -36,6 +37,7 @@ class Evaluation(NamedTuple):
     assignment: Array  # (n,) int32, the assignment that was evaluated
     best_welfare: Array  # () if each agent moved to the policy that was best for it in these very episodes (optimistic)
     episode_length: Array  # (k,) mean number of steps
+    episodes: Episodes | None = None  # outcomes of the first episodes of each policy, where some are kept
 
 
 def evaluate(
@@ -48,13 +50,14 @@ def evaluate(
     seed: int = 0,
     episodes: int | None = None,
     deterministic: bool = False,
+    keep: int = 0,
 ) -> Evaluation:
     """Evaluate `policies` by fresh full episodes under `assignment` (n,); compiles at every call, see `make_evaluate`.
 
     Raises:
         ConfigError: env, population, config, policies and assignment do not fit each other, or an argument breaks its rule.
     """
-    evaluation = make_evaluate(env, population, config, episodes=episodes, deterministic=deterministic)
+    evaluation = make_evaluate(env, population, config, episodes=episodes, deterministic=deterministic, keep=keep)
     check_policies(policies, config.k)
     labels = jnp.asarray(_check_labels(assignment, config.k, config.n), jnp.int32)
     return jax.jit(evaluation)(policies, labels, jax.random.key(seed_number("seed", seed)))
@@ -87,7 +90,13 @@ Evaluate = Callable[[Policies, Array, Key], Evaluation]
 
 
 def make_evaluate(
-    env: Env, population: Population, config: TrainConfig, *, episodes: int | None = None, deterministic: bool = False
+    env: Env,
+    population: Population,
+    config: TrainConfig,
+    *,
+    episodes: int | None = None,
+    deterministic: bool = False,
+    keep: int = 0,
 ) -> Evaluate:
     """A pure function of policies, an assignment (n,) and a key; jit it.
 
@@ -95,6 +104,7 @@ def make_evaluate(
         env, population, config: as the trainer was made of.
         episodes: fresh episodes of each policy; `config.evaluation_episodes` when not given.
         deterministic: act by the mode of the distribution instead of a sample, as trained.
+        keep: so many of these episodes, the first, are in `Evaluation.episodes`; nothing else changes by that.
 
     Raises:
         ConfigError: an argument breaks its rule, or the env or a reward its word. Labels are checked by `evaluate`; here they
@@ -106,13 +116,15 @@ def make_evaluate(
         raise ConfigError(f"n = {config.n}: the population has {population.n} agents; give the config and people of one run")
     number = config.evaluation_episodes if episodes is None else whole_number("episodes", episodes, 1, LARGEST_EPISODES)
     deterministic = flag("deterministic", deterministic)
+    keep = whole_number("keep", keep, 0, number, f"from 0 to {number}, the episodes of each policy")
     scale = env.spec.reference_scale
-    score = (_score_by_sample if config.estimated else _score_by_all)(env, population, config, number, deterministic)
+    play = _make_play(guard(env), config, deterministic)
+    score = (_score_by_sample if config.estimated else _score_by_all)(play, env, population, config, number, keep)
 
     def evaluate_all(policies: Policies, labels: Array, key: Key) -> Evaluation:
         known = (labels >= 0) & (labels < config.k)
         weights = jnp.where(known[None], jax.nn.one_hot(labels, config.k, axis=0, dtype=jnp.float32), jnp.nan)
-        returns, group, steps = jax.vmap(score, (0, POLICY_AXES, 0))(jax.random.split(key, config.k), policies, weights)
+        returns, group, steps, kept = jax.vmap(score, (0, POLICY_AXES, 0))(jax.random.split(key, config.k), policies, weights)
         welfare = scale * group.sum(0) / config.n  # (episodes,) welfare in the e-th episode of each policy
         return Evaluation(
             welfare=welfare.mean(),
@@ -121,58 +133,56 @@ def make_evaluate(
             assignment=labels,
             best_welfare=scale * returns.max(0).mean(),
             episode_length=steps,
+            episodes=kept,
         )
 
     return evaluate_all
 
 
-# key, one policy, weights (n,) -> mean returns (n,), returns of its group in each episode (episodes,), mean length ()
-_Score = Callable[[Key, Policies, Array], tuple[Array, Array, Array]]
+# key, one policy, weights (n,) -> mean returns (n,), returns of its group in each episode (episodes,), mean length (), kept
+_Scores = tuple[Array, Array, Array, Episodes | None]
+_Score = Callable[[Key, Policies, Array], _Scores]
 
 
-def _score_by_all(env: Env, population: Population, config: TrainConfig, number: int, deterministic: bool) -> _Score:
+def _score_by_all(play: Callable, env: Env, population: Population, config: TrainConfig, number: int, keep: int) -> _Score:
     """By all steps of `number` episodes."""
-    play = _make_play(guard(env), config, deterministic)
 
-    def score(key: Key, policy: Policies, weights: Array) -> tuple[Array, Array, Array]:
-        def add(totals: tuple[Array, Array, Array], played: Played) -> tuple[tuple[Array, Array, Array], None]:
-            rewards = jnp.where(played.alive[:, None], jax.vmap(population.rewards)(played.step), 0.0)
+    def score(key: Key, policy: Policies, weights: Array) -> _Scores:
+        def add(totals: tuple[Array, Array, Array], played: Played) -> tuple[tuple[Array, Array, Array], Episodes | None]:
+            rewards = step_rewards(population, played.step, played.alive)
             returns, group, steps = totals
-            return (returns + rewards.sum(0), group + rewards @ weights, steps + played.alive.astype(jnp.float32)), None
+            totals = returns + rewards.sum(0), group + rewards @ weights, steps + played.alive.astype(jnp.float32)
+            return totals, keep_step(played.step, played.alive, keep)
 
         nothing = (jnp.zeros(config.n, jnp.float32), jnp.zeros(number, jnp.float32), jnp.zeros(number, jnp.float32))
-        (returns, group, steps), _ = play(key, policy, number, add, nothing)
-        return returns / number, group, steps.mean()
+        (returns, group, steps), kept = play(key, policy, number, add, nothing)
+        return returns / number, group, steps.mean(), by_episode(kept)
 
     return score
 
 
-def _score_by_sample(env: Env, population: Population, config: TrainConfig, number: int, deterministic: bool) -> _Score:
+def _score_by_sample(play: Callable, env: Env, population: Population, config: TrainConfig, number: int, keep: int) -> _Score:
     """By some steps of each of `number` episodes; nothing of size n is built for a step."""
-    play = _make_play(guard(env), config, deterministic)
     length = evaluated_steps(env, config)
     drawn = min(config.sizes.utility_steps, length)
 
-    def keep(nothing: tuple[()], played: Played) -> tuple[tuple[()], tuple[Step, Array]]:
+    def stack(nothing: tuple[()], played: Played) -> tuple[tuple[()], tuple[Step, Array, Episodes | None]]:
         masked = ~played.alive | jnp.asarray(played.step.diverged)
-        return nothing, (reward_inputs(played.step)._replace(diverged=masked), played.alive)
+        kept = keep_step(played.step, played.alive, keep)
+        return nothing, (reward_inputs(played.step)._replace(diverged=masked), played.alive, kept)
 
-    def score(key: Key, policy: Policies, weights: Array) -> tuple[Array, Array, Array]:
-        steps, alive = play(key, policy, number, keep, ())[1]  # (L, episodes, ...)
+    def score(key: Key, policy: Policies, weights: Array) -> _Scores:
+        steps, alive, kept = play(key, policy, number, stack, ())[1]  # (L, episodes, ...)
         keys = jax.random.split(jax.random.fold_in(key, _DRAWING), number)
         rows = jax.vmap(lambda key: stratified_indices(key, length, drawn))(keys).T  # (M, episodes)
         columns = jnp.broadcast_to(jnp.arange(number), rows.shape)
         some = jax.tree.map(lambda x: x[rows, columns].reshape(-1, *x.shape[2:]), steps)  # (M * episodes, ...)
         by_agent, by_step = total_rewards_both_ways(population, some, weights)
         group = by_step.reshape(rows.shape).sum(0)
-        return length / drawn * by_agent / number, length / drawn * group, alive.sum(0, dtype=jnp.float32).mean()
+        steps_taken = alive.sum(0, dtype=jnp.float32).mean()
+        return length / drawn * by_agent / number, length / drawn * group, steps_taken, by_episode(kept)
 
     return score
-
-
-def evaluated_steps(env: Env, config: TrainConfig) -> int:
-    """Steps of an episode in evaluation: all, or the first `config.evaluation_steps` of a longer one."""
-    return min(env.spec.episode_length, config.evaluation_steps)
 
 
 def make_record(env: Env, config: TrainConfig, *, deterministic: bool = True) -> Callable[[Policies, Key], Played]:

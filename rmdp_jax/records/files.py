@@ -3,7 +3,9 @@
 import json
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import numpy as np
 from rmdp_jax.errors import ConfigError
 
 GO_ON = "make room or give rights, then go on with --resume"
+# What numpy raises of an .npz file that is no such file, or was cut, changed by a bit, or lacks an array.
+UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 class RunWarning(UserWarning):
@@ -75,6 +79,18 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
     """Write a JSON lines file anew, whole or not at all."""
     _write_text(path, "".join(to_json(line) + "\n" for line in lines))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an .npz file anew, compressed, whole or not at all. Each array in it has a checksum, which reading checks."""
+    temporary = path.with_name(f"{path.stem}.part.npz")  # np.savez wants this ending
+    with writing(path):
+        try:
+            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]  # of one of its options
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def append_line(path: Path, line: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A run's folder: config.json, agents.npz, metrics.jsonl, result.json, checkpoints/ and pictures.
+"""A run's folder: config.json, agents.npz, metrics.jsonl, result.json, episodes.npz, checkpoints/ and pictures.
 
 Of more than `LARGEST_LISTED` agents, result.json names a file beside it, result.npz, in place of what it would list of each.
 """
@@ -7,7 +7,6 @@ import json
 import math
 import os
 import platform
-import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +18,17 @@ import numpy as np
 
 from rmdp_jax.config import Sizes, TrainConfig
 from rmdp_jax.errors import ConfigError
-from rmdp_jax.records.files import append_line, read_json, read_lines, reason_of, warn, write_json, write_lines, writing
+from rmdp_jax.records.files import (
+    UNREADABLE,
+    append_line,
+    read_json,
+    read_lines,
+    reason_of,
+    warn,
+    write_json,
+    write_lines,
+    writing,
+)
 from rmdp_jax.records.schema import check_config, check_line, check_result
 
 FORMAT = 1  # of config.json and result.json; raised when a reader of older files would misread newer ones
@@ -45,6 +54,11 @@ class RunFolder:
     def people(self) -> Path:
         """File of the agents; see `rmdp_jax.records.people`."""
         return self.path / "agents.npz"
+
+    @property
+    def episodes(self) -> Path:
+        """File of what fresh episodes brought; see `rmdp_jax.records.episodes`."""
+        return self.path / "episodes.npz"
 
     @property
     def metrics(self) -> Path:
@@ -83,7 +97,7 @@ class RunFolder:
             if labels.shape != (n,) or utility.shape != (k, n) or labels.min() < 0 or labels.max() >= k:
                 raise ValueError(f"it is not of k = {k} policies and n = {n} agents")
             return {"assignment": labels, "utility": utility}
-        except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise ConfigError(f"{path}: cannot be read ({reason_of(error)}); train again, or bring it back") from None
 
     def read_metrics(self, k: int | None = None, n: int | None = None) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from rmdp_jax.assigners.base import shares_of
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env
 from rmdp_jax.evaluation.evaluate import Evaluation
+from rmdp_jax.evaluation.fairness import of_run, plain
 from rmdp_jax.info import Info
 from rmdp_jax.records.folder import describe_machine, dump_train_config, listed
 from rmdp_jax.records.spec import RunSpec
@@ -169,6 +170,7 @@ def summarize(
         "policy_sizes": np.bincount(labels, minlength=config.k).tolist(),
         "episode_length": np.round(np.asarray(sampled.episode_length), 2).tolist(),
         **({"evaluation_steps": config.evaluation_steps} if env.spec.episode_length > config.evaluation_steps else {}),
+        "episodes_kept": 0 if sampled.episodes is None else sampled.episodes.number,
         **fault_counts(history, config.k),
         "runs_together": timing.runs,
         "devices": timing.devices,
@@ -197,11 +199,15 @@ def compact(labels: np.ndarray, k: int) -> np.ndarray:
 def describe_evaluation(evaluation: Evaluation, episodes: int) -> dict[str, Any]:
     """An `Evaluation` as JSON takes it, but for arrays of very many agents (`listed`)."""
     labels = np.asarray(evaluation.assignment)
+    spread, threshold = of_run(evaluation.utility, labels)
     return {
         "episodes": episodes,
+        **({} if evaluation.episodes is None else {"episodes_kept": evaluation.episodes.number}),
         "welfare": finite_number(evaluation.welfare),
         "welfare_standard_error": finite_number(evaluation.standard_error),
         "best_welfare": finite_number(evaluation.best_welfare),
+        "fairness": plain(spread),
+        "unserved_below": threshold,
         "policy_sizes": np.bincount(labels, minlength=len(evaluation.utility)).tolist(),
         "episode_length": np.round(np.asarray(evaluation.episode_length), 2).tolist(),
         "assignment": listed(labels),

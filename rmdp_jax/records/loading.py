@@ -11,10 +11,12 @@ import numpy as np
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
+from rmdp_jax.evaluation.episodes import KEPT_BYTES, kept_episodes
 from rmdp_jax.evaluation.evaluate import Evaluation, Played, evaluate, make_record
 from rmdp_jax.paths import local_path
 from rmdp_jax.policies.model import Policies, describe_policies, make_model
 from rmdp_jax.records.checkpoint import latest_step, restore_checkpoint, saved_shape, saved_steps
+from rmdp_jax.records.episodes import KeptEpisodes, read_episodes, write_episodes
 from rmdp_jax.records.files import reason_of, warn
 from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.people import with_people
@@ -130,9 +132,20 @@ def _load_policies(checkpoints: Path, step: int, env: Env, config: TrainConfig, 
     return Policies(params._replace(own=own), choose(statistics, ".archive.statistics"), clip)
 
 
-def evaluate_run(run: Run, episodes: int, seed: int, deterministic: bool) -> Evaluation:
-    """Fresh full episodes of the run's policies under its assignment."""
-    return evaluate(
+def evaluate_run(run: Run, episodes: int, seed: int, deterministic: bool, keep: bool = False) -> Evaluation:
+    """Fresh full episodes of the run's policies under its assignment; with `keep` they go into its episodes.npz.
+
+    Raises:
+        ConfigError: they are to be kept, and are of an older checkpoint than the result, or too large, or cannot be written.
+    """
+    kept = kept_episodes(run.env, run.config, episodes) if keep else 0
+    if keep and run.iteration != run.result["iterations"]:
+        raise ConfigError(
+            f"keep: the policies are those of the older checkpoint {run.iteration}; end the run by --resume first"
+        )
+    if keep and not kept:
+        raise ConfigError(f"keep: one episode of each policy takes more than {KEPT_BYTES:,} bytes; give smaller outcomes")
+    evaluation = evaluate(
         run.env,
         run.population,
         run.config,
@@ -141,7 +154,20 @@ def evaluate_run(run: Run, episodes: int, seed: int, deterministic: bool) -> Eva
         seed=seed,
         episodes=episodes,
         deterministic=deterministic,
+        keep=kept,
     )
+    if evaluation.episodes is not None:
+        write_episodes(run.folder.episodes, KeptEpisodes(evaluation.episodes, run.iteration, int(seed), deterministic))
+    return evaluation
+
+
+def load_episodes(run: Run) -> KeptEpisodes:
+    """What the fresh episodes of the run brought, as numpy arrays; see `rmdp_jax.records.episodes` for the format.
+
+    Raises:
+        ConfigError: there are none, as older runs have, or they are damaged, or of other policies than the run ended with.
+    """
+    return read_episodes(run.folder.episodes, run.env, run.config, run.result["iterations"])
 
 
 def record_run(run: Run, seed: int = 0, deterministic: bool = True) -> Played:

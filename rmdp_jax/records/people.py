@@ -1,6 +1,5 @@
 """The agents of a run, and what they paid for made-up outcomes, in agents.npz: a run is not gone on with for other people."""
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ import numpy as np
 
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
-from rmdp_jax.records.files import reason_of, writing
+from rmdp_jax.evaluation.episodes import outcome_like
+from rmdp_jax.records.files import UNREADABLE, reason_of, write_arrays
 from rmdp_jax.types import PyTree
 
 PROBES = 64  # outcomes
@@ -20,15 +20,7 @@ _AGENTS, _REWARDS = "agents", "rewards"  # names in the file: leaves are "agents
 
 def write_people(path: Path, env: Env, population: Population) -> None:
     """Write the agents, and rewards (`PROBES`, some of n) of outcomes that are the same for every run of this env."""
-    arrays = _leaves(population.agents) | {_REWARDS: probe_rewards(env, population)}
-    temporary = path.with_name("agents.part.npz")  # np.savez wants this ending
-    with writing(path):
-        try:
-            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]  # of one of its options
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+    write_arrays(path, _leaves(population.agents) | {_REWARDS: probe_rewards(env, population)})
 
 
 def check_people(path: Path, env: Env, population: Population) -> None:
@@ -62,20 +54,16 @@ def with_people(path: Path, env: Env, population: Population) -> Population:
     same = all(kept[name].shape == leaf.shape and not _differ(kept[name], leaf) for name, leaf in own.items())
     if not same:
         agents = jax.tree_util.tree_map_with_path(lambda at, like: _like(kept[_name(at)], like), population.agents)
-        population = Population(agents, population.reward)
+        of_any = population.best_return, population.columns  # knowledge about others than its own agents
+        population = Population(agents, population.reward)._replace(best_return=of_any[0], columns=of_any[1])
     _check_rewards(path, kept[_REWARDS], env, population)
     return population
 
 
 def probe_rewards(env: Env, population: Population) -> np.ndarray:
     """Rewards (`PROBES`, some of n) float32 of made-up outcomes, numbers of any size, the same at every call."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    state, _ = jax.eval_shape(env.reset, key)
-    spec = env.spec
-    action = jax.ShapeDtypeStruct(() if spec.discrete else (spec.action_size,), jnp.int32 if spec.discrete else jnp.float32)
-    like = jax.eval_shape(env.step, state, action)[1].outcome
     random = np.random.RandomState(0)  # whose stream numpy keeps for ever
-    outcomes = jax.tree.map(lambda leaf: _draw(random, leaf), like)
+    outcomes = jax.tree.map(lambda leaf: _draw(random, leaf), outcome_like(env))
     some = np.linspace(0, population.n - 1, min(population.n, LARGEST_PROBED)).astype(np.int32)
     agents = jax.tree.map(lambda leaf: jnp.asarray(leaf)[some], population.agents)
     reward = jax.vmap(jax.vmap(population.reward, (0, None)), (None, 0))
@@ -106,7 +94,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         if kept[_REWARDS].dtype != np.float32:
             raise ValueError("its rewards are no float32")
         return kept
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise ConfigError(f"{path}: cannot be read ({reason_of(error)}); bring it back, or train again") from None
 
 

@@ -120,6 +120,7 @@ def check_result(path: Path, content: Any) -> None:
         "diverged": _optional(_per_policy(k, WHOLE)),
         "recovered": _optional(_per_policy(k, WHOLE)),
         "nonfinite_rewards": _optional(WHOLE),
+        "episodes_kept": _optional(WHOLE),
         "policy_sizes": _per_policy(k, WHOLE),
         "episode_length": _per_policy(k, NUMBER_OR_NULL),
         "device": TEXT,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rmdp_jax.errors import ConfigError
+from rmdp_jax.records.episodes import KeptEpisodes, write_episodes
 from rmdp_jax.records.files import warn
 from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.spec import Sink
@@ -94,8 +95,10 @@ class RunWriter:
         if lines:
             warn(f"out = {self.folder.path}: the run ended before its first checkpoint, so it begins again at iteration 0")
 
-    def close(self, summary: dict[str, Any], state: TrainState, trained: bool) -> dict[str, Any]:
-        """Write the result and return it; a finished run that was resumed, and only evaluated, keeps how long it took."""
+    def close(
+        self, summary: dict[str, Any], state: TrainState, *, trained: bool, kept: KeptEpisodes | None = None
+    ) -> dict[str, Any]:
+        """Write episodes and result, and return this; a finished run that was only evaluated again keeps how long it took."""
         if self.folder is None:
             return summary
         self.save(state)  # does nothing where it is there, as it should be
@@ -107,6 +110,8 @@ class RunWriter:
             self.describe()
         summary = summary if trained else summary | self.folder.previous_timing()
         if summary.get("evaluated", True) or not self._has_result_of(summary["iterations"]):
+            if kept is not None:  # before the result, so that a finished run has them
+                write_episodes(self.folder.episodes, kept)
             self.folder.write_result(summary)
         return summary
 

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from rmdp_jax.config import Rates
+from rmdp_jax.config import Rates, TrainConfig
 from rmdp_jax.devices.mesh import everywhere, on_mesh, tracing_on
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
+from rmdp_jax.evaluation.episodes import kept_episodes
 from rmdp_jax.evaluation.evaluate import Evaluation, make_evaluate
 from rmdp_jax.policies.model import Policies
 from rmdp_jax.records.spec import RunSpec
@@ -90,6 +91,7 @@ def evaluate_runs(
     labels: Array,
     *,
     deterministic: bool,
+    keep: bool = False,
     mesh: Mesh | None = None,
 ) -> list[Evaluation]:
     """Every run by fresh episodes of its own.
@@ -99,19 +101,27 @@ def evaluate_runs(
         policies: of all runs, stacked.
         labels: (n,) int32, stacked.
         deterministic: act by the modes of the distributions instead of by samples, as trained.
+        keep: keep what the episodes bring, as many as `kept_episodes` says.
         mesh: that the policies are on.
     """
     first = runs[0]
+    kept = kept_episodes(env, first.config, first.config.evaluation_episodes) if keep else 0
 
     def evaluate_run(people: PyTree, policies: Policies, labels: Array, key: Key) -> Evaluation:
         population = served(first.population, people)
-        return make_evaluate(env, population, first.config, deterministic=deterministic)(policies, labels, key)
+        evaluate = make_evaluate(env, population, first.config, deterministic=deterministic, keep=kept)
+        return evaluate(policies, labels, key)
 
-    keys = stack([jax.random.key(run.config.seed + 1) for run in runs])  # not the streams that they were trained on
+    keys = stack([jax.random.key(evaluation_seed(run.config)) for run in runs])
     evaluate_all = jax.jit(over_runs(evaluate_run, len(runs)), **on_mesh(mesh, out_shardings=everywhere(mesh)))
     with tracing_on(mesh):
         evaluations = evaluate_all(people_of(runs), policies, labels, keys)
     return unstack(evaluations, len(runs))
+
+
+def evaluation_seed(config: TrainConfig) -> int:
+    """Of the fresh episodes that a run ends with; not the stream that it was trained on."""
+    return config.seed + 1
 
 
 def check_batch(runs: Sequence[RunSpec]) -> None:

@@ -26,7 +26,7 @@ from rmdp_jax.running.cache import seconds_saved
 from rmdp_jax.running.faults import FaultWatch
 from rmdp_jax.running.interrupts import interrupts
 from rmdp_jax.running.layout import laid_out, shardings_of
-from rmdp_jax.running.memory import available_memory, check_memory, estimate_memory
+from rmdp_jax.running.memory import available_memory, check_memory, estimate_memory, kept_bytes
 from rmdp_jax.running.progress import Reporter
 from rmdp_jax.trainer import Trainer, TrainState
 from rmdp_jax.types import Array, PyTree
@@ -110,7 +110,8 @@ def _prepare(
     trainer = trainer_for(env, runs[0], people_of(runs[:1]))
     init, first = make_init(trainer), runs[0]
     like = jax.eval_shape(init, jax.eval_shape(lambda: init_arguments(first)))
-    memory = estimate_memory(like, env.spec, first.population.agents, first.config, number)
+    kept = kept_bytes(env, first.config, first.config.evaluation_episodes)
+    memory = estimate_memory(like, env.spec, first.population.agents, first.config, number, kept)
     reporter.note(check_memory(memory, available_memory(), first.config))
     reporter.say("compiling")
     like = laid_out(mesh, like)

@@ -4,7 +4,7 @@ Beside the state itself, whose shapes are known, there is what one iteration mak
 assignment (when members are copied), seven tables (k, n) of weights, utilities and choices, the info of an iteration twice, the
 transitions twice (as seen, and normalised), gradients and activations of a minibatch. XLA lets some of
 these share memory and needs scratch space for others. Evaluation comes when all that is gone but the state: its episodes run
-side by side, each with its own state, activations and the rewards of a step for all agents.
+side by side, each with its own state, activations and the rewards of a step for all agents, and what is kept of them.
 
 For the compiled iteration on a CPU XLA reports (arguments, temporaries and results; Resource Gathering with its preset, k = 5),
 and the estimate without the process is
@@ -26,6 +26,7 @@ import jax
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, EnvSpec, starts_needed
 from rmdp_jax.errors import ConfigError
+from rmdp_jax.evaluation.episodes import bytes_per_episode, kept_episodes
 from rmdp_jax.learning.scoring import LARGEST_SAMPLE
 from rmdp_jax.trainer import TrainState
 from rmdp_jax.types import PyTree
@@ -61,7 +62,9 @@ _ADVICE = {
 }
 
 
-def estimate_memory(like: TrainState, spec: EnvSpec, agents: PyTree, config: TrainConfig, runs: int = 1) -> Memory:
+def estimate_memory(
+    like: TrainState, spec: EnvSpec, agents: PyTree, config: TrainConfig, runs: int = 1, kept: int = 0
+) -> Memory:
     """What training will take, in bytes.
 
     Args:
@@ -70,6 +73,7 @@ def estimate_memory(like: TrainState, spec: EnvSpec, agents: PyTree, config: Tra
         agents: of one run's population.
         config: of the runs.
         runs: trained in one program.
+        kept: bytes of the episodes that a run keeps; see `kept_bytes`.
     """
     sizes, k, n = config.sizes, config.k, config.n
     columns = n if sizes.critic == "per_agent" else 1
@@ -86,25 +90,34 @@ def estimate_memory(like: TrainState, spec: EnvSpec, agents: PyTree, config: Tra
         process=0,
     )
     one_env = nbytes(like.episodes) // (k * sizes.environments)
-    needed = nbytes(like) + estimate_evaluation(one_env, spec, config, config.evaluation_episodes)
+    needed = nbytes(like) + estimate_evaluation(one_env, spec, config, config.evaluation_episodes, kept)
     per_run = per_run._replace(evaluation=max(0, needed - per_run.total))
     return Memory(*(runs * part for part in per_run))._replace(process=_process())
 
 
-def estimate_evaluation(one_env: int, spec: EnvSpec, config: TrainConfig, episodes: int) -> int:
-    """Bytes for `episodes` of each policy side by side, where the state of one env takes `one_env` bytes."""
+def estimate_evaluation(one_env: int, spec: EnvSpec, config: TrainConfig, episodes: int, kept: int = 0) -> int:
+    """Bytes for `episodes` of each policy side by side, where the state of one env takes `one_env` bytes.
+
+    What is `kept` of them is there twice: as it was stacked, step by step, and episode by episode.
+    """
     floats = 2 * spec.observation_size + 2 * spec.action_size + 2 * max(config.sizes.hidden)
     if config.estimated:  # whole episodes are kept, and scored at some of their steps; see `rmdp_jax.evaluation.evaluate`
         one_env *= 2 + spec.episode_length
     else:
         one_env, floats = 2 * one_env, floats + 2 * config.n
-    return config.k * (episodes * (one_env + _FLOAT * floats) + 3 * _FLOAT * config.n)
+    return config.k * (episodes * (one_env + _FLOAT * floats) + 3 * _FLOAT * config.n) + 2 * kept
 
 
-def check_evaluation(env: Env, config: TrainConfig, episodes: int, available: int | None) -> None:
-    """Raise `ConfigError` where there is not as much memory as an evaluation by itself takes."""
+def kept_bytes(env: Env, config: TrainConfig, episodes: int) -> int:
+    """Bytes of what is kept of so many episodes of each policy, at most `KEPT_BYTES`."""
+    return kept_episodes(env, config, episodes) * bytes_per_episode(env, config)
+
+
+def check_evaluation(env: Env, config: TrainConfig, episodes: int, available: int | None, keep: bool = False) -> None:
+    """Raise `ConfigError` where there is not as much memory as an evaluation by itself takes, which may keep its episodes."""
     one_env = nbytes(jax.eval_shape(env.reset, jax.random.key(0)))
-    needed = estimate_evaluation(one_env, env.spec, config, episodes) + _process()
+    kept = kept_bytes(env, config, episodes) if keep else 0
+    needed = estimate_evaluation(one_env, env.spec, config, episodes, kept) + _process()
     if available is not None and needed > available:
         raise ConfigError(
             f"episodes = {episodes}: would take about {_gibibytes(needed)} of memory, must be at most the "

@@ -19,13 +19,24 @@ from rmdp_jax.devices.processes import is_first, wait_for_all
 from rmdp_jax.devices.settings import plain_settings
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import seed_range
-from rmdp_jax.evaluation.evaluate import Evaluation, evaluated_steps
+from rmdp_jax.evaluation.episodes import evaluated_steps
+from rmdp_jax.evaluation.evaluate import Evaluation
 from rmdp_jax.paths import local_path
 from rmdp_jax.policies.model import Policies
+from rmdp_jax.records.episodes import KeptEpisodes
 from rmdp_jax.records.lines import Timing, summarize
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.records.writer import RunWriter, Sink
-from rmdp_jax.running.batch import check_batch, conclude, evaluate_runs, over_runs, people_of, trainer_for, unstack
+from rmdp_jax.running.batch import (
+    check_batch,
+    conclude,
+    evaluate_runs,
+    evaluation_seed,
+    over_runs,
+    people_of,
+    trainer_for,
+    unstack,
+)
 from rmdp_jax.running.folders import check_folders, hold_folders, open_writer
 from rmdp_jax.running.interrupts import interrupts, stops
 from rmdp_jax.running.loop import learn
@@ -40,7 +51,7 @@ class Result(NamedTuple):
     state: TrainState
     policies: Policies  # what acts: parameters and statistics
     assignment: Array  # (n,) int32
-    evaluation: Evaluation  # by fresh episodes, acting as trained; NaN where it was interrupted
+    evaluation: Evaluation  # by fresh episodes, acting as trained, which it keeps; NaN where it was interrupted
     summary: dict[str, Any]  # what result.json holds
     history: list[dict[str, Any]]  # what metrics.jsonl holds
 
@@ -100,8 +111,8 @@ def train(
         config: sizes, rates and length of the run; `config.n` must be the population's.
         assigner: the algorithm, `em(config.k, config.n)` when not given.
         seeds: train this many runs in one program, with seeds config.seed, config.seed + 1, ...
-        out: folder for config.json, metrics.jsonl, result.json and checkpoints/; nothing is written when not given.
-            With `seeds`, each run has a folder seed-S in it. Several processes have to see the same folder.
+        out: folder for config.json, metrics.jsonl, result.json, episodes.npz and checkpoints/; nothing is written when not
+            given. With `seeds`, each run has a folder seed-S in it. Several processes have to see the same folder.
         devices: how many to train on at most, see `rmdp_jax.devices.mesh.choose_mesh`; all that JAX finds when not given.
         resume: go on with the run in `out`, on whatever devices, bit for bit as if it had never stopped; begin it where there
             is none. Settings, agents and rewards have to be those of that run.
@@ -213,7 +224,8 @@ def _evaluate(
     with stops() as stopped:
         try:
             for deterministic in (False, True) if not interrupted.is_set() else ():
-                kind = evaluate_runs(env, runs, conclusion.policies, conclusion.labels, deterministic=deterministic, mesh=mesh)
+                of = (env, runs, conclusion.policies, conclusion.labels)
+                kind = evaluate_runs(*of, deterministic=deterministic, keep=not deterministic, mesh=mesh)
                 known.append(jax.block_until_ready(kind))
         except (KeyboardInterrupt, jax.errors.JaxRuntimeError) as error:  # the latter where it hit a call from compiled code
             if jax.process_count() > 1 or not (stopped.is_set() or isinstance(error, KeyboardInterrupt)):
@@ -241,5 +253,8 @@ def _finish(
     summary = summarize(env, run, int(state.iteration), weights, conclusion.sources, sampled, by_mode, timing, writer.history)
     if np.isnan(np.asarray(sampled.episode_length)).all():  # it was stopped; --resume makes up for it
         summary |= {"finished": False, "evaluated": False}
-    summary = writer.close(summary, state, trained=timing.transitions > 0)
+    kept = None
+    if sampled.episodes is not None:
+        kept = KeptEpisodes(sampled.episodes, int(state.iteration), evaluation_seed(run.config), deterministic=False)
+    summary = writer.close(summary, state, trained=timing.transitions > 0, kept=kept)
     return Result(state, conclusion.policies, sampled.assignment, sampled, summary, writer.history)

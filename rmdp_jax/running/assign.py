@@ -1,0 +1,161 @@
+"""`assign`: who of a finished run's policies serves people that it was not trained for, without simulation."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from rmdp_jax.devices.settings import plain_settings
+from rmdp_jax.env import Population
+from rmdp_jax.errors import ConfigError, shown
+from rmdp_jax.evaluation.episodes import Episodes, mean_returns, score_episodes
+from rmdp_jax.evaluation.fairness import served_above
+from rmdp_jax.evaluation.limits import Limits, assign_within, check_weights
+from rmdp_jax.records.agents_csv import agent_leaves, check_values
+from rmdp_jax.types import PyTree
+
+if TYPE_CHECKING:
+    from rmdp_jax.records.loading import Run
+
+BLOCK = 4096  # agents that are scored at once
+CONFIDENCE = 0.95
+
+
+class Assigned(NamedTuple):
+    """Who serves m agents, and what they can expect; returns in reference units, 0..100."""
+
+    policy: np.ndarray  # (m,) int32
+    expected: np.ndarray  # (m,) mean return by that policy in the kept episodes
+    low: np.ndarray | None  # (m,) ends of its `CONFIDENCE` interval over episodes; None of one episode
+    high: np.ndarray | None
+    margin: np.ndarray | None  # (m,) over the best of the other policies, below 0 where limits had it so; None where k = 1
+    to_bound: np.ndarray | None  # (m,) what is missing to the best return of an agent alone; None where that is not known
+    unserved: np.ndarray | None  # (m,) bool, returns of at most `unserved_below`; None where that is not known
+    utility: np.ndarray  # (k, m)
+    unserved_below: float | None  # a tenth of the best return of any agent of the run; see `served_above`
+    episodes: int  # of each policy
+
+
+@plain_settings()
+def assign(run: "Run", agents: PyTree, *, limits: Limits | None = None, weights: ArrayLike | None = None) -> Assigned:
+    """Score agents on the episodes that a run kept, and give each a policy: the best for it, or the best within limits.
+
+    The utility is exactly what `evaluate` would say of these agents on the same episodes. The interval is Student's t over
+    episodes, of one agent and its policy by themselves: that the policy was chosen by the same episodes is not in it, which
+    matters where policies are nearly alike. Takes k m numbers, and k e times the steps of an episode times m additions.
+
+    Args:
+        run: of `rmdp_jax.records.loading.load_run`.
+        agents: leaves (m, ...), of the structure and shapes of `run.population.agents`.
+        limits: how many agents, or how much weight, each policy serves; none when not given.
+        weights: (m,) above 0, for the limits; 1 each when not given.
+
+    Raises:
+        ConfigError: the run kept no episodes, agents are of another kind, no assignment holds the limits, or the task's
+            knowledge about them is no numbers.
+    """
+    from rmdp_jax.records.loading import load_episodes  # orbax takes half a second to import
+
+    episodes = jax.tree.map(jnp.asarray, load_episodes(run).episodes)
+    agents = _checked(run.population, agents)
+    m, scale = _rows(agents), run.env.spec.reference_scale
+    check_weights(weights, m)
+    utility = scale * _in_blocks(jax.jit(partial(mean_returns, run.population)), episodes, agents)
+    labels = utility.argmax(0).astype(np.int32) if limits is None else assign_within(utility, limits, weights)
+    expected = utility[labels, np.arange(m)]
+    width = _half_width(run.population, episodes, agents, labels, scale)
+    best = run.population.best_return(agents)
+    own = np.asarray(run.result["utility"], float)[np.asarray(run.result["assignment"]), np.arange(run.config.n)]
+    threshold = served_above(float(own.max()))
+    return Assigned(
+        policy=labels,
+        expected=expected,
+        low=None if width is None else expected - width,
+        high=None if width is None else expected + width,
+        margin=_margin(utility, labels),
+        to_bound=None if best is None else scale * _known(best, m) - expected,
+        unserved=None if threshold is None else expected <= threshold,
+        utility=utility,
+        unserved_below=threshold,
+        episodes=episodes.number,
+    )
+
+
+def _half_width(
+    population: Population, episodes: Episodes, agents: PyTree, labels: np.ndarray, scale: float
+) -> np.ndarray | None:
+    """Half of the interval of each agent's return by its own policy, (m,)."""
+    from scipy import stats  # which takes as long
+
+    number = episodes.number
+    if number < 2:
+        return None
+    score = jax.jit(lambda one, some: jnp.std(score_episodes(population, one, some)[0], 0, ddof=1))  # one policy
+    deviation = np.zeros(len(labels))
+    for j in np.unique(labels):
+        own = np.flatnonzero(labels == j)
+        one = jax.tree.map(lambda x, j=j: x[j : j + 1], episodes)
+        some = jax.tree.map(lambda x, own=own: x[own], agents)
+        deviation[own] = _in_blocks(score, one, some)
+    return abs(scale) * stats.t.ppf((1 + CONFIDENCE) / 2, number - 1) * deviation / number**0.5
+
+
+def _in_blocks(score: Callable[[Episodes, PyTree], jax.Array], episodes: Episodes, agents: PyTree) -> np.ndarray:
+    """What a compiled function says of blocks of agents, whose last axis is theirs, put together."""
+    return np.concatenate([np.asarray(score(episodes, block))[..., :used] for block, used in _blocks(agents)], -1)
+
+
+def _blocks(agents: PyTree) -> Iterator[tuple[PyTree, int]]:
+    """Blocks of at most `BLOCK` agents of one size, and how many of each count: the last is filled up with its first agent."""
+    number = _rows(agents)
+    size = min(BLOCK, 1 << (number - 1).bit_length())  # few sizes, so that groups of any size share a program
+    for begin in range(0, number, size):
+        rows = np.arange(begin, begin + size)
+        yield jax.tree.map(lambda x, rows=rows, begin=begin: x[np.where(rows < number, rows, begin)], agents), number - begin
+
+
+def _margin(utility: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+    if len(utility) < 2:
+        return None
+    others = np.where(np.arange(len(utility))[:, None] == labels, -np.inf, utility)
+    return utility[labels, np.arange(len(labels))] - others.max(0)
+
+
+def _checked(population: Population, agents: PyTree) -> PyTree:
+    """`agents` as numpy arrays of the population's dtypes, or ConfigError."""
+    own = population.agents
+    there, here = map(jax.tree.structure, (own, agents))
+    if here != there:  # type: ignore[operator]  # of its stubs
+        raise ConfigError(f"agents: have the structure {shown(here)}, must be as those of the run, {shown(there)}")
+    checked = []
+    for leaf, given in zip(agent_leaves(population), jax.tree.leaves(agents), strict=True):
+        name, values = leaf.column.name, np.asarray(given)
+        if values.ndim == 0 or values.shape[1:] != leaf.like.shape or not len(values) or values.dtype.kind not in "biufV":
+            raise ConfigError(f"agents: {name} is {values.dtype} {values.shape}, must be numbers (m, *{leaf.like.shape})")
+        flat = values.astype(np.float64).ravel()
+
+        def fail(at: int, rule: str, name: str = name, flat: np.ndarray = flat, width: int = len(leaf.names)) -> ConfigError:
+            return ConfigError(f"agents: {name} = {flat[at]:g} of agent {at // width}: must be {rule}")
+
+        check_values(leaf, flat, fail)
+        checked.append(values.astype(leaf.like.dtype))
+    if len({len(values) for values in checked}) > 1:
+        raise ConfigError(f"agents: the leaves have {sorted({len(x) for x in checked})} rows, must have one row an agent")
+    return jax.tree.unflatten(jax.tree.structure(own), checked)
+
+
+def _rows(agents: PyTree) -> int:
+    return len(jax.tree.leaves(agents)[0])
+
+
+def _known(best: ArrayLike, m: int) -> np.ndarray:
+    values = np.asarray(best, np.float64)
+    if values.shape != (m,) or not np.isfinite(values).all():
+        raise ConfigError(
+            f"best_return: is of shape {values.shape}, must be ({m},) finite numbers, or None where it is not known"
+        )
+    return values
