@@ -31,6 +31,7 @@ def check_env(env: Env, population: Population) -> None:
     instance_of("env", env, Env, "an Env(spec, reset, step), such as make(name)[0]")
     instance_of("population", population, Population, "a Population(agents, reward), such as make(name)[1]")
     check_spec(env.spec)
+    _check_weights(population)
     agent = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), _like_agents(population.agents))
 
     def broken(rest: str) -> ConfigError:
@@ -85,6 +86,20 @@ def check_knowledge(population: Population, k: int) -> None:
             ) from error
         if known is not None:
             real_number(called, known, math.isfinite, "a finite number, or None for what is not known")
+
+
+def _check_weights(population: Population) -> None:
+    """Raise `ConfigError` unless the weights of agents, where some are given, are (n,) floats above 0."""
+    weights = population.weights
+    if weights is None or isinstance(weights, jax.core.Tracer):
+        return
+    found = np.asarray(weights) if hasattr(weights, "__array__") else np.zeros(0)
+    if found.shape != (population.n,) or found.dtype != np.float32:
+        told = f"{found.dtype} {found.shape}" if hasattr(weights, "__array__") else type(weights).__name__
+        raise ConfigError(f"population: weights are {told}, must be float32 ({population.n},), one an agent")
+    if not (np.isfinite(found).all() and (found > 0.0).all()):
+        worst = int(np.where(np.isfinite(found), found, -np.inf).argmin())
+        raise ConfigError(f"population: the weight of agent {worst} is {found[worst]:g}, must be a finite number above 0")
 
 
 def _like_agents(agents: PyTree) -> PyTree:

@@ -77,7 +77,8 @@ class Population(NamedTuple):
     upper_bound: Callable[[int], float | None] = lambda k: None  # k -> best mean return that k policies can reach
     oracle_groups: Callable[[int], ArrayLike] | None = None  # k -> (n,) int32, a good partition known beforehand
     reachable: Callable[[int], float | None] = lambda k: None  # k -> mean return that k policies were seen to reach, estimated
-    weights: Array | None = None  # (n,) float32 above 0, how much each agent counts in welfare; None: all alike
+    # (n,) float32 above 0, how much each agent counts in welfare, all alike when None, which is what bounds are about
+    weights: Array | None = None
     # any agents, leaves (m, ...) -> (m,) the most that a policy of its own could bring each at best, proved
     best_return: Callable[[PyTree], ArrayLike | None] = lambda agents: None
     columns: tuple[Column, ...] = ()  # one a leaf of `agents`, in their order; named by the paths to them when not given

@@ -43,13 +43,15 @@ def make_welfare(p: float, scale: float, weights: Array | None = None) -> Welfar
         own = (weights if agents is None else weights[agents]) / weights.mean()
         return values * jnp.broadcast_to(own, values.shape)
 
+    plain = p == 1.0 and weights is None
+
     def counts(returns: Array) -> Array:
         slopes = weighed(marginal(scale * returns, p), None)
         return slopes / slopes.max()
 
     return Welfare(
-        plain=p == 1.0 and weights is None,
-        mean=lambda returns: p_mean(scale * returns, p, weights) / scale,
+        plain=plain,
+        mean=jnp.mean if plain else lambda returns: p_mean(scale * returns, p, weights) / scale,
         worth=lambda returns, agents: weighed(worth(scale * returns, p), agents) / scale,
         counts=counts,
     )

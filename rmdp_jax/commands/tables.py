@@ -32,6 +32,10 @@ def print_summary(result: dict[str, Any]) -> None:
     bound = result["upper_bound"]
     facts = Table(show_header=False, box=None, padding=(0, 1))
     facts.add_row("welfare", Text.assemble((_figure(result["welfare"]), "bold"), f"{error} of 100, fresh episodes as trained"))
+    if "welfare_p" in result or result.get("weighted"):
+        facts.add_row(
+            "", f"p-mean of returns, p = {result.get('welfare_p', 1)}" + (", by weight" * result.get("weighted", False))
+        )
     facts.add_row("", f"{_figure(result['welfare_deterministic'])} acting by the most likely action")
     if bound is not None and result["share_of_bound"] is not None:
         facts.add_row("upper bound", f"{bound:.2f} proved for k = {result['k']}; reached {result['share_of_bound']:.1%}")

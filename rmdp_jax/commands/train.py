@@ -87,6 +87,8 @@ class Train(Compiling):
     """Iterations between two checkpoints; 0 saves at the end only."""
     evaluation_episodes: int = TrainConfig.evaluation_episodes
     """Fresh episodes of each policy by which the result is evaluated."""
+    welfare_p: float = TrainConfig.welfare_p
+    """Welfare is the p-mean of returns: 1 their mean (utilitarian), 0 their geometric mean (Nash), -inf the least of them."""
     resume: bool = False
     """Go on with the run in --out, bit for bit as if it had never stopped; begin it where there is none. What is not given is
     as it was."""
@@ -180,6 +182,7 @@ class Train(Compiling):
             log_every=self.log_every,
             checkpoint_every=self.checkpoint_every,
             evaluation_episodes=self.evaluation_episodes,
+            welfare_p=self.welfare_p,
             sizes=self.sizes,
             rates=self.rates,
         )
@@ -197,7 +200,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
 
     described = RunFolder(folder).read_config()
     config, options = load_train_config(described), described["env_options"]
-    names = ("k", "seed", "log_every", "checkpoint_every", "evaluation_episodes", "sizes", "rates")
+    names = ("k", "seed", "log_every", "checkpoint_every", "evaluation_episodes", "welfare_p", "sizes", "rates")
     known = {field.name for field in fields(EnvOptions)}
     return {
         **{name: getattr(config, name) for name in names},

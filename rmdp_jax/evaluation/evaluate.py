@@ -19,19 +19,29 @@ from rmdp_jax.checks import check_env
 from rmdp_jax.config import LARGEST_EPISODES, TrainConfig
 from rmdp_jax.env import Env, Population, Step, guard, make_starts
 from rmdp_jax.errors import ConfigError, flag, instance_of, seed_number, shown, whole_number
-from rmdp_jax.evaluation.episodes import Episodes, by_episode, evaluated_steps, keep_step, step_rewards
+from rmdp_jax.evaluation.episodes import (
+    Episodes,
+    by_episode,
+    evaluated_steps,
+    keep_step,
+    kept_episodes,
+    score_episodes,
+    step_rewards,
+)
 from rmdp_jax.keys import scan_keys
 from rmdp_jax.learning.scoring import reward_inputs, stratified_indices, total_rewards_both_ways
 from rmdp_jax.policies.model import POLICY_AXES, Policies, check_policies, decide, make_model
 from rmdp_jax.types import Array, Key, PyTree
+from rmdp_jax.welfare import Welfare, make_welfare
 
+ERROR_EPISODES = 64  # that the standard error of a welfare that is no mean is told by, at most
 _DRAWING = 0xD4A3  # tag of a key, as `split` would change the others
 
 
 class Evaluation(NamedTuple):
     """Fresh full episodes of every policy, scored for every agent; welfare and utility in reference units."""
 
-    welfare: Array  # () mean over agents of their assigned policy's return
+    welfare: Array  # () p-mean (`TrainConfig.welfare_p`) over agents of their assigned policy's mean return
     standard_error: Array  # () of welfare, over episodes
     utility: Array  # (k, n) mean return
     assignment: Array  # (n,) int32, the assignment that was evaluated
@@ -119,24 +129,39 @@ def make_evaluate(
     keep = whole_number("keep", keep, 0, number, f"from 0 to {number}, the episodes of each policy")
     scale = env.spec.reference_scale
     play = _make_play(guard(env), config, deterministic)
-    score = (_score_by_sample if config.estimated else _score_by_all)(play, env, population, config, number, keep)
+    welfare = make_welfare(config.welfare_p, scale / 100.0, population.weights)
+    plain = welfare.plain or config.estimated
+    recorded = keep if plain else max(keep, kept_episodes(env, config, min(number, ERROR_EPISODES)))
+    score = (_score_by_sample if config.estimated else _score_by_all)(play, env, population, config, number, recorded)
 
     def evaluate_all(policies: Policies, labels: Array, key: Key) -> Evaluation:
         known = (labels >= 0) & (labels < config.k)
         weights = jnp.where(known[None], jax.nn.one_hot(labels, config.k, axis=0, dtype=jnp.float32), jnp.nan)
         returns, group, steps, kept = jax.vmap(score, (0, POLICY_AXES, 0))(jax.random.split(key, config.k), policies, weights)
-        welfare = scale * group.sum(0) / config.n  # (episodes,) welfare in the e-th episode of each policy
+        mean = group.sum(0) / config.n  # (episodes,) welfare in the e-th episode of each policy
+        value = mean.mean() if welfare.plain else welfare.mean(returns[labels, jnp.arange(config.n)])
+        if not welfare.plain:
+            mean = _linearized(welfare, population, returns, labels, None if config.estimated else kept)
         return Evaluation(
-            welfare=welfare.mean(),
-            standard_error=welfare.std(ddof=1) / number**0.5 if number > 1 else jnp.float32(jnp.nan),
+            welfare=scale * jnp.where(known.all(), value, jnp.nan),
+            standard_error=scale * mean.std(ddof=1) / number**0.5 if mean.size > 1 else jnp.float32(jnp.nan),
             utility=scale * returns,
             assignment=labels,
-            best_welfare=scale * returns.max(0).mean(),
+            best_welfare=scale * welfare.mean(returns.max(0)),
             episode_length=steps,
-            episodes=kept,
+            episodes=kept if keep == recorded else jax.tree.map(lambda x: x[:, :keep], kept) if keep else None,
         )
 
     return evaluate_all
+
+
+def _linearized(welfare: Welfare, population: Population, returns: Array, labels: Array, kept: Episodes | None) -> Array:
+    """Welfare in each of e kept episodes, (e,), to first order around the mean returns (k, n): its spread is welfare's own."""
+    if kept is None:
+        return jnp.zeros(1, jnp.float32)
+    agents = jnp.arange(labels.size)
+    slope = jax.grad(welfare.mean)(returns[labels, agents])
+    return score_episodes(population, kept, population.agents)[labels, :, agents].T @ slope
 
 
 # key, one policy, weights (n,) -> mean returns (n,), returns of its group in each episode (episodes,), mean length (), kept

@@ -143,9 +143,10 @@ def summarize(
         history: lines of metrics.
     """
     config, assigner = run.config, run.assigner
-    bound = run.population.upper_bound(config.k)
+    alike = run.population.weights is None  # what is known is of means over agents; no p-mean is above theirs
+    bound = run.population.upper_bound(config.k) if alike else None
     bound = None if bound is None else finite_number(env.spec.reference_scale * bound)
-    reachable = run.population.reachable(config.k)
+    reachable = run.population.reachable(config.k) if alike and config.welfare_p == 1.0 else None
     welfare = float(sampled.welfare)
     labels, chosen = np.asarray(sampled.assignment), np.asarray(sources).tolist()
     return {
@@ -160,6 +161,7 @@ def summarize(
         "pretraining_transitions": assigner.pretraining,
         "total_transitions": config.k * iterations * config.sizes.transitions + assigner.pretraining,
         "welfare": finite_number(welfare),
+        **_terms(run),
         "welfare_standard_error": finite_number(sampled.standard_error),
         "welfare_deterministic": finite_number(by_mode.welfare),
         "upper_bound": bound,
@@ -181,6 +183,13 @@ def summarize(
         "assignment": listed(compact(labels, config.k)),
         "utility": listed(significant(sampled.utility)),
     }
+
+
+def _terms(run: RunSpec) -> dict[str, Any]:
+    """On whose terms welfare is, where it is not the mean over agents."""
+    p = run.config.welfare_p
+    terms = {} if p == 1.0 else {"welfare_p": p if np.isfinite(p) else str(p)}
+    return terms if run.population.weights is None else {**terms, "weighted": True}
 
 
 def significant(values: ArrayLike) -> np.ndarray:

@@ -16,18 +16,21 @@ from rmdp_jax.types import PyTree
 PROBES = 64  # outcomes
 LARGEST_PROBED = 256  # agents whose rewards are kept
 _AGENTS, _REWARDS = "agents", "rewards"  # names in the file: leaves are "agents" and the path to them
+_WEIGHTS = "weights"  # (n,), where some count more than others
 
 
 def write_people(path: Path, env: Env, population: Population) -> None:
     """Write the agents, and rewards (`PROBES`, some of n) of outcomes that are the same for every run of this env."""
-    write_arrays(path, _leaves(population.agents) | {_REWARDS: probe_rewards(env, population)})
+    write_arrays(path, _leaves(population.agents) | _weights(population) | {_REWARDS: probe_rewards(env, population)})
 
 
 def check_people(path: Path, env: Env, population: Population) -> None:
     """Raise `ConfigError` where agents or rewards are not those of the file; where there is none, nothing is known."""
     if not path.exists():
         return
-    kept, given = _read(path), _leaves(population.agents)
+    kept, given = _read(path), _leaves(population.agents) | _weights(population)
+    if _WEIGHTS in kept and _WEIGHTS not in given:
+        raise ConfigError(f"{_WEIGHTS}: are there in {path}, not given here; give the people of that run")
     for name, leaf in given.items():
         if name not in kept or kept[name].shape != leaf.shape:
             there = f"of shape {kept[name].shape}" if name in kept else "not there"
@@ -57,7 +60,7 @@ def with_people(path: Path, env: Env, population: Population) -> Population:
         of_any = population.best_return, population.columns  # knowledge about others than its own agents
         population = Population(agents, population.reward)._replace(best_return=of_any[0], columns=of_any[1])
     _check_rewards(path, kept[_REWARDS], env, population)
-    return population
+    return population._replace(weights=jnp.asarray(kept[_WEIGHTS]) if _WEIGHTS in kept else None)
 
 
 def probe_rewards(env: Env, population: Population) -> np.ndarray:
@@ -96,6 +99,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         return kept
     except UNREADABLE as error:
         raise ConfigError(f"{path}: cannot be read ({reason_of(error)}); bring it back, or train again") from None
+
+
+def _weights(population: Population) -> dict[str, np.ndarray]:
+    return {} if population.weights is None else {_WEIGHTS: np.asarray(population.weights)}
 
 
 def _leaves(agents: PyTree) -> dict[str, np.ndarray]:
