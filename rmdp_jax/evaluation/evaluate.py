@@ -24,6 +24,7 @@ from rmdp_jax.learning.scoring import reward_inputs, stratified_indices, total_r
 from rmdp_jax.policies.model import POLICY_AXES, Policies, check_policies, decide, make_model
 from rmdp_jax.types import Array, Key, PyTree
 
+LARGEST_BATCH = 1024  # episodes side by side, where each agent has its own
 _DRAWING = 0xD4A3  # tag of a key, as `split` would change the others
 
 
@@ -107,7 +108,8 @@ def make_evaluate(
     number = config.evaluation_episodes if episodes is None else whole_number("episodes", episodes, 1, LARGEST_EPISODES)
     deterministic = flag("deterministic", deterministic)
     scale = env.spec.reference_scale
-    score = (_score_by_sample if config.estimated else _score_by_all)(env, population, config, number, deterministic)
+    by_steps = _score_by_sample if config.estimated else _score_by_all
+    score = (by_steps if env.for_agent is None else _score_by_own)(env, population, config, number, deterministic)
 
     def evaluate_all(policies: Policies, labels: Array, key: Key) -> Evaluation:
         known = (labels >= 0) & (labels < config.k)
@@ -166,6 +168,23 @@ def _score_by_sample(env: Env, population: Population, config: TrainConfig, numb
         by_agent, by_step = total_rewards_both_ways(population, some, weights)
         group = by_step.reshape(rows.shape).sum(0)
         return length / drawn * by_agent / number, length / drawn * group, alive.sum(0, dtype=jnp.float32).mean()
+
+    return score
+
+
+def _score_by_own(env: Env, population: Population, config: TrainConfig, number: int, deterministic: bool) -> _Score:
+    """By `number` episodes for each agent, where an episode is for one of them: nobody's return is left to the draw."""
+    for_agent = env.for_agent
+    assert for_agent is not None
+
+    def score(key: Key, policy: Policies, weights: Array) -> tuple[Array, Array, Array]:
+        def score_one(agent: Array) -> tuple[Array, Array, Array]:
+            of_agent = _score_by_all(for_agent(agent), population, config, number, deterministic)
+            return of_agent(jax.random.fold_in(key, agent), policy, weights)
+
+        agents = jnp.arange(config.n, dtype=jnp.int32)
+        every = jax.lax.map(score_one, agents, batch_size=max(1, LARGEST_BATCH // number))
+        return jax.tree.map(lambda x: x.mean(0), every)  # an episode is for each of them equally often
 
     return score
 

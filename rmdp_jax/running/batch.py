@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from rmdp_jax.config import Rates
+from rmdp_jax.context import agents_in
 from rmdp_jax.devices.mesh import everywhere, on_mesh, tracing_on
 from rmdp_jax.env import Env
 from rmdp_jax.errors import ConfigError
@@ -130,4 +131,5 @@ _SHARED: dict[str, Callable[[RunSpec], object]] = {
     "agents": lambda run: jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), run.population.agents),
     "algorithm": lambda run: (run.assigner.name, run.assigner.k, run.assigner.n, run.assigner.pretraining),
     "algorithm options": lambda run: dict(run.assigner.options),
+    "agents in context": lambda run: agents_in(run.population),
 }
