@@ -33,7 +33,9 @@ __all__ = [
     "TrainState",
     "Trainer",
     "TrainingError",
+    "affinity",
     "cluster",
+    "cover",
     "em",
     "end_to_end",
     "evaluate",
@@ -48,6 +50,7 @@ __all__ = [
     "train",
     "train_batch",
     "use_cache",
+    "with_context",
 ]
 
 if TYPE_CHECKING:

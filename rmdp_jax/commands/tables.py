@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _READING = """welfare: mean {plus_minus} standard error over seeds; 95%: bootstrap interval of the mean
 *: the highest mean, or not told from it by a paired t-test at 0.01 (p)
-steps: of all policies, with those that cluster spends on its groups"""
+steps: of all policies, with those that cluster and affinity spend on groups"""
 
 
 def print_summary(result: dict[str, Any]) -> None:
