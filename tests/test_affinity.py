@@ -36,6 +36,7 @@ def test_opposite_wishes_are_two_groups_in_every_run_of_a_batch():
         assert assigner.name == "affinity"
 
 
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
 def test_the_same_seed_gives_the_same_groups():
     env, population = make_probe(PROBES["constant"], 7)  # no gradient tells anybody apart
     once, again = (affinity(env, population, probe_config(3, 7, 40)).init(jax.random.key(0)).tolist() for _ in range(2))
@@ -48,15 +49,17 @@ class Paid(NamedTuple):
     one: jax.Array
 
 
-def test_directions_are_by_the_difference_of_actions_and_not_by_the_size_of_pay():
+@pytest.mark.parametrize(("trunk", "units"), [("separate", 4), ("shared", 4), ("separate", 128)])  # the last is projected
+def test_directions_are_by_the_difference_of_actions_and_not_by_the_size_of_pay(trunk, units):
     env, _ = make_probe(PROBES["action"], 1)
     pay = np.array([[1, 0], [0, 1], [2e3, 0], [1e-3, 5e-3], [1, 1], [0, 0]], np.float32)
     population = Population(Paid(*jnp.asarray(pay.T)), lambda agent, outcome: jnp.where(outcome.action == 0, *agent))
-    config = probe_config(1, 6, 1, hidden=(4,))
+    config = probe_config(1, 6, 1, hidden=(units,), trunk=trunk)
     like = describe_policies(make_model(env.spec, config.sizes, 1, 6), 1)
     policies = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1, leaf.dtype), like)
     run = RunSpec(population, config, fixed(1, 6, np.zeros(6, np.int32)))
     directions = jax.jit(lambda key: _observe_directions(env, run, population.agents, policies, key))(jax.random.key(0))
+    assert len(directions) == (400 if units == 128 else 2 * units + 2 * units + 2)  # of two layers, or projected
     cosines = np.asarray(directions.T @ directions)
     sign = np.sign(pay[:, 0] - pay[:, 1])  # + - + - 0 0
     np.testing.assert_allclose(cosines, np.outer(sign, sign), atol=1e-4)

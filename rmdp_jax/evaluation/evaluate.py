@@ -94,7 +94,8 @@ def make_evaluate(
 
     Args:
         env, population, config: as the trainer was made of.
-        episodes: fresh episodes of each policy; `config.evaluation_episodes` when not given.
+        episodes: fresh episodes of each policy; `config.evaluation_episodes` when not given. Where an episode is for one agent
+            (`Env.for_agent`), so many for each of them.
         deterministic: act by the mode of the distribution instead of a sample, as trained.
 
     Raises:
