@@ -86,21 +86,21 @@ def test_one_policy_serves_opposite_wishes_once_it_is_told():
 
 def test_the_command_trains_resumes_and_evaluates(tmp_path, capsys):
     out = tmp_path / "run"
-    command = ["train", "resource_gathering", "--algorithm", "contextual", "--size", "2", "--k", "2", "--out", str(out), *FLAGS]
+    command = ["train", "resource_gathering", "--algorithm", "contextual", "--size", "3", "--k", "2", "--out", str(out), *FLAGS]
     main([*command, "--transitions", "320"])
     result = json.loads((out / "result.json").read_text())
-    assert (result["algorithm"], result["k"], result["n"], result["assignment"]) == ("contextual", 1, 4, [0, 0, 0, 0])
-    assert np.shape(result["utility"]) == (1, 4)
+    assert (result["algorithm"], result["k"], result["n"], result["assignment"]) == ("contextual", 1, 9, [0] * 9)
+    assert np.shape(result["utility"]) == (1, 9)
     assert result["welfare"] == pytest.approx(np.mean(result["utility"]), rel=1e-5)
-    assert result["env_options"] == {"seed": 0, "size": 2, "n": 4, "context": True}
+    assert result["env_options"] == {"seed": 0, "size": 3, "n": 9, "context": True}
     main(["train", str(out), "--extend", "640"])
     assert json.loads((out / "result.json").read_text())["iterations"] == 20
-    capsys.readouterr()
+    assert "proved for k = 9" in capsys.readouterr().out
     main(["evaluate", str(out), "--json"])
-    assert np.shape(json.loads(capsys.readouterr().out)["utility"]) == (1, 4)
-    assert load_run(out, make).env.spec.observation_size == 2 + 4 + 4
+    assert np.shape(json.loads(capsys.readouterr().out)["utility"]) == (1, 9)
+    assert load_run(out, make).env.spec.observation_size == 2 + 9 + 9
     (row,) = compare_runs(find_runs([tmp_path]).lines)
-    assert row.options == "size=2"  # beside the other algorithms on this task
+    assert row.options == "size=3"  # beside the other algorithms on this task
 
 
 def test_runs_whose_agents_differ_have_envs_of_their_own(tmp_path, monkeypatch):
