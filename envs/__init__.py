@@ -6,11 +6,12 @@ from functools import partial
 from typing import Any
 
 from rmdp_jax.config import LARGEST_N
+from rmdp_jax.context import with_context
 from rmdp_jax.env import Env, Population
 from rmdp_jax.envs.presets import PRESETS, preset
 from rmdp_jax.envs.resource_gathering import make_resource_gathering
 from rmdp_jax.envs.speed import BACKENDS, BODIES, make_speed
-from rmdp_jax.errors import ConfigError, known_name, plain_number, seed_number, shown, whole_number
+from rmdp_jax.errors import ConfigError, flag, known_name, plain_number, seed_number, shown, whole_number
 
 __all__ = ["ENVS", "describe_envs", "make", "options_of", "preset"]
 
@@ -20,13 +21,14 @@ ENVS: dict[str, Callable[..., tuple[Env, Population]]] = {
 }
 
 
-def make(name: str, *, n: int | None = None, seed: int = 0, **options: Any) -> tuple[Env, Population]:
+def make(name: str, *, n: int | None = None, seed: int = 0, context: bool = False, **options: Any) -> tuple[Env, Population]:
     """The env `name` and its population of n agents.
 
     Args:
         name: a key of `ENVS`.
         n: number of agents; the task's own default when not given.
         seed: draws the agents where they are drawn (target speeds).
+        context: let each episode be for one agent, which the policy is told (`rmdp_jax.context.with_context`).
         **options: of the env, for instance `size=4` for resource_gathering or `backend="mjx"` for speed tasks.
 
     Raises:
@@ -43,7 +45,8 @@ def make(name: str, *, n: int | None = None, seed: int = 0, **options: Any) -> t
         else {"n": whole_number("n", n, -LARGEST_N, LARGEST_N, f"a whole number of at most {LARGEST_N:,}"), **given}
     )
     env, population = ENVS[name](**given)
-    return env._replace(spec=env.spec._replace(options={**given, "n": population.n}, probe=False)), population
+    env = env._replace(spec=env.spec._replace(options={**given, "n": population.n}, probe=False))
+    return with_context(env, population) if flag("context", context) else (env, population)
 
 
 def options_of(name: str) -> list[str]:

@@ -11,9 +11,12 @@ from rmdp_jax.records.loading import Run, record_run
 
 
 def task_pictures(run: Run) -> dict[str, Figure]:
-    """The pictures of the run's own task, by file name without ending; none for a task that this table does not know."""
+    """The pictures of the run's own task, by file name without ending; none for a task that this table does not know.
+
+    None for a policy that is told for whom it acts either: one episode does not show what it does.
+    """
     draw = _PICTURES.get(run.env.spec.name)
-    return {} if draw is None else draw(run)
+    return {} if draw is None or run.env.for_agent is not None else draw(run)
 
 
 def _walks(run: Run) -> dict[str, Figure]:

@@ -64,6 +64,8 @@ def render_run(run: Run, policy: int, *, deterministic: bool = True, seed: int =
     name, k = run.env.spec.name, run.config.k
     if name.removesuffix("_speed") not in BODIES:
         raise ConfigError(f"{name} has no body to render; `rmdp-jax report {run.folder.path}` draws the pictures it has")
+    if run.env.for_agent is not None:
+        raise ConfigError(f"algorithm = {run.result['algorithm']!r}: render shows policies that are not told for whom they act")
     policy = whole_number("policy", policy, 0, k - 1, f"a whole number in 0..{k - 1}, as the run has k = {k} policies")
     rule = f"a number above 0, at most {LONGEST:g}"
     seconds, seed = real_number("seconds", seconds, lambda x: 0.0 < x <= LONGEST, rule), seed_number("seed", seed)

@@ -35,8 +35,10 @@ __all__ = [
     "TrainState",
     "Trainer",
     "TrainingError",
+    "affinity",
     "assign",
     "cluster",
+    "cover",
     "em",
     "end_to_end",
     "evaluate",
@@ -51,6 +53,7 @@ __all__ = [
     "train",
     "train_batch",
     "use_cache",
+    "with_context",
 ]
 
 if TYPE_CHECKING:

@@ -54,6 +54,8 @@ class Env(NamedTuple):
     spec: EnvSpec
     reset: Callable[[Key], tuple[PyTree, Array]]  # key -> state, obs (o,)
     step: Callable[[PyTree, Array], tuple[PyTree, Step]]  # state, action () int32 or (a,) float32
+    # agent () int32 -> the env of its episodes alone, where `reset` draws for whom an episode is, all agents equally likely
+    for_agent: "Callable[[Array], Env] | None" = None
 
 
 class Column(NamedTuple):

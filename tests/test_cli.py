@@ -131,7 +131,7 @@ def test_bad_input_is_told_in_one_line(arguments, message, capsys):
         ),
         (["compare", "9" * 5000], f"runs = {'9' * 5000}: does not exist"),
         (["evaluate", "nowhere", "--episodes", "0"], "episodes = 0: must be a whole number of at least 1"),
-        ([*SWEEP, "--algorithms", "em", "emm"], "algorithm = 'emm' is not known; did you mean 'em'? (known: cluster, em, "),
+        ([*SWEEP, "--algorithms", "em", "emm"], "algorithm = 'emm' is not known; did you mean 'em'? (known: affinity, "),
         (["sweep", "ant_sped", "--out", "grid"], "env = 'ant_sped' is not known; did you mean 'ant_speed'? (known: "),
         (["sweep", "--out", "grid"], "envs = (): must be one or more"),
         ([*SWEEP, "--devices", "2"], "devices = 2: must be from 1 to 1, the devices that JAX finds"),

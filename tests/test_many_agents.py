@@ -9,7 +9,7 @@ import pytest
 from probes import PROBES, make_probe, probe_config
 from tiny import FLAGS
 
-from rmdp_jax import ConfigError, cluster, plots
+from rmdp_jax import ConfigError, affinity, cluster, plots
 from rmdp_jax.commands.cli import main
 from rmdp_jax.envs import make
 from rmdp_jax.records.files import read_lines
@@ -97,12 +97,13 @@ def test_pictures_of_many_agents_draw_a_bounded_number_of_things():
     assert mesh[0].max() == pytest.approx(99.0)
 
 
-def test_cluster_groups_many_agents_by_some_steps_and_some_agents(monkeypatch):
+@pytest.mark.parametrize("make_groups", [cluster, affinity])
+def test_many_agents_are_grouped_by_some_steps_and_some_agents(make_groups, monkeypatch):
     monkeypatch.setattr("rmdp_jax.running.cluster.CLUSTER_TRANSITIONS", 512)
     n = 200
     env, population = make_probe(PROBES["action"], n)
     config = probe_config(2, n, 10, agents_exact=40, utility_steps=16)
-    labels = np.asarray(cluster(env, population, replace(config, transitions=40 * 64)).init(jax.random.key(0)))
+    labels = np.asarray(make_groups(env, population, replace(config, transitions=40 * 64)).init(jax.random.key(0)))
     assert labels.shape == (n,)
     assert len(set(labels[: n // 2])) == len(set(labels[n // 2 :])) == 1  # two wishes
     assert labels[0] != labels[-1]

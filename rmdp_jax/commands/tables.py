@@ -22,7 +22,7 @@ MOST_GROUPS = 20  # in a table
 
 _READING = """welfare: mean {plus_minus} standard error over seeds; 95%: bootstrap interval of the mean
 *: the highest mean, or not told from it by a paired t-test at 0.01 (p)
-steps: of all policies, with those that cluster spends on its groups"""
+steps: of all policies, with those that cluster and affinity spend on groups"""
 
 
 def print_summary(result: dict[str, Any]) -> None:
@@ -38,7 +38,8 @@ def print_summary(result: dict[str, Any]) -> None:
         )
     facts.add_row("", f"{_figure(result['welfare_deterministic'])} acting by the most likely action")
     if bound is not None and result["share_of_bound"] is not None:
-        facts.add_row("upper bound", f"{bound:.2f} proved for k = {result['k']}; reached {result['share_of_bound']:.1%}")
+        k = result["n"] if result["env_options"].get("context") else result["k"]  # who is told can behave in n ways
+        facts.add_row("upper bound", f"{bound:.2f} proved for k = {k}; reached {result['share_of_bound']:.1%}")
     reachable = result.get("reachable")
     if reachable and result["welfare"] is not None:
         facts.add_row("reachable", f"{reachable:.2f}, an estimate, not proved; reached {result['welfare'] / reachable:.1%}")
@@ -217,9 +218,10 @@ def _comparison_table(rows: list["Row"]) -> Table:
         table.add_column(name, justify="left" if left else "right", overflow="fold" if left else "ellipsis", no_wrap=not left)
     for before, row in zip([None, *rows], rows, strict=False):
         new_k = before is None or before.k != row.k
+        new_bound = before is None or new_k or before.bound != row.bound  # that of a policy in context is of n policies
         table.add_row(
             str(row.k) if new_k else "",
-            f"{row.bound:.2f}" if new_k and row.bound is not None else "",
+            f"{row.bound:.2f}" if new_bound and row.bound is not None else "",
             visible(row.algorithm),
             str(row.seeds),
             ("*" if row.best else "") + f"{row.welfare:.2f}" + _plus_minus(row.standard_error),

@@ -70,7 +70,8 @@ class Train(Compiling):
     out: Path | None = None
     """Folder to write to. Default: runs/ENV-ALGORITHM-kK-sSEED."""
     algorithm: str = "em"
-    """em, plain_em, end_to_end, end_to_end_surrogate, cluster, random, oracle, single (k = 1), individual (k = n)."""
+    """em, plain_em, end_to_end, end_to_end_surrogate, cluster, affinity, cover, random, oracle, single (k = 1),
+    individual (k = n), contextual (k = 1, a policy that is told for whom it acts)."""
     preset: str = "default"
     """Settings to start from: default, or reference (as near the authors' runs as it goes)."""
     k: int = 5
@@ -172,8 +173,9 @@ class Train(Compiling):
 
     def _task(self) -> "tuple[Env, Population, TrainConfig]":
         from rmdp_jax.envs import make
+        from rmdp_jax.running.algorithms import task_of
 
-        env, population = make(self.env, n=self.n, seed=self.seed, **self.env_options.given())
+        env, population = task_of(self.algorithm, *make(self.env, n=self.n, seed=self.seed, **self.env_options.given()))
         config = TrainConfig(
             k=self.k,
             n=population.n,

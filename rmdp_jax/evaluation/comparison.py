@@ -10,8 +10,11 @@ from rmdp_jax.evaluation.statistics import best_of, paired_p, summarize_values
 
 Line = dict[str, Any]  # of one run: what result.json holds, with `settings` where they are known
 
-ORDER = ("em", "plain_em", "end_to_end", "end_to_end_surrogate", "cluster", "random", "oracle", "single", "individual")
-_NO_OPTIONS = ("seed", "n", "backend")  # in `env_options` and beside them
+ORDER = (
+    *("em", "plain_em", "end_to_end", "end_to_end_surrogate", "cluster", "affinity", "cover", "random", "oracle"),
+    *("single", "individual", "contextual"),
+)
+_NO_OPTIONS = ("seed", "n", "backend", "context")  # in `env_options` and beside them
 
 
 class Row(NamedTuple):

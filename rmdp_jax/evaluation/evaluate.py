@@ -34,6 +34,7 @@ from rmdp_jax.policies.model import POLICY_AXES, Policies, check_policies, decid
 from rmdp_jax.types import Array, Key, PyTree
 from rmdp_jax.welfare import Welfare, make_welfare
 
+LARGEST_BATCH = 1024  # episodes side by side, where each agent has its own
 ERROR_EPISODES = 64  # that the standard error of a welfare that is no mean is told by, at most
 _DRAWING = 0xD4A3  # tag of a key, as `split` would change the others
 
@@ -112,7 +113,8 @@ def make_evaluate(
 
     Args:
         env, population, config: as the trainer was made of.
-        episodes: fresh episodes of each policy; `config.evaluation_episodes` when not given.
+        episodes: fresh episodes of each policy; `config.evaluation_episodes` when not given. Where an episode is for one agent
+            (`Env.for_agent`), so many for each of them.
         deterministic: act by the mode of the distribution instead of a sample, as trained.
         keep: so many of these episodes, the first, are in `Evaluation.episodes`; nothing else changes by that.
 
@@ -128,11 +130,15 @@ def make_evaluate(
     deterministic = flag("deterministic", deterministic)
     keep = whole_number("keep", keep, 0, number, f"from 0 to {number}, the episodes of each policy")
     scale = env.spec.reference_scale
-    play = _make_play(guard(env), config, deterministic)
     welfare = make_welfare(config.welfare_p, scale / 100.0, population.weights)
     plain = welfare.plain or config.estimated
     recorded = keep if plain else max(keep, kept_episodes(env, config, min(number, ERROR_EPISODES)))
-    score = (_score_by_sample if config.estimated else _score_by_all)(play, env, population, config, number, recorded)
+
+    def play_in(env: Env) -> Callable:
+        return _make_play(guard(env), config, deterministic)
+
+    by_steps = _score_by_sample if config.estimated else _score_by_all
+    score = (by_steps if env.for_agent is None else _score_by_own)(play_in, env, population, config, number, recorded)
 
     def evaluate_all(policies: Policies, labels: Array, key: Key) -> Evaluation:
         known = (labels >= 0) & (labels < config.k)
@@ -165,12 +171,14 @@ def _linearized(welfare: Welfare, population: Population, returns: Array, labels
 
 
 # key, one policy, weights (n,) -> mean returns (n,), returns of its group in each episode (episodes,), mean length (), kept
+_PlayIn = Callable[[Env], Callable]
 _Scores = tuple[Array, Array, Array, Episodes | None]
 _Score = Callable[[Key, Policies, Array], _Scores]
 
 
-def _score_by_all(play: Callable, env: Env, population: Population, config: TrainConfig, number: int, keep: int) -> _Score:
+def _score_by_all(play_in: _PlayIn, env: Env, population: Population, config: TrainConfig, number: int, keep: int) -> _Score:
     """By all steps of `number` episodes."""
+    play = play_in(env)
 
     def score(key: Key, policy: Policies, weights: Array) -> _Scores:
         def add(totals: tuple[Array, Array, Array], played: Played) -> tuple[tuple[Array, Array, Array], Episodes | None]:
@@ -186,8 +194,11 @@ def _score_by_all(play: Callable, env: Env, population: Population, config: Trai
     return score
 
 
-def _score_by_sample(play: Callable, env: Env, population: Population, config: TrainConfig, number: int, keep: int) -> _Score:
+def _score_by_sample(
+    play_in: Callable, env: Env, population: Population, config: TrainConfig, number: int, keep: int
+) -> _Score:
     """By some steps of each of `number` episodes; nothing of size n is built for a step."""
+    play = play_in(env)
     length = evaluated_steps(env, config)
     drawn = min(config.sizes.utility_steps, length)
 
@@ -206,6 +217,24 @@ def _score_by_sample(play: Callable, env: Env, population: Population, config: T
         group = by_step.reshape(rows.shape).sum(0)
         steps_taken = alive.sum(0, dtype=jnp.float32).mean()
         return length / drawn * by_agent / number, length / drawn * group, steps_taken, by_episode(kept)
+
+    return score
+
+
+def _score_by_own(play_in: _PlayIn, env: Env, population: Population, config: TrainConfig, number: int, keep: int) -> _Score:
+    """By `number` episodes for each agent, where an episode is for one of them: nobody's return is left to the draw."""
+    for_agent = env.for_agent
+    assert for_agent is not None
+    assert not keep  # nobody else can be scored on them
+
+    def score(key: Key, policy: Policies, weights: Array) -> _Scores:
+        def score_one(agent: Array) -> _Scores:
+            of_agent = _score_by_all(play_in, for_agent(agent), population, config, number, 0)
+            return of_agent(jax.random.fold_in(key, agent), policy, weights)
+
+        agents = jnp.arange(config.n, dtype=jnp.int32)
+        every = jax.lax.map(score_one, agents, batch_size=max(1, LARGEST_BATCH // number))
+        return jax.tree.map(lambda x: x.mean(0), every)  # an episode is for each of them equally often
 
     return score
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rmdp_jax.context import InContext
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.episodes import outcome_like
@@ -45,7 +46,7 @@ def with_people(path: Path, env: Env, population: Population) -> Population:
     """`population` with the agents of the file; what is known about its own agents is left out where they are others.
 
     Raises:
-        ConfigError: the agents have another structure, or the rewards are others.
+        ConfigError: the agents have another structure, or the rewards are others; or the agents are, and the env shows them.
     """
     if not path.exists():
         return population
@@ -55,6 +56,8 @@ def with_people(path: Path, env: Env, population: Population) -> Population:
         name = missing[0] if missing else _AGENTS
         raise ConfigError(f"{path}: its {name} do not fit the agents that make gives; give the make of that run")
     same = all(kept[name].shape == leaf.shape and not _differ(kept[name], leaf) for name, leaf in own.items())
+    if not same and isinstance(population.agents, InContext):
+        raise ConfigError(f"{path}: its agents are others than make gives, whom the env shows to the policy; give their make")
     if not same:
         agents = jax.tree_util.tree_map_with_path(lambda at, like: _like(kept[_name(at)], like), population.agents)
         of_any = population.best_return, population.columns  # knowledge about others than its own agents

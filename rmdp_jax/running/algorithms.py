@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from rmdp_jax.assigners.base import Assigner
+from rmdp_jax.assigners.cover import cover
 from rmdp_jax.assigners.em import em
 from rmdp_jax.assigners.end_to_end import end_to_end
-from rmdp_jax.assigners.fixed import oracle, random_even
+from rmdp_jax.assigners.fixed import fixed, oracle, random_even
 from rmdp_jax.assigners.plain_em import plain_em
 from rmdp_jax.config import TrainConfig
+from rmdp_jax.context import InContext, with_context
 from rmdp_jax.env import Env, Population
-from rmdp_jax.errors import known_name
-from rmdp_jax.running.cluster import after_pretraining, cluster_batch, cluster_from_labels
+from rmdp_jax.errors import ConfigError, check, known_name
+from rmdp_jax.running.affinity import affinity_batch
+from rmdp_jax.running.cluster import after_pretraining, assigner_of, cluster_batch
 
 
 class Plan(NamedTuple):
@@ -45,6 +49,8 @@ class Algorithm(NamedTuple):
 
     resolve: Callable[[Population, TrainConfig], Resolved]  # or the plan's `ConfigError`; trains nothing
     plan: Callable[..., list[Plan]]  # as `make_plans` without the name
+    # what is trained in and for, made of the task as it is; everything else takes what this gives
+    task: Callable[[Env, Population], tuple[Env, Population]] = lambda env, population: (env, population)
 
 
 def _direct(
@@ -74,21 +80,46 @@ def _per_agent_critic(config: TrainConfig) -> TrainConfig:
     return replace(config, sizes=replace(config.sizes, critic="per_agent"))
 
 
-def _plan_clusters(env: Env, requests: Sequence[PlanRequest], **training_options: Any) -> list[Plan]:
-    new = [request for request in requests if request.checkpoints is None]
-    made = iter(cluster_batch(env, [r.population for r in new], [r.config for r in new], **training_options) if new else [])
-    return [
-        Plan(after_pretraining(request.config), next(made) if request.checkpoints is None else _saved_clusters(request))
-        for request in requests
-    ]
+def _pretrained(name: str, batch: Callable[..., list[Assigner]]) -> Algorithm:
+    """An algorithm whose groups take a policy for everybody first; `batch` makes the assigners of several runs."""
+
+    def plan(env: Env, requests: Sequence[PlanRequest], **training_options: Any) -> list[Plan]:
+        new = [request for request in requests if request.checkpoints is None]
+        made = iter(batch(env, [r.population for r in new], [r.config for r in new], **training_options) if new else [])
+        return [
+            Plan(
+                after_pretraining(request.config, name),
+                next(made) if request.checkpoints is None else _saved_groups(request, name),
+            )
+            for request in requests
+        ]
+
+    return Algorithm(lambda population, config: Resolved(after_pretraining(config, name), {}), plan)
 
 
-def _saved_clusters(request: PlanRequest) -> Assigner:
+def _saved_groups(request: PlanRequest, name: str) -> Assigner:
     from rmdp_jax.records.checkpoint import restore_checkpoint  # orbax takes half a second to import
 
     assert request.checkpoints is not None
     like = jnp.zeros(request.config.n, jnp.int32)
-    return cluster_from_labels(request.config, restore_checkpoint(request.checkpoints, like, ".assignment"))
+    return assigner_of(request.config, restore_checkpoint(request.checkpoints, like, ".assignment"), name)
+
+
+def _cover(population: Population, config: TrainConfig) -> Assigner:
+    return cover(population, config.k, agents_exact=config.sizes.agents_exact)
+
+
+def _contextual(population: Population, config: TrainConfig) -> Assigner:
+    if not isinstance(population.agents, InContext):
+        raise ConfigError("algorithm = 'contextual': the task is one without context; take with_context(env, population)")
+    exact = config.sizes.agents_exact
+    rule = f"at most agents_exact = {exact}, as every agent is scored at every step; raise agents_exact"
+    check("n", config.n, config.n <= exact, rule)
+    return fixed(1, config.n, np.zeros(config.n, np.int32))
+
+
+def _in_context(env: Env, population: Population) -> tuple[Env, Population]:
+    return (env, population) if isinstance(population.agents, InContext) else with_context(env, population)
 
 
 ALGORITHMS: dict[str, Algorithm] = {
@@ -98,17 +129,30 @@ ALGORITHMS: dict[str, Algorithm] = {
     "end_to_end_surrogate": _direct(
         lambda population, config: end_to_end(config.k, config.n, gradient="surrogate"), _per_agent_critic
     ),
-    "cluster": Algorithm(lambda population, config: Resolved(after_pretraining(config), {}), _plan_clusters),
+    "cluster": _pretrained("cluster", lambda *runs, **options: cluster_batch(*runs, **options)),
+    "affinity": _pretrained("affinity", lambda *runs, **options: affinity_batch(*runs, **options)),
+    "cover": _direct(_cover),
     "random": _direct(lambda population, config: random_even(config.k, config.n)),
     "oracle": _direct(lambda population, config: oracle(population, config.k)),
     "single": _direct(_em, lambda config: replace(config, k=1)),
     "individual": _direct(_em, lambda config: replace(config, k=config.n)),
+    "contextual": _direct(_contextual, lambda config: replace(config, k=1))._replace(task=_in_context),
 }
 
 
 def check_algorithm(name: str) -> None:
     """Raise `ConfigError` unless `name` is in `ALGORITHMS`."""
     known_name("algorithm", name, ALGORITHMS)
+
+
+def task_of(name: str, env: Env, population: Population) -> tuple[Env, Population]:
+    """The task as algorithm `name` takes it: as it is, but for `contextual`, whose policy is told for whom an episode is.
+
+    Raises:
+        ConfigError: the name is not in `ALGORITHMS`, or the agents cannot be told.
+    """
+    check_algorithm(name)
+    return ALGORITHMS[name].task(env, population)
 
 
 def resolve(name: str, population: Population, config: TrainConfig) -> Resolved:
@@ -131,18 +175,18 @@ def make_plan(
     devices: int | None = None,
     progress: bool = False,
 ) -> Plan:
-    """The plan of algorithm `name`; `cluster` trains a policy for it.
+    """The plan of algorithm `name`; `cluster` and `affinity` train a policy for it.
 
     Args:
         name: a key of `ALGORITHMS`.
-        env, population, config: the task, and settings with the whole budget.
+        env, population, config: the task as `task_of` gives it, and settings with the whole budget.
         checkpoints: folder with a checkpoint of the run that is to go on; nothing is trained for its plan then.
         devices: how many to train on at most, where a plan takes training; as in `train`.
         progress: show a bar on stderr where a plan takes training.
 
     Raises:
         ConfigError: the name is not in `ALGORITHMS`, or the algorithm cannot be planned for this config.
-        KeyboardInterrupt: Ctrl-C while `cluster` trains.
+        KeyboardInterrupt: Ctrl-C while a plan is trained for.
     """
     return make_plans(name, env, [PlanRequest(population, config, checkpoints)], devices=devices, progress=progress)[0]
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from rmdp_jax.config import Rates, TrainConfig
+from rmdp_jax.context import agents_in
 from rmdp_jax.devices.mesh import everywhere, on_mesh, tracing_on
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
@@ -147,4 +148,5 @@ _SHARED: dict[str, Callable[[RunSpec], object]] = {
     "weights": lambda run: "given" if run.population.weights is not None else "not given",
     "algorithm": lambda run: (run.assigner.name, run.assigner.k, run.assigner.n, run.assigner.pretraining),
     "algorithm options": lambda run: dict(run.assigner.options),
+    "agents in context": lambda run: agents_in(run.population),
 }

@@ -1,6 +1,6 @@
 """The baseline `cluster`: groups by K-means on the rewards that agents get from one policy trained for everybody."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import jax
@@ -16,8 +16,8 @@ from rmdp_jax.devices.processes import is_first
 from rmdp_jax.env import Env, Population, first_episodes, guard
 from rmdp_jax.errors import check
 from rmdp_jax.learning.experience import fresh_starts
-from rmdp_jax.learning.rollout import rollout
-from rmdp_jax.learning.scoring import score_all, score_steps
+from rmdp_jax.learning.rollout import Trajectory, rollout
+from rmdp_jax.learning.scoring import Scorer, Totals, score_all, score_steps
 from rmdp_jax.policies.model import Policies, decide, make_model, one_policy
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.running.batch import check_batch, over_runs, people_of, served, stack, unstack
@@ -26,7 +26,7 @@ from rmdp_jax.running.progress import report_progress
 from rmdp_jax.trainer import policies_of
 from rmdp_jax.types import Array, Key, PyTree
 
-CLUSTER_TRANSITIONS = 10_000
+CLUSTER_TRANSITIONS = 10_000  # in which the policy for everybody is observed
 _OBSERVING = 0x0B5E  # tag of a key, far from the small numbers by which keys are split
 
 
@@ -34,7 +34,7 @@ def cluster(env: Env, population: Population, config: TrainConfig, *, devices: i
     """K-means on the rewards that agents get from one policy trained for everybody (Ivanov & Ben-Porat, 2024).
 
     Trains that policy for half of `config.transitions` environment steps, takes `CLUSTER_TRANSITIONS` further steps of it,
-    and cluster_batch the agents by their rewards in these; more than `Sizes.agents_exact` agents by their rewards in
+    and groups the agents by their rewards in these; more than `Sizes.agents_exact` agents by their rewards in
     `Sizes.utility_steps` of them, around the means of `agents_exact` agents, which takes time and memory of order n. The
     assigner's `pretraining` says how many steps that took; train with what is left of the budget
     (`rmdp_jax.running.algorithms.make_plan` does). `devices` is that of `train`.
@@ -55,40 +55,63 @@ def cluster_batch(
     progress: bool = False,
 ) -> list[Assigner]:
     """`cluster` for several runs whose policies for everybody are trained in one program; see `train_batch`."""
-    runs = [_for_everybody(population, config) for population, config in zip(populations, configs, strict=True)]
+    rewards = pretrain(env, populations, configs, _observe_rewards, "cluster", devices=devices, progress=progress)
+    return [assigner_of(config, group(observed, config)) for observed, config in zip(rewards, configs, strict=True)]
+
+
+# env, the run of the policy for everybody, agents, policies (one), key -> what groups are made of
+Observe = Callable[[Env, RunSpec, PyTree, Policies, Key], Array]
+
+
+def pretrain(
+    env: Env,
+    populations: Sequence[Population],
+    configs: Sequence[TrainConfig],
+    observe: Observe,
+    name: str,
+    *,
+    devices: int | None = None,
+    progress: bool = False,
+) -> list[np.ndarray]:
+    """Train one policy for everybody in each run, for half of its budget, and `observe` it: what that gave, of each run.
+
+    Raises:
+        ConfigError: the budget of a run is too small for algorithm `name`.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    runs = [_for_everybody(population, config, name) for population, config in zip(populations, configs, strict=True)]
     check_batch(runs)
     single = runs[0].config
     mesh = choose_mesh(single.k, single.sizes.environments, env.spec.backend, devices)
     with report_progress(progress and is_first(), single.iterations, "pre-training  ") as reporter:
         states, _ = learn(env, runs, reporter, mesh=mesh)
         if int(states.iteration.max()) < single.iterations:
-            raise KeyboardInterrupt("interrupted in the pre-training of cluster; nothing was saved, so start anew")
+            raise KeyboardInterrupt(f"interrupted in the pre-training of {name}; nothing was saved, so start anew")
         reporter.say("grouping the agents")
-        observe = over_runs(lambda *own: _observe_rewards(env, runs[0], *own), len(runs))
+        observe_runs = over_runs(lambda *own: observe(env, runs[0], *own), len(runs))
         keys = stack([jax.random.fold_in(jax.random.key(config.seed), _OBSERVING) for config in configs])
-        observe_all = jax.jit(observe, **on_mesh(mesh, out_shardings=everywhere(mesh)))
-        rewards = unstack(jax.device_get(observe_all(people_of(runs), policies_of(states), keys)), len(runs))
-    return [cluster_from_labels(config, _group(observed, config)) for observed, config in zip(rewards, configs, strict=True)]
+        observe_all = jax.jit(observe_runs, **on_mesh(mesh, out_shardings=everywhere(mesh)))
+        return unstack(jax.device_get(observe_all(people_of(runs), policies_of(states), keys)), len(runs))
 
 
-def after_pretraining(config: TrainConfig) -> TrainConfig:
-    """What `cluster` leaves of a budget to train with.
+def after_pretraining(config: TrainConfig, name: str = "cluster") -> TrainConfig:
+    """What algorithm `name`, which trains a policy for everybody first, leaves of a budget to train with.
 
     Raises:
         ConfigError: nothing is left.
     """
     spent = _spent(config)
-    check("transitions", config.transitions, config.transitions > spent, f"above the {spent} that cluster spends on its groups")
+    check("transitions", config.transitions, config.transitions > spent, f"above the {spent} that {name} spends on its groups")
     return replace(config, transitions=config.transitions - spent)
 
 
-def cluster_from_labels(config: TrainConfig, labels: ArrayLike) -> Assigner:
-    """The assigner of `cluster` with labels (n,) that are known already, for a run of the whole budget `config`."""
-    return fixed(config.k, config.n, labels)._replace(name="cluster", pretraining=_spent(config))
+def assigner_of(config: TrainConfig, labels: ArrayLike, name: str = "cluster") -> Assigner:
+    """The assigner of algorithm `name` with groups, labels (n,), that are known, for a run of the whole budget `config`."""
+    return fixed(config.k, config.n, labels)._replace(name=name, pretraining=_spent(config))
 
 
-def _for_everybody(population: Population, config: TrainConfig) -> RunSpec:
-    after_pretraining(config)  # raises ConfigError
+def _for_everybody(population: Population, config: TrainConfig, name: str) -> RunSpec:
+    after_pretraining(config, name)  # raises ConfigError
     return RunSpec(population, _single(config), fixed(1, config.n, np.zeros(config.n, np.int32)))
 
 
@@ -103,6 +126,16 @@ def _spent(config: TrainConfig) -> int:
 
 def _observe_rewards(env: Env, run: RunSpec, people: PyTree, learned: Policies, key: Key) -> Array:
     """Rewards (transitions, n) of `people` while the first of the policies `learned` acts; of very many, some transitions'."""
+    population, config = served(run.population, people), run.config
+    if config.estimated:
+        scorer = score_steps(jax.random.fold_in(key, _OBSERVING), population, config.sizes.utility_steps)
+        return play_learned(env, run, learned, key, scorer)[1].rewards
+    steps, _ = play_learned(env, run, learned, key, score_all(population, lambda rewards: rewards))
+    return steps.reward.reshape(-1, config.n)[:CLUSTER_TRANSITIONS]
+
+
+def play_learned(env: Env, run: RunSpec, learned: Policies, key: Key, scorer: Scorer) -> tuple[Trajectory, Totals]:
+    """`CLUSTER_TRANSITIONS` steps, or a few more, in which the first of the policies `learned` acts, and the scorer's total."""
     env, config, sizes = guard(env), run.config, run.config.sizes
     model = make_model(env.spec, sizes, config.k, config.n)
     start_key, pool_key, noise_key = jax.random.split(key, 3)
@@ -116,27 +149,22 @@ def _observe_rewards(env: Env, run: RunSpec, people: PyTree, learned: Policies, 
     noise = model.distribution.noise(noise_key, (steps, sizes.environments, env.spec.action_size))
     states = first_episodes(env, fresh_starts(env, sizes, start_key))
     pool = fresh_starts(env, sizes, pool_key, steps)
-    population = served(run.population, people)
-    if config.estimated:
-        scorer = score_steps(jax.random.fold_in(key, _OBSERVING), population, sizes.utility_steps)
-        return rollout(env, scorer, act, states, pool, noise)[2].rewards
-    steps_taken = rollout(env, score_all(population, lambda rewards: rewards), act, states, pool, noise)[1]
-    return steps_taken.reward.reshape(-1, config.n)[:CLUSTER_TRANSITIONS]
+    return rollout(env, scorer, act, states, pool, noise)[1:3]
 
 
-def _group(rewards: np.ndarray, config: TrainConfig) -> np.ndarray:
-    """Labels (n,) int32 of agents with similar rewards (transitions, n); beyond agents_exact, fitted on a sample."""
+def group(columns: np.ndarray, config: TrainConfig) -> np.ndarray:
+    """Labels (n,) int32 of agents with similar columns (..., n), by K-means; beyond agents_exact, fitted on a sample."""
     from sklearn.cluster import KMeans
 
     means = KMeans(config.k, n_init=10, random_state=config.seed)
     if not config.estimated:
-        return _fill_empty(means.fit_predict(rewards.T), config.k)
+        return _fill_empty(means.fit_predict(columns.T), config.k)
     some = np.random.RandomState(config.seed).permutation(config.n)[: max(config.sizes.agents_exact, config.k)]
-    return _fill_empty(means.fit(rewards.T[some]).predict(np.ascontiguousarray(rewards.T)), config.k)
+    return _fill_empty(means.fit(columns.T[some]).predict(np.ascontiguousarray(columns.T)), config.k)
 
 
 def _fill_empty(labels: np.ndarray, k: int) -> np.ndarray:
-    """Labels (n,) int32 with no cluster empty: agents that cannot be told apart leave K-means fewer than k clusters."""
+    """Labels (n,) int32 with no cluster empty: agents that cannot be told apart leave K-means fewer than k groups."""
     labels = labels.astype(np.int32)
     for j in set(range(k)) - set(labels.tolist()):
         largest = np.bincount(labels, minlength=k).argmax()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from rmdp_jax.config import Rates, TrainConfig
+from rmdp_jax.context import agents_in
 from rmdp_jax.devices.mesh import check_devices
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import MOST_SEEDS, ConfigError, check, seed_number
@@ -21,7 +22,7 @@ from rmdp_jax.records.lines import describe_task
 from rmdp_jax.records.lock import Locked, locked
 from rmdp_jax.records.settings import changed_settings
 from rmdp_jax.records.spec import RunSpec
-from rmdp_jax.running.algorithms import PlanRequest, make_plans, resolve
+from rmdp_jax.running.algorithms import PlanRequest, make_plans, resolve, task_of
 from rmdp_jax.running.progress import announce
 from rmdp_jax.running.train import train_held
 
@@ -132,7 +133,7 @@ def _hold(runs: Sequence[_Run], held: ExitStack, number: int, progress: bool) ->
 
 def _find(cell: Cell, seed: int, out: Path, make: Make) -> _Run:
     """The run of `cell` with `seed`, as far as it has come."""
-    env, population = make(cell.env, seed=seed, **cell.env_options)
+    env, population = task_of(cell.algorithm, *make(cell.env, seed=seed, **cell.env_options))
     config = replace(cell.config, n=population.n, seed=seed)
     resolved, algorithm_options = resolve(cell.algorithm, population, config)
     options = [f"{name}{value}" for name, value in cell.env_options.items()]
@@ -204,10 +205,12 @@ def _shared(run: _Run) -> tuple[Any, ...]:
 
 
 def _groups(runs: list[_Run]) -> list[list[_Run]]:
-    """Runs that one program can train: those that begin, and those that go on from the same iteration."""
+    """Runs that one program can train: those that begin, and those that go on from the same iteration; in one env."""
 
-    def place(run: _Run) -> int:
-        return -1 if run.iteration is None else run.iteration
+    shown = list(dict.fromkeys(agents_in(run.population) for run in runs))  # by envs in context
+
+    def place(run: _Run) -> tuple[int, int]:
+        return -1 if run.iteration is None else run.iteration, shown.index(agents_in(run.population))
 
     return [list(group) for _, group in groupby(sorted(runs, key=place), key=place)]
 

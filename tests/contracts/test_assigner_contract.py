@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmdp_jax import ConfigError, EStepInput, em, fixed, plain_em, random_even
+from rmdp_jax import ConfigError, EStepInput, Population, cover, em, fixed, plain_em, random_even
 from rmdp_jax.assigners.halving_em import halving_em
 from rmdp_jax.assigners.plain_em import best_policies
 from rmdp_jax.assigners.seeded_em import seeded_em
@@ -23,6 +23,7 @@ ASSIGNERS = {
     "seeded_em": lambda k, n: seeded_em(k, n, warmup=2, hold=2, tries=2, segment_environments=3),
     "halving_em": lambda k, n: halving_em(k, n, starts=2, warmup=1),
     "random": random_even,
+    "cover": lambda k, n: cover(Population(jnp.arange(n) % 3, lambda agent, outcome: outcome), k),
     "fixed": lambda k, n: fixed(k, n, jnp.arange(n) % k),
 }
 CASES = [pytest.param(make, k, n, id=f"{name}-{k}-{n}") for (name, make), (k, n) in product(ASSIGNERS.items(), SIZES)]

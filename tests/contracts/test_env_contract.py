@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from probes import PROBES, make_probe
 
-from rmdp_jax import Env, EnvSpec, Population, Sizes, Step, TrainConfig, em, make_trainer
+from rmdp_jax import Env, EnvSpec, Population, Sizes, Step, TrainConfig, em, make_trainer, with_context
 from rmdp_jax.env import auto_reset, first_episodes, guard, make_starts
 from rmdp_jax.envs import make
 
@@ -16,6 +16,8 @@ K, E, T = 2, 3, 50
 TASKS = {
     **{f"resource_gathering-{m}": lambda m=m: make("resource_gathering", size=m) for m in (3, 4, 5)},
     **{f"probe-{name}": lambda probe=probe: make_probe(probe, 4) for name, probe in PROBES.items()},
+    "in-context": lambda: with_context(*make_probe(PROBES["both"], 4)),
+    "resource_gathering-in-context": lambda: make("resource_gathering", size=3, context=True),
 }
 WRAPPERS = {
     "bare": lambda env: env,
