@@ -116,6 +116,7 @@ def _make_together(model: Model, config: TrainConfig, assigner: Assigner, collec
     teach far less (benchmarks/README.md, "five times the environments and minibatches").
     """
     sizes, whole_of = config.sizes, assigner.together
+    memory = 1.0 - 1.0 / assigner.k  # of utilities, from one policy improvement to the next: those of an iteration count
     assert whole_of is not None
     improve = make_improve(
         partial(ppo_loss, model), sizes, lambda weights: weights, lambda gradient, weights: weights
@@ -136,9 +137,8 @@ def _make_together(model: Model, config: TrainConfig, assigner: Assigner, collec
             experience = jax.tree.map(lambda x: x[None], experience)
             learner = Learner(Params(shared.params.shared, one.params), Params(shared.opt_state.shared, one.opt_state))
             learner, _, losses = improve(rates, schedule, shuffle_key, learner, weights[None], experience.batch)
-            utilities = accumulate(
-                one.utilities, rates.utility_decay, experience.totals.rewards, experience.episodes, sizes.transitions
-            )
+            decay = jnp.minimum(rates.utility_decay, memory)  # it is archived as what it is, not as what it was
+            utilities = accumulate(one.utilities, decay, experience.totals.rewards, experience.episodes, sizes.transitions)
             params = model.networks.keep_noise(learner.params.own)
             one = Member(params, learner.opt_state.own, experience.statistics, experience.returns, utilities)
             return one, (episodes, segments, _only(_told(experience, losses)))

@@ -7,9 +7,9 @@ Plain EM is K-means. It ends in local optima, and a policy that never visits wha
 - **Split**: the k policies become copies of those members of the archive that together serve the agents best, by facility
   location over the segments that they showed (`facility_location.py`). From then on agents belong to their best policy, by
   the hard E-step of `plain_em.py`.
-- **Relocate**: now and then the k best behaviours are chosen by facility location among the segments that the k policies and
-  the archive showed. A behaviour is taken over by a copy of the member that showed it, which can go there because it was there
-  (`relocation.py`).
+- **Relocate**: where welfare no longer rises, the k best behaviours are chosen by facility location among the segments that
+  the k policies and the archive showed. A behaviour is taken over by a copy of the member that showed it, which can go there
+  because it was there (`relocation.py`).
 - **Restart**: where welfare has stopped rising and there is time, training begins again from the first policies
   (`restarts.py`), softly: all serve every agent, and weights cool down to the hard E-step (deterministic annealing; Rose,
   1998). The archive holds members of every start. A new start knows the best policies of the one before: if it has shown
@@ -86,18 +86,18 @@ def em(
 
     At first all policies are one, which learns for everybody and is archived in every iteration. When agents are paid no
     better by it any more, or after `explore_share` of the run, the k policies become the members of the archive that serve the
-    agents best, and from then on agents belong to their best policy. Every `relocate_every` iterations policies are relocated
-    if segments promise more than the present policies' own; no agent moves before the next relocation. When welfare no longer
-    rises, the best policies so far are archived and training restarts, if there is time: weights of all agents for all
-    policies then cool down from equal to hard in `anneal` iterations. The last start goes on with the best of all. With k = 1
-    or k = n there is nothing to choose. Policies that share a trunk cannot be copied back from the archive: they learn together
-    anyway, have one start, which is annealed, and relocate among themselves.
+    agents best, and from then on agents belong to their best policy. After `relocate_every` iterations in which welfare did not
+    rise, policies are relocated if segments promise more than the present policies' own; no agent moves for as long again.
+    When that does not help, the best policies so far are archived and training restarts, if there is time: weights of all agents
+    for all policies then cool down from equal to hard in `anneal` iterations. The last start goes on with the best of all. With
+    k = 1 or k = n there is nothing to choose. Policies that share a trunk cannot be copied back from the archive: they learn
+    together anyway, have one start, which is annealed, and relocate among themselves.
 
     Args:
         k, n: policies and agents.
         explore_share: share of the run that is explored at most; 0 to begin with annealing instead.
         anneal: iterations of annealing, but at most a fifth of the run, so that a short run has time left to learn.
-        relocate_every: iterations between two relocations.
+        relocate_every: iterations between two relocations at least, in which welfare has not risen by a fiftieth.
         relocate_until: share of the run after which there is none, so that the last copies can learn.
         starts: how many at most; 1 for a run without restarts.
         segment_environments: environments of each policy whose segments are looked at (B); see `rmdp_jax.learning.segments`.
@@ -216,6 +216,7 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
         until=options.relocate_until,
     )
     due = (phase.hard_for >= 0) & (phase.hard_for % options.relocate_every == 0) & (inputs.progress <= options.relocate_until)
+    due = due & (now - start.improved_at >= options.relocate_every)  # who still learns is left alone
     since = jnp.where(decision.stop | (start.number == 0), 0, start.began_at)
     rounds = jnp.where(due | phase.splits | decision.stop, 2 * k, 0)
     relocation, returns, archived_at = _propose(sample, before, inputs, labels, since, rounds)
@@ -223,7 +224,9 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
     labels = jnp.where(relocation.accepted, relocation.labels, labels)
     sources = jnp.where(relocation.accepted, relocation.sources, index)
     adding = before.exploration.under_way | (now % options.archive_every == 0)
-    archive = _archive(options, adding, returns, archived_at, sources, decision.stop)
+    same = before.exploration.under_way & (jnp.arange(archived_at.size) > 0) & (jnp.arange(archived_at.size) < k)
+    ages = jnp.where(same, -jnp.inf, archived_at)  # while all policies are one, it is archived once
+    archive = _archive(options, adding, returns, ages, sources, decision.stop)
     first = k + archive.shape[0] + index
     hard = jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32)
     weights = jnp.where(phase.hard_for < 0, _soften(inputs.utility, phase.softness), hard)

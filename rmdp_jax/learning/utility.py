@@ -33,7 +33,8 @@ def utility(sums: Utilities, episode_length: int) -> Array:
     """U (k, n): expected return of an episode, the decayed reward sum over the decayed number of ended episodes.
 
     The first episodes of parallel environments are truncated at evenly spaced steps (`env.first_episodes`), so ends come at
-    their long-run rate from the first iteration on. A policy that has ended none counts steps / episode_length instead.
+    their long-run rate from the first iteration on. No episode is longer than `episode_length`: where fewer have ended than
+    that takes, as of a policy that has just learned not to fall, steps / episode_length count instead.
     """
-    ended = jnp.where(sums.episodes > 0, sums.episodes, jnp.maximum(sums.steps, 1.0) / episode_length)
+    ended = jnp.maximum(sums.episodes, jnp.maximum(sums.steps, 1.0) / episode_length)
     return sums.reward_sum / ended[:, None]
