@@ -35,10 +35,10 @@ def explore(covered, longest):
 
 def test_it_ends_when_nobody_is_paid_any_better():
     assert explore(lambda now: 1.05**now, 80) == 80, "at its longest"
-    assert explore(lambda now: 1.05 ** min(now, 30), 80) == 34, "5 iterations after it was last a tenth higher, in iteration 29"
-    assert explore(lambda now: 1.05 ** min(now, 30), 200) == 39, "or a twentieth of the longest"
+    assert explore(lambda now: 1.05 ** min(now, 30), 80) == 69, "half of 80 after it was last a tenth higher, in iteration 29"
+    assert explore(lambda now: 1.05 ** min(now, 30), 200) == 129, "half of 200 after that"
     assert explore(lambda now: -(0.9**now), 40) == 40, "costs that fall are a rise"
-    assert explore(lambda now: 10.0 * (now % 2), 40) == 6, "of the best so far"
+    assert explore(lambda now: 10.0 * (now % 2), 40) == 21, "of the best so far"
 
 
 def test_who_was_ever_paid_is_remembered():
@@ -104,7 +104,7 @@ def test_all_policies_are_one_while_it_explores(exploring):
             updates = np.asarray(state.learner.opt_state.own[1].count)
             assert updates.tolist() == [iteration * K * SIZES.epochs * SIZES.minibatches] * K
             assert float(state.utilities.steps[0]) == pytest.approx(
-                SIZES.transitions * sum(0.95**age for age in range(iteration * K)), rel=1e-5
+                SIZES.transitions * sum(0.5**age for age in range(iteration * K)), rel=1e-5
             )
         assert np.asarray(info.losses.loss).shape == (K,)
     assert alike[:2] == [True, True]

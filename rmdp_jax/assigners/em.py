@@ -88,10 +88,10 @@ def em(
     better by it any more, or after `explore_share` of the run, the k policies become the members of the archive that serve the
     agents best, and from then on agents belong to their best policy. After `relocate_every` iterations in which welfare did not
     rise, policies are relocated if segments promise more than the present policies' own; no agent moves for as long again.
-    When that does not help, the best policies so far are archived and training restarts, if there is time: weights of all agents
-    for all policies then cool down from equal to hard in `anneal` iterations. The last start goes on with the best of all. With
-    k = 1 or k = n there is nothing to choose. Policies that share a trunk cannot be copied back from the archive: they learn
-    together anyway, have one start, which is annealed, and relocate among themselves.
+    When that does not help, the best policies so far are archived and training restarts, if there is time: weights of all
+    agents for all policies then cool down from equal to hard in `anneal` iterations. The last start goes on with the best of
+    all. With k = 1 or k = n there is nothing to choose. Policies that share a trunk cannot be copied back from the archive: they
+    learn together anyway, have one start, which is annealed, and relocate among themselves.
 
     Args:
         k, n: policies and agents.
@@ -216,7 +216,8 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
         until=options.relocate_until,
     )
     due = (phase.hard_for >= 0) & (phase.hard_for % options.relocate_every == 0) & (inputs.progress <= options.relocate_until)
-    due = due & (now - start.improved_at >= options.relocate_every)  # who still learns is left alone
+    stalls = now - start.improved_at >= options.relocate_every
+    due = due & (stalls | (phase.hard_for == 0))  # who still learns is left alone, once groups have formed
     since = jnp.where(decision.stop | (start.number == 0), 0, start.began_at)
     rounds = jnp.where(due | phase.splits | decision.stop, 2 * k, 0)
     relocation, returns, archived_at = _propose(sample, before, inputs, labels, since, rounds)
