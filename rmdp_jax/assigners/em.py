@@ -90,8 +90,8 @@ def em(
     rise, policies are relocated if segments promise more than the present policies' own; no agent moves for as long again.
     When that does not help, the best policies so far are archived and training restarts, if there is time: weights of all
     agents for all policies then cool down from equal to hard in `anneal` iterations. The last start goes on with the best of
-    all. With k = 1 or k = n there is nothing to choose. Policies that share a trunk cannot be copied back from the archive: they
-    learn together anyway, have one start, which is annealed, and relocate among themselves.
+    all. With k = 1 or k = n there is nothing to choose. Policies that share a trunk cannot be copied back from the archive:
+    they learn together anyway, have one start, which is annealed, and relocate among themselves.
 
     Args:
         k, n: policies and agents.
