@@ -100,11 +100,11 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
             assignment, copies = constrain(assigner.reassign(assign_key, new.assignment, inputs))
         after = assigner.weights(assignment)
         new = copy_members(copies, new._replace(assignment=assignment))
-        table = constrain(utility(new.utilities, env.spec.episode_length))
-        if not welfare.plain:
-            new = new._replace(counts=welfare.counts((shares_of(after) * table).sum(0)))
         copied = (copies.sources != jnp.arange(k, dtype=jnp.int32)).sum(dtype=jnp.int32)
         with jax.named_scope("info"):
+            table = constrain(utility(new.utilities, env.spec.episode_length))
+            if not welfare.plain:
+                new = new._replace(counts=welfare.counts((shares_of(after) * table).sum(0)))
             return new, make_info(env.spec.reference_scale, welfare, table, before, after, copied, recovered, learned)
 
     def worth(returns: Array, agents: np.ndarray | None = None) -> Array:

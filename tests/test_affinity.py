@@ -58,7 +58,7 @@ def test_directions_are_by_the_difference_of_actions_and_not_by_the_size_of_pay(
     like = describe_policies(make_model(env.spec, config.sizes, 1, 6), 1)
     policies = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1, leaf.dtype), like)
     run = RunSpec(population, config, fixed(1, 6, np.zeros(6, np.int32)))
-    directions = jax.jit(lambda key: _observe_directions(env, run, population.agents, policies, key))(jax.random.key(0))
+    directions = jax.jit(lambda key: _observe_directions(env, run, (population.agents, None), policies, key))(jax.random.key(0))
     assert len(directions) == (400 if units == 128 else 2 * units + 2 * units + 2)  # of two layers, or projected
     cosines = np.asarray(directions.T @ directions)
     sign = np.sign(pay[:, 0] - pay[:, 1])  # + - + - 0 0

@@ -8,6 +8,7 @@ from rmdp_jax import train
 from rmdp_jax.commands.tables import print_comparison, print_evaluation, print_pictures, print_rendered, print_summary
 from rmdp_jax.commands.usage import wrap_usage
 from rmdp_jax.evaluation.comparison import compare_runs
+from rmdp_jax.evaluation.fairness import fairness
 from rmdp_jax.plots import Bar, save, welfare_by_k
 from rmdp_jax.records.finished import Found
 from rmdp_jax.running.progress import announce, report_progress
@@ -60,7 +61,8 @@ def test_tables_are_as_wide_in_ascii(monkeypatch, result):
         stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
         monkeypatch.setattr(sys, "stdout", stream)
         print_summary(result)
-        evaluation = result | {"episodes": 8, "best_welfare": 1.0}
+        spread = fairness([1.0, 2.0], [True, False])._asdict()
+        evaluation = result | {"episodes": 8, "best_welfare": 1.0, "fairness": spread, "unserved_below": 1.5}
         print_evaluation(evaluation)
         stream.flush()
         lines[encoding] = stream.buffer.getvalue()

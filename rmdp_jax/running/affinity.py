@@ -16,6 +16,7 @@ from rmdp_jax.learning.scoring import Scorer, reward_inputs, take_agents
 from rmdp_jax.policies.model import Model, Policies, decide, make_model, one_policy
 from rmdp_jax.policies.networks import Params
 from rmdp_jax.records.spec import RunSpec
+from rmdp_jax.running.batch import served
 from rmdp_jax.running.cluster import assigner_of, group, play_learned, pretrain
 from rmdp_jax.types import Array, Key, PyTree
 
@@ -70,10 +71,10 @@ def affinity_batch(
     return [assigner_of(config, group(of, config), "affinity") for of, config in zip(directions, configs, strict=True)]
 
 
-def _observe_directions(env: Env, run: RunSpec, agents: PyTree, learned: Policies, key: Key) -> Array:
-    """Unit vectors (d, n) along the policy gradients of `agents` at the first of `learned`; 0 where there is none."""
+def _observe_directions(env: Env, run: RunSpec, people: PyTree, learned: Policies, key: Key) -> Array:
+    """Unit vectors (d, n) along the policy gradients of `people` at the first of `learned`; 0 where there is none."""
     model = make_model(env.spec, run.config.sizes, run.config.k, run.config.n)
-    population, policy = run.population._replace(agents=agents), one_policy(learned, 0)
+    population, policy = served(run.population, people), one_policy(learned, 0)
     played, stacked = play_learned(env, run, learned, key, Scorer((), _keep_step, lambda carry, stacked: stacked))
     features = _features(model, policy, played, jax.random.fold_in(key, _PROJECTING))  # (T*E, d)
 
