@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax.scipy.special import entr
 
-from rmdp_jax.assigners.base import harden, shares_of
+from rmdp_jax.assigners.base import harden
 from rmdp_jax.learning.ppo import LossParts
 from rmdp_jax.m_step import Learned
 from rmdp_jax.types import Array, PyTree
@@ -51,7 +51,7 @@ def make_info(
         flips=(harden(before) != labels).sum(dtype=jnp.int32),
         copies=copies,
         recovered=recovered.astype(jnp.int32),
-        softness=entr(shares_of(after)).sum(0).mean(),
+        softness=entr(after).sum(0).mean(),
         losses=learned.losses,
         episodes=learned.episodes,
         diverged=learned.diverged,

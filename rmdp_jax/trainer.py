@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, harden, shares_of
+from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, harden
 from rmdp_jax.assigners.checks import check_assigner
 from rmdp_jax.checks import check_env
 from rmdp_jax.config import Rates, TrainConfig
@@ -104,7 +104,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
         with jax.named_scope("info"):
             table = constrain(utility(new.utilities, env.spec.episode_length))
             if not welfare.plain:
-                new = new._replace(counts=welfare.counts((shares_of(after) * table).sum(0)))
+                new = new._replace(counts=welfare.counts((after * table).sum(0)))
             return new, make_info(env.spec.reference_scale, welfare, table, before, after, copied, recovered, learned)
 
     def worth(returns: Array, agents: np.ndarray | None = None) -> Array:

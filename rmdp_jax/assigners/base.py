@@ -52,7 +52,7 @@ class Assigner(NamedTuple):
     needs_per_agent_critic: bool  # `descend` does something, which takes critic="per_agent"
     pretraining: int  # environment steps that were spent on making it
     init: Callable[[Key], PyTree]
-    weights: Callable[[PyTree], Array]  # assignment -> (k, n) float32 from 0 up, of agents in policies' rewards; `shares_of`
+    weights: Callable[[PyTree], Array]  # assignment -> (k, n) float32, columns sum to 1
     descend: Callable[[Array, PyTree], PyTree]  # gradient (k, n) of the PPO losses in the weights, assignment -> assignment
     reassign: Callable[[Key, PyTree, EStepInput], tuple[PyTree, Copies]]  # the E-step
     segment_environments: int = 0  # environments of each policy (B) whose segment returns `reassign` looks at
@@ -64,11 +64,6 @@ class Assigner(NamedTuple):
     # assignment -> whether all policies are still one, at first policy 0; never where not given, nor where they share a trunk
     together: Callable[[PyTree], Together] | None = None
     options: Mapping[str, Any] = MappingProxyType({})  # arguments that made it, for config.json and result.json
-
-
-def shares_of(weights: Array) -> Array:
-    """Weights (k, n) so that those of each agent sum to 1."""
-    return weights / weights.sum(0, keepdims=True)
 
 
 def harden(weights: Array) -> Array:

@@ -8,7 +8,6 @@ import numpy as np
 from jax.scipy.special import entr
 from jax.typing import ArrayLike
 
-from rmdp_jax.assigners.base import shares_of
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env
 from rmdp_jax.evaluation.evaluate import Evaluation
@@ -167,7 +166,7 @@ def summarize(
         "upper_bound": bound,
         **({} if reachable is None else {"reachable": finite_number(env.spec.reference_scale * reachable)}),
         "share_of_bound": None if not bound else finite_number(welfare / bound),
-        "softness": finite_number(entr(shares_of(weights)).sum(0).mean()),  # in nats
+        "softness": finite_number(entr(weights).sum(0).mean()),  # in nats
         **({} if chosen == list(range(config.k)) else {"policies_from": chosen}),
         "policy_sizes": np.bincount(labels, minlength=config.k).tolist(),
         "episode_length": np.round(np.asarray(sampled.episode_length), 2).tolist(),
