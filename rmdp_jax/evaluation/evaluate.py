@@ -128,7 +128,8 @@ def make_evaluate(
         raise ConfigError(f"n = {config.n}: the population has {population.n} agents; give the config and people of one run")
     number = config.evaluation_episodes if episodes is None else whole_number("episodes", episodes, 1, LARGEST_EPISODES)
     deterministic = flag("deterministic", deterministic)
-    keep = whole_number("keep", keep, 0, number, f"from 0 to {number}, the episodes of each policy")
+    most, of = (number, "the episodes of each policy") if env.for_agent is None else (0, "as an episode is for one agent alone")
+    keep = whole_number("keep", keep, 0, most, f"from 0 to {most}, {of}")
     scale = env.spec.reference_scale
     welfare = make_welfare(config.welfare_p, scale / 100.0, population.weights)
     plain = welfare.plain or config.estimated
