@@ -1,145 +1,216 @@
-"""A short HalfCheetah training, then rates and memory of `mjx` and `spring` at growing numbers of environments.
+"""What one accelerator does: training, physics, a million agents, exactness. Rows in order of worth, each told when it is done.
 
-Every row is a process of its own: its peak memory is its own, and one that does not fit harms no other. Rows come in the order
-of what is wanted most; one for which the time left would not do is skipped, and says so.
+Every row is a process of its own: its peak memory is its own, and one that does not fit harms no other. Rows of a wave compile
+side by side, as compiling takes one core each and most of the time; they are measured one at a time, when all are compiled.
 """
 
+import fcntl
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tyro
 
-from benchmarks.common import emit, show
+from benchmarks.common import TURNS, emit, show
+
+PATIENCE = 180.0  # seconds after which those that are compiled no longer wait for the rest
+DETERMINISTIC = (("XLA_FLAGS", "--xla_gpu_deterministic_ops=true"),)
 
 
 class Row(NamedTuple):
-    """One line of the table."""
+    """A command that prints JSON lines."""
 
-    backend: str  # of the env, or "warp", which is physics only
-    k: int
-    n: int
-    environments: int  # of each policy
+    what: str
+    flags: list[str]  # of python -m
+    backend: str = ""  # that has to be installed
+    variables: tuple[tuple[str, str], ...] = ()
 
 
-GRID = [
-    Row("mjx", 5, 100, 512),
-    Row("spring", 5, 100, 512),
-    Row("warp", 5, 100, 512),
-    Row("mjx", 50, 1000, 64),
-    Row("mjx", 5, 100, 2048),
-    Row("spring", 50, 1000, 64),
-    Row("spring", 5, 100, 2048),
-    Row("mjx", 5, 100, 64),
+def physics(backend: str, environments: int, body: str = "halfcheetah") -> Row:
+    """Physics alone."""
+    flags = ["benchmarks.physics", "--body", body, "--backend", backend, "--environments", str(environments)]
+    return Row("physics", flags, backend)
+
+
+def training(backend: str, k: int, environments: int, *more: str, n: int = 1000) -> Row:
+    """Training of HalfCheetah, few large minibatches, as on an accelerator."""
+    flags = ["--k", str(k), "--n", str(n), "--environments", str(environments)]
+    flags += ["--unroll", "16", "--epochs", "4", "--minibatches", "4", "--repeats", "3", *(more or ["--no-parts"])]
+    return Row("training", ["benchmarks.throughput", "--env", "halfcheetah_speed", "--backend", backend, *flags], backend)
+
+
+def beside_brax(backend: str, k: int, environments: int) -> Row:
+    """Ours and brax's PPO on the same body."""
+    flags = ["--k", str(k), "--n", "1000", "--environments", str(environments), "--minibatches", "8", "--runs", "1"]
+    return Row("beside brax", ["benchmarks.vs_brax", "--backend", backend, *flags, "--repeats", "3"], backend)
+
+
+WAVES = [
+    [
+        training("warp", 8, 1024, "--parts"),
+        training("mjx", 8, 1024),
+        physics("warp", 16384),
+        physics("mjx", 16384),
+        physics("warp", 65536),
+        training("warp", 64, 128),
+        Row("exactness", ["benchmarks.parity", "--backends", "mjx"]),
+        Row("exactness", ["benchmarks.parity", "--backends", "warp"], "warp"),
+        Row("resume", ["benchmarks.resume"], variables=DETERMINISTIC),
+    ],
+    [
+        training("warp", 1, 8192),
+        training("warp", 8, 1024, n=1_000_000),
+        training("warp", 8, 4096),
+        training("warp", 64, 1024),
+        physics("mjx", 4096),
+        physics("warp", 4096),
+        physics("warp", 65536, "ant"),
+        physics("warp", 65536, "walker2d"),
+        training("mjx", 64, 128),
+    ],
+    [
+        beside_brax("warp", 8, 1024),
+        Row("resume", ["benchmarks.resume", "--env", "halfcheetah_speed"], variables=DETERMINISTIC),
+        physics("mjx", 65536),
+        physics("warp", 65536, "hopper"),
+        training("spring", 8, 1024),
+    ],
 ]
-QUICK_GRID = [Row("auto", 2, 10, 2)]
-FIRST_GUESS = 75.0  # seconds of a row while none of its backend has run
+QUICK_WAVES = [
+    [
+        Row("training", ["benchmarks.throughput", "--quick", "--no-parts", "--environments", "4", "--k", "2"]),
+        Row("physics", ["benchmarks.physics", "--quick", "--backend", "native"]),
+        Row("exactness", ["benchmarks.parity", "--quick", "--backends", "native"]),
+        Row("resume", ["benchmarks.resume", "--quick"], variables=DETERMINISTIC),
+        Row("not there", ["benchmarks.physics", "--quick", "--backend", "nosuch"], "nosuch"),
+    ]
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accelerator:
-    """A training, then a table of (env, backend, k, n, E)."""
+    """All rows of all waves that the time will do for."""
 
-    env: str = "halfcheetah_speed"
     minutes: float = 8.5
-    """All of it; nothing goes on after this."""
-    training_minutes: float = 4.5
-    """Of these, for the training at most."""
+    """All of it; what is not done by then is left out, and says so."""
     precision: str = "highest"
     """Of matrix products (jax_default_matmul_precision), of physics and networks alike."""
+    only: tuple[str, ...] = ()
+    """Names of rows: training, physics, exactness, resume, beside brax. Default: all."""
+    first: int = 1
+    """Wave to begin with."""
+    results: Path | None = None
+    """File to which lines are added as they come."""
+    show: Path | None = None
+    """Measure nothing; show the tables of such a file."""
     quick: bool = False
-    """A tiny training and one tiny row, for a CPU."""
+    """Tiny rows, for a CPU."""
 
 
-def run_json(command: Sequence[str], seconds: float, read: Path | None = None) -> dict[str, Any]:
-    """The JSON that a command prints last, or writes to `read`; or why there is none."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=max(seconds, 1), check=False)
-    except subprocess.TimeoutExpired:
-        return {"failed": f"did not end within {seconds:.0f} s"}
-    if done.returncode:
-        return {"failed": (done.stderr.strip().splitlines() or ["no output"])[-1][:200]}
-    return json.loads(done.stdout.strip().splitlines()[-1] if read is None else read.read_text())
+@contextmanager
+def turns() -> Iterator[tuple[str, Callable[[int], bool], Callable[[], None]]]:
+    """Folder where processes wait to measure; whether so many wait; and how to let them, one after the other."""
+    with tempfile.TemporaryDirectory() as folder, Path(folder, "turn").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        ready = lambda number: len(list(Path(folder).glob("*.ready"))) >= number  # noqa: E731
+        yield folder, ready, lambda: fcntl.flock(turn, fcntl.LOCK_UN)
 
 
-def measure_row(env: str, row: Row, quick: bool, seconds: float) -> dict[str, Any]:
-    """One configuration of `benchmarks.throughput`, or of `benchmarks.mjx_impl` for warp."""
-    told = {"env": env, **row._asdict()}
-    if row.backend == "warp":
-        if importlib.util.find_spec("warp") is None:
-            return {**told, "skipped": "warp-lang is not installed"}
-        flags = ["--body", env.removesuffix("_speed"), "--environments", str(row.k * row.environments)]
-        return told | run_json([sys.executable, "-m", "benchmarks.mjx_impl", *flags], seconds)
-    flags = ["--backend", row.backend, "--k", str(row.k), "--n", str(row.n), "--environments", str(row.environments)]
-    flags += ["--unroll", "16", "--minibatches", "4", "--epochs", "4", "--repeats", "3", "--no-parts"]
-    command = [sys.executable, "-m", "benchmarks.throughput", "--env", env, *flags, *(["--quick"] if quick else [])]
-    return told | run_json(command, seconds)
+def installed(backend: str) -> bool:
+    """Whether the module behind a backend that is an extra is there."""
+    return backend not in ("warp", "nosuch") or importlib.util.find_spec(backend) is not None
 
 
-def train_short(env: str, quick: bool, seconds: float) -> dict[str, Any]:
-    """A training by the command line; its welfare next to its bound."""
-    flags = ["--k", "2", "--n", "10", "--transitions", "64", "--environments", "2", "--unroll", "16", "--minibatches", "2"]
-    flags += ["--episode-length", "20", "--evaluation-episodes", "2"]
-    if not quick:
-        flags = ["--k", "50", "--n", "1000", "--transitions", "100000", "--environments", "64", "--unroll", "16"]
-        flags += ["--minibatches", "8", "--epochs", "5", "--evaluation-episodes", "4"]
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        command = [sys.executable, "-m", "rmdp_jax", "train", env, *flags, "--quiet", "--no-cache", "--out", str(out)]
-        result = run_json(command, seconds, out / "result.json")
-    names = ["backend", "k", "n", "transitions_per_policy", "welfare", "upper_bound", "share_of_bound", "transitions_per_s"]
-    names += ["compile_s", "wall_s", "device", "failed"]
-    return {"training": env, **{name: result[name] for name in names if name in result}}
+def measure_wave(rows: Sequence[Row], deadline: float, precision: str) -> Iterator[dict[str, Any]]:
+    """Lines of all rows, each as soon as it is there; reasons of those that have none."""
+    running: dict[int, tuple[Row, subprocess.Popen[str]]] = {}
+    with turns() as (folder, ready, let_them), tempfile.TemporaryDirectory() as outputs:
+        for number, row in enumerate(rows):
+            if not installed(row.backend):
+                yield {"what": row.what, "skipped": f"{row.backend} is not installed"}
+                continue
+            told = {**os.environ, **dict(row.variables), TURNS: folder, "JAX_DEFAULT_MATMUL_PRECISION": precision}
+            command, output = [sys.executable, "-m", *row.flags], Path(outputs, str(number))
+            with output.with_suffix(".out").open("w") as out, output.with_suffix(".err").open("w") as err:
+                process = subprocess.Popen(command, stdout=out, stderr=err, text=True, env=told, start_new_session=True)
+            running[number] = row, process
+        waiting, patient_until = True, time.monotonic() + PATIENCE
+        while running:
+            late = time.monotonic() > deadline
+            for number, (row, process) in list(running.items()):
+                if late and process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
+                if process.poll() is not None:
+                    yield from _lines(row, process.wait(), Path(outputs, str(number)), late)
+                    del running[number]
+            if waiting and (ready(len(running)) or time.monotonic() > patient_until):
+                let_them()
+                waiting = False
+            time.sleep(0.2)
 
 
-def measure_rows(arguments: Accelerator, deadline: float) -> list[dict[str, Any]]:
-    """All rows that the time will do for; a row is taken to last as long as the longest of its backend so far."""
-    lasted: dict[str, float] = {}
-    rows = []
-    for row in QUICK_GRID if arguments.quick else GRID:
-        begun = time.monotonic()
-        left, needed = deadline - begun, lasted.get(row.backend, FIRST_GUESS)
-        if left < needed and not arguments.quick:
-            told = {"env": arguments.env, **row._asdict(), "skipped": f"{left:.0f} s left, takes some {needed:.0f} s"}
-        else:
-            told = measure_row(arguments.env, row, arguments.quick, 600 if arguments.quick else left)
-            lasted[row.backend] = max(lasted.get(row.backend, 0.0), time.monotonic() - begun)
-        emit(told)
-        rows.append(told)
-    return rows
+def _lines(row: Row, code: int, output: Path, late: bool) -> Iterator[dict[str, Any]]:
+    about = {"what": row.what, "command": " ".join(["python -m", *row.flags])}
+    for line in output.with_suffix(".out").read_text().splitlines():
+        if line.startswith("{"):  # warp prints of every kernel that it loads
+            yield about | json.loads(line)
+    if code:
+        reason = (output.with_suffix(".err").read_text().strip().splitlines() or ["no output"])[-1][:300]
+        yield about | ({"skipped": "the time was up"} if late else {"failed": reason})
 
 
-def _cells(row: dict[str, Any]) -> list[Any]:
-    names = ["backend", "k", "n", "environments", "transitions_per_s", "physics_only_per_s", "ratio_to_physics"]
-    without = "failed" if "failed" in row else "skipped" if "skipped" in row else ""
-    return [row.get(name, without if name == "transitions_per_s" else "") for name in [*names, "compile_s", "peak_memory_gib"]]
+def show_tables(lines: Sequence[dict[str, Any]]) -> None:
+    """Rates, then how far physics is from C, whether a stopped run ended as one that was not, and what was left out."""
+    names = ["backend", "k", "n", "environments", "transitions_per_s", "physics_only_per_s", "compile_s"]
+    rates = [line for line in lines if "physics_only_per_s" in line]
+    rows = [[line.get("body") or line["env"], *(_cell(line.get(name, "")) for name in names)] for line in rates]
+    columns = ["", "", "k", "n", "E", "learning", "physics", "compile s"]
+    show("transitions of all policies, or control steps, a second", columns, rows)
+    names = ["body", "backend", "precision", "difference_50", "difference_99"]
+    rows = [[_cell(line[name]) for name in names] for line in lines if line.get("benchmark") == "parity"]
+    show("one step against C MuJoCo in float64", ["", "", "precision", "median", "99th percentile"], rows)
+    for line in lines:
+        if line.get("benchmark") == "resume":
+            print(f"{line['env']}, stopped and resumed: bit for bit {line['bit_for_bit']}", file=sys.stderr)
+        for why in ("failed", "skipped"):
+            if why in line:
+                print(f"{why}: {line.get('command', line['what'])}: {line[why]}", file=sys.stderr)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.1e}" if isinstance(value, float) and value < 0.1 else str(value)
 
 
 def main() -> None:
-    """Training, then rows, then the tables."""
+    """Waves, then the tables."""
     arguments = tyro.cli(Accelerator, description=__doc__)
-    os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = arguments.precision  # of the processes that measure
+    if arguments.show is not None:
+        show_tables([json.loads(line) for line in arguments.show.read_text().splitlines()])
+        return
     deadline = time.monotonic() + 60 * arguments.minutes
-    training = train_short(arguments.env, arguments.quick, 60 * arguments.training_minutes)
-    training["matmul_precision"] = arguments.precision
-    emit(training)
-    rows = measure_rows(arguments, deadline)
-    columns = ["backend", "k", "n", "E", "learning/s", "physics/s", "ratio", "compile s", "GiB"]
-    show(f"{arguments.env}: transitions of all policies", columns, [_cells(row) for row in rows])
-    for row in rows:
-        for why in ("failed", "skipped"):
-            if why in row:
-                print(f"{row['backend']}, k = {row['k']}, E = {row['environments']}: {why}: {row[why]}", file=sys.stderr)
-    show("a short training", ["", ""], [list(pair) for pair in training.items()])
-    if any("failed" in row for row in [*rows, training]):
+    lines = []
+    for wave in QUICK_WAVES if arguments.quick else WAVES[arguments.first - 1 :]:
+        rows = [row for row in wave if not arguments.only or row.what in arguments.only]
+        for line in measure_wave(rows, deadline, arguments.precision):
+            emit(line)
+            lines.append(line)
+            if arguments.results is not None:
+                with arguments.results.open("a") as file:
+                    print(json.dumps(line), file=file, flush=True)
+    show_tables(lines)
+    if any("failed" in line for line in lines):
         raise SystemExit(1)
 
 

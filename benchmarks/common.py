@@ -1,6 +1,8 @@
 """What every benchmark shares: honest timing, JSON lines, a table, and what machine it was."""
 
+import fcntl
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -21,16 +23,16 @@ from rmdp_jax.errors import ConfigError
 from rmdp_jax.records.folder import describe_machine
 
 Name = TypeVar("Name")
+TURNS = "RMDP_JAX_TURNS"  # variable with the folder in which processes that measure side by side wait for their turn
 
 
 def machine() -> dict[str, Any]:
-    """Device and its memory, precision of matrix products, versions and commit of a measurement."""
+    """Device and its memory, precision, versions and commit of a measurement."""
     limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
     git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
         **describe_machine(),
         "device_memory_gib": None if limit is None else round(limit / 2**30, 1),
-        "matmul_precision": jax.config.values["jax_default_matmul_precision"] or "default",
         "commit": git.stdout.strip() or None,
     }
 
@@ -42,14 +44,28 @@ def compile_timed(function: Callable[..., Any], *arguments: Any, **jit_options: 
     return compiled, time.perf_counter() - begun
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Be the one process that measures: those that `benchmarks.accelerator` starts say that they are ready, and wait."""
+    folder = os.environ.get(TURNS)
+    if folder is None:
+        yield
+        return
+    Path(folder, f"{os.getpid()}.ready").touch()
+    with Path(folder, "turn").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
+
+
 def seconds_per_call(call: Callable[[Any], Any], state: Any, repeats: int) -> tuple[float, Any]:
     """Median seconds of `state = call(state)` over `repeats`, after one call to warm up, and the last state."""
     state = jax.block_until_ready(call(state))
     times = []
-    for _ in range(repeats):
-        begun = time.perf_counter()
-        state = jax.block_until_ready(call(state))
-        times.append(time.perf_counter() - begun)
+    with alone():
+        for _ in range(repeats):
+            begun = time.perf_counter()
+            state = jax.block_until_ready(call(state))
+            times.append(time.perf_counter() - begun)
     return statistics.median(times), state
 
 
@@ -60,10 +76,11 @@ def medians_in_turn(calls: Mapping[Name, Callable[[Any], Any]], states: Mapping[
     """
     states = dict(states)
     times: dict[Name, list[float]] = {name: [] for name in calls}
-    for name in list(calls) * repeats:
-        begun = time.perf_counter()
-        states[name] = jax.block_until_ready(calls[name](states[name]))
-        times[name].append(time.perf_counter() - begun)
+    with alone():
+        for name in list(calls) * repeats:
+            begun = time.perf_counter()
+            states[name] = jax.block_until_ready(calls[name](states[name]))
+            times[name].append(time.perf_counter() - begun)
     return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 

@@ -21,7 +21,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from rmdp_jax.checks import check_spec, shapes_of
 from rmdp_jax.env import Env, EnvSpec, Step
-from rmdp_jax.envs.brax_checks import as_they_are, check_traces, check_unwrapped, relaxed, scaling
+from rmdp_jax.envs.brax_checks import as_they_are, check_traces, check_unwrapped, physics_settings, scaling
 from rmdp_jax.errors import ConfigError, flag, in_line, whole_number
 from rmdp_jax.types import Array, Key, PyTree
 
@@ -85,7 +85,7 @@ def from_brax(
 
     @jax.jit  # as `advance`: traced once, which for a body takes long
     def begin(key: Key) -> Any:
-        with relaxed():
+        with physics_settings():
             return brax_env.reset(_raw_key(key))
 
     def broken(rest: str) -> ConfigError:
@@ -103,7 +103,7 @@ def from_brax(
     @jax.jit
     def advance(flat: list[Array], action: Array) -> tuple[list[Array], Array, Array, PyTree]:
         before = structure.unflatten(flat)
-        with relaxed():
+        with physics_settings():
             # brax envs write into the dicts of the state they get, hence one made for it alone
             after = brax_env.step(structure.unflatten(flat), to_controls(action))
         if jax.tree.structure(after) != structure:

@@ -81,7 +81,7 @@ def _hands_on(brax_env: Any, like: Any) -> bool:
 
     def controls(state: Any, action: Array) -> list[Array]:
         heard.clear()
-        with relaxed():
+        with physics_settings():
             env.step(state, action)
         return list(heard)
 
@@ -94,7 +94,10 @@ def _hands_on(brax_env: Any, like: Any) -> bool:
 
 
 @contextlib.contextmanager
-def relaxed() -> Iterator[None]:
-    """brax mixes dtypes and ranks; strict settings are for our code."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+def physics_settings() -> Iterator[None]:
+    """What physics is traced under: brax mixes dtypes and ranks, and strict settings are for our code; products of matrices are
+    in float32, as in TF32, the default of GPUs, a step is off by 5e-3 instead of 1e-4 (`python -m benchmarks.parity`).
+    """
+    promotion, ranks = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
+    with promotion, ranks, jax.default_matmul_precision("highest"):
         yield

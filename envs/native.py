@@ -48,7 +48,7 @@ def native_env(env, threads: int | None = None):
         ConfigError: the model has actuator states, which are not carried.
     """
     threads = threads or _usable_cpus()
-    return _with_advance(env, _c_advance(_c_model(_xml_iterations(env.sys)), env._n_frames, threads))
+    return with_advance(env, _c_advance(c_model(xml_iterations(env.sys)), env._n_frames, threads))
 
 
 def _usable_cpus() -> int:
@@ -58,10 +58,10 @@ def _usable_cpus() -> int:
 
 def mjx_env(env):
     """A copy of `env`, a brax `PipelineEnv` made with backend "mjx", the same MDP as `native_env` but in XLA."""
-    return _with_advance(env, _mjx_advance(_xml_iterations(env.sys), env._n_frames))
+    return with_advance(env, _mjx_advance(xml_iterations(env.sys), env._n_frames))
 
 
-def _with_advance(env, advance: Advance):
+def with_advance(env, advance: Advance):
     """A copy of `env` whose pipeline state is (q, qd) and the poses derived from them, stepped by `advance`."""
     if env.sys.na:
         raise ConfigError(f"backend: {type(env).__name__} has {env.sys.na} actuator states; take a brax backend for it")
@@ -127,20 +127,21 @@ def _fingerprint(model: mujoco.MjModel) -> str:
     return hashlib.sha256(saved.tobytes()).hexdigest()[:16]
 
 
-def _xml_iterations(sys):
+def xml_iterations(sys):
     """`sys` with at least the solver iterations that its XML asks for."""
     iterations = max(int(sys.opt.iterations), int(sys.mj_model.opt.iterations))
     return sys.tree_replace({"opt.iterations": iterations})
 
 
-def _c_model(sys) -> mujoco.MjModel:
+def c_model(sys, autoreset: bool = False) -> mujoco.MjModel:
     """The C model behind a brax system, with the options that the env set after loading it."""
     model = copy.copy(sys.mj_model)
     for name in _OPTIONS:
         value = np.asarray(getattr(sys.opt, name))
         setattr(model.opt, name, value if value.ndim else value.item())
     # Without this flag MuJoCo puts a diverged state back to the start and nobody would know.
-    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    if not autoreset:
+        model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
     return model
 
 

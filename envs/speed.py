@@ -78,15 +78,20 @@ def _mjx(make: Callable[..., Any]) -> Any:
     return import_module("rmdp_jax.envs.native").mjx_env(make(backend="mjx"))
 
 
+def _warp(make: Callable[..., Any]) -> Any:
+    return import_module("rmdp_jax.envs.warp").warp_env(make(backend="mjx"))
+
+
 BACKENDS = {
     "native": Backend("C MuJoCo on CPU threads; the default on a CPU", _native),
     "mjx": Backend("MuJoCo in XLA, the same MDP as native; the default on GPU and TPU", _mjx),
+    "warp": Backend("MuJoCo Warp on a CUDA device, the same MDP as native; an extra", _warp),
     "spring": Backend("brax; other gears, time step and substeps: another task", lambda make: make(backend="spring")),
     "positional": Backend("brax; other gears, time step and substeps: another task", lambda make: make(backend="positional")),
     "generalized": Backend("brax; same time step, other contacts: another task", lambda make: make(backend="generalized")),
 }
 
-MEASURED = ("native", "mjx")  # the MDP of which `speed_reachable` knows what policies hold
+MEASURED = ("native", "mjx", "warp")  # the MDP of which `speed_reachable` knows what policies hold
 
 
 def make_speed(

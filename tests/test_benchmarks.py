@@ -2,10 +2,11 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from benchmarks.accelerator import GRID, Accelerator, measure_rows
+from benchmarks.accelerator import Row, measure_wave, show_tables
 from benchmarks.throughput import Throughput, cases
 
 COMMANDS = {
@@ -16,7 +17,6 @@ COMMANDS = {
     "reachable": [sys.executable, "-m", "benchmarks.reachable", "--quick"],
     "assign": [sys.executable, "-m", "benchmarks.assign", "--quick"],
     "startup": [sys.executable, "-m", "benchmarks.startup", "--quick"],
-    "mjx_impl": [sys.executable, "-m", "benchmarks.mjx_impl", "--quick", "--impl", "jax"],
     "faults": [sys.executable, "-m", "benchmarks.faults", "--quick", "--only", "states", "checkpoints"],
     "accelerator": ["benchmarks/accelerator.sh", "--quick"],
 }
@@ -126,28 +126,34 @@ def test_a_second_start_takes_programs_from_the_cache(lines):
     assert second["first_iteration_s"] == pytest.approx(second["imports_s"] + second["beyond_imports_s"], abs=0.02)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("lines", ["mjx_impl"], indirect=True)
-def test_mjx_steps_by_its_own_implementation(lines):
-    (line,), _ = lines
-    assert line["finite"]
-    assert line["physics_only_per_s"] > 0
-
-
-def test_a_row_that_the_time_will_not_do_is_skipped(capsys):
-    rows = measure_rows(Accelerator(), deadline=time.monotonic() + 10)
-    assert len(rows) == len(GRID)
-    assert all("takes some 75 s" in row["skipped"] for row in rows)
-    assert len(capsys.readouterr().out.splitlines()) == len(GRID)
+def test_a_row_that_is_late_is_stopped_and_one_that_breaks_says_why():
+    (broken,) = measure_wave([Row("broken", ["benchmarks.nosuch"])], time.monotonic() + 60, "highest")
+    assert "No module named benchmarks.nosuch" in broken["failed"]
+    (late,) = measure_wave([Row("late", ["http.server", "0"])], time.monotonic() + 1, "highest")
+    assert late["skipped"] == "the time was up"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lines", ["accelerator"], indirect=True)
 def test_accelerator_measures_and_trains(lines):
-    (training, row), table = lines
-    assert row["env"] == "halfcheetah_speed"
-    assert row["transitions_per_s"] > 0
-    assert row["peak_memory_gib"] > 0
-    assert row["matmul_precision"] == "highest"
-    assert 0 <= training["welfare"] <= training["upper_bound"]
+    rows, table = lines
+    told = {row["what"]: row for row in rows}
+    assert set(told) == {"training", "physics", "exactness", "resume", "not there"}
+    assert told["training"]["transitions_per_s"] > 0
+    assert told["training"]["peak_memory_gib"] > 0
+    assert told["training"]["matmul_precision"] == "highest"
+    assert told["physics"]["finite"]
+    assert told["physics"]["physics_only_per_s"] > 0
+    assert told["exactness"]["difference_100"] == 0.0  # native against native
+    assert told["resume"]["bit_for_bit"]
+    assert told["resume"]["arrays"] > 10
+    assert told["not there"]["skipped"] == "nosuch is not installed"
+    assert max(map(len, table.splitlines())) <= 80
+
+
+def test_kept_lines_of_an_accelerator_are_shown_within_80_columns(capsys):
+    kept = Path(__file__).parents[1] / "benchmarks" / "results" / "accelerator.jsonl"
+    show_tables([json.loads(line) for line in kept.read_text().splitlines()])
+    table = capsys.readouterr().err
+    assert "1,869,229" in table
     assert max(map(len, table.splitlines())) <= 80

@@ -1,5 +1,6 @@
 """C MuJoCo against MJX, and what a callback must withstand: batches, threads, many calls, diverged states."""
 
+import importlib.util
 import os
 import threading
 from functools import cache
@@ -9,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from rmdp_jax.env import guard
 from rmdp_jax.envs import native
 from rmdp_jax.envs.speed import BODIES, make_speed
+from rmdp_jax.errors import ConfigError
 
 # Per body: (99th percentile, largest) difference of an observation between C and MJX one step from equal states, in units of
 # 1 + |value|, over 400 states of random rollouts. Measured: HalfCheetah 4e-5, 8e-5; Walker2d 5e-5, 2.0e-4; Hopper 1e-6, 2e-6;
@@ -233,3 +236,28 @@ def test_models_with_actuator_states_are_refused():
 
     with pytest.raises(ValueError, match="actuator states"):
         native._with_advance(Body(), None)
+
+
+def test_warp_says_how_to_install_it():
+    if importlib.util.find_spec("warp") is not None:
+        pytest.skip("warp-lang is installed")
+    with pytest.raises(ConfigError, match=r"backend = 'warp': warp-lang is not installed; install '.\[warp\]', or take"):
+        make_speed("hopper", n=5, backend="warp")
+
+
+def test_products_of_physics_are_in_float32_whatever_is_set():
+    with jax.default_matmul_precision("bfloat16"):
+        env, _ = made("hopper", "mjx")
+        state, _ = jax.eval_shape(env.reset, jax.random.key(0))
+        program = jax.make_jaxpr(env.step)(state, jnp.zeros(env.spec.action_size))
+    products = [equation for equation in equations(program.jaxpr) if equation.primitive.name == "dot_general"]
+    assert len(products) > 10
+    assert {equation.params["precision"] for equation in products} == {(jax.lax.Precision.HIGHEST,) * 2}
+
+
+def equations(program):
+    """Of a program and of those inside it."""
+    for equation in program.eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from equations(inner)

@@ -27,7 +27,7 @@ class EnvOptions:
     episode_length: int | None = None
     """Steps after which an episode is cut."""
     backend: str | None = None
-    """Physics of speed tasks: auto, native, mjx, spring, positional, generalized."""
+    """Physics of speed tasks: auto, native, mjx, warp, spring, positional, generalized."""
 
     def given(self) -> dict[str, Any]:
         """Those that were given."""

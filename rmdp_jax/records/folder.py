@@ -214,11 +214,12 @@ def dump_train_config(config: TrainConfig) -> dict[str, Any]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Device and versions, for every result."""
+    """Device, precision of products of matrices where nothing else is said (physics is in float32), and versions."""
     device = jax.devices()[0]
     return {
         "device": f"{device.platform}: {device.device_kind}"
         + (f", {os.cpu_count()} cores" if device.platform == "cpu" else ""),
+        "matmul_precision": jax.config.values["jax_default_matmul_precision"] or "default",
         "versions": describe_versions("rmdp-jax", "jax", "jaxlib", "flax", "optax", "brax", "mujoco", "mujoco-mjx"),
     }
 

@@ -1,0 +1,85 @@
+"""Physics alone: control steps of one body a second by a backend, under random actions, at growing numbers of environments.
+
+No env around it, no episodes, no policies: what training on this backend cannot be faster than.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import tyro
+
+from benchmarks.common import compile_timed, emit, machine, peak_memory_gib, seconds_per_call, show
+from rmdp_jax.envs.speed import BACKENDS, BODIES, load_body
+from rmdp_jax.errors import known_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Physics:
+    """A row for each number of environments."""
+
+    body: str = "halfcheetah"
+    backend: str = "mjx"
+    environments: tuple[int, ...] = (4096,)
+    unroll: int = 16
+    """Control steps in one timed loop."""
+    repeats: int = 3
+    quick: bool = False
+    """Two environments, two steps, one repeat."""
+
+
+def measure(body: str, backend: str, environments: int, unroll: int, repeats: int) -> dict[str, Any]:
+    """Rate and memory of one number of environments."""
+    env = load_body(body, backend)
+    start = jax.vmap(env.pipeline_init)(
+        jnp.tile(jnp.asarray(env.sys.init_q, jnp.float32), (environments, 1)),
+        jnp.zeros((environments, env.sys.qd_size()), jnp.float32),
+    )
+    like = start.replace(q=None, qd=None)
+
+    def step(q: jax.Array, qd: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
+        after = env.pipeline_step(jax.tree.map(lambda leaf: leaf[0], like).replace(q=q, qd=qd), action)
+        return after.q, after.qd
+
+    def run(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        q, qd, key = carry
+        key, action_key = jax.random.split(key)
+        actions = jax.random.uniform(action_key, (unroll, environments, env.action_size), jnp.float32, -1.0, 1.0)
+        (q, qd), _ = jax.lax.scan(lambda state, action: (jax.vmap(step)(*state, action), None), (q, qd), actions)
+        return q, qd, key
+
+    begin = (start.q, start.qd, jax.random.key(0))
+    compiled, compile_s = compile_timed(run, begin)
+    seconds, (q, _, _) = seconds_per_call(compiled, begin, repeats)
+    return {
+        "benchmark": "physics",
+        "body": body,
+        "backend": backend,
+        "environments": environments,
+        "physics_only_per_s": round(environments * unroll / seconds),
+        "finite": bool(jnp.isfinite(q).all()),
+        "compile_s": round(compile_s, 2),
+        "peak_memory_gib": peak_memory_gib(),
+        **machine(),
+    }
+
+
+def main() -> None:
+    """Measure, print."""
+    arguments = tyro.cli(Physics, description=__doc__)
+    known_name("body", arguments.body, BODIES)
+    known_name("backend", arguments.backend, BACKENDS)
+    environments, sizes = arguments.environments, (arguments.unroll, arguments.repeats)
+    if arguments.quick:
+        environments, sizes = (2,), (2, 1)
+    lines = []
+    for number in environments:
+        lines.append(measure(arguments.body, arguments.backend, number, *sizes))
+        emit(lines[-1])
+    names = ["backend", "environments", "physics_only_per_s", "compile_s", "peak_memory_gib"]
+    show(f"{arguments.body}: control steps a second", names, [[line[name] for name in names] for line in lines])
+
+
+if __name__ == "__main__":
+    main()
