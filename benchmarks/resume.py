@@ -35,7 +35,7 @@ class Resume:
 
 def trained(arguments: Resume, out: Path, on_metrics: Callable[[dict[str, Any]], None] | None, resume: bool) -> None:
     """One start of the run in folder `out`."""
-    options = {} if arguments.backend is None else {"backend": arguments.backend}
+    options: dict[str, Any] = {} if arguments.backend is None else {"backend": arguments.backend}
     env, population = make(arguments.env, n=25, **options)
     config = preset(arguments.env, k=3, n=25, evaluation_episodes=1, log_every=2)
     environments, iterations = (2, 4) if arguments.quick else (arguments.environments, arguments.iterations)

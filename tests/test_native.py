@@ -140,7 +140,7 @@ def test_threads_do_not_change_numbers():
     env = brax_env("hopper")
     q, qd = env.sys.init_q, jnp.zeros(env.sys.nv)
     plan = jax.random.uniform(jax.random.key(0), (64, env.sys.nu))
-    steps = [native._c_advance(native._c_model(env.sys), 4, threads) for threads in (1, 2, 5)]
+    steps = [native._c_advance(native.c_model(env.sys), 4, threads) for threads in (1, 2, 5)]
     first, *others = [jax.vmap(step, (None, None, 0))(q, qd, plan)[0] for step in steps]
     assert len(np.unique(first, axis=0)) == 64
     for other in others:
@@ -235,7 +235,7 @@ def test_models_with_actuator_states_are_refused():
             na = 1
 
     with pytest.raises(ValueError, match="actuator states"):
-        native._with_advance(Body(), None)
+        native.with_advance(Body(), None)
 
 
 def test_warp_says_how_to_install_it():
