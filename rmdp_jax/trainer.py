@@ -107,6 +107,7 @@ def make_trainer(
         with jax.named_scope("e_step"):
             inputs = constrain(e_step_input(new))
             assignment, copies = constrain(assigner.reassign(assign_key, new.assignment, inputs))
+        copies = copies._replace(sources=keep_frozen(copies.sources))
         after = assigner.weights(assignment)
         new = copy_members(copies, new._replace(assignment=assignment))
         copied = (copies.sources != jnp.arange(k, dtype=jnp.int32)).sum(dtype=jnp.int32)
@@ -115,6 +116,9 @@ def make_trainer(
             if not welfare.plain:
                 new = new._replace(counts=welfare.counts((after * table).sum(0)))
             return new, make_info(env.spec.reference_scale, welfare, table, before, after, copied, recovered, learned)
+
+    def keep_frozen(sources: Array) -> Array:
+        return sources.at[: given.frozen].set(np.arange(given.frozen, dtype=np.int32)) if given.frozen else sources
 
     def worth(returns: Array, agents: np.ndarray | None = None) -> Array:
         """What the E-step goes by."""
@@ -138,6 +142,7 @@ def make_trainer(
             labels = harden(assigner.weights(state.assignment))
             return Conclusion(policies_of(state), labels, jnp.arange(k, dtype=jnp.int32))
         labels, sources = constrain(assigner.conclude(state.assignment, constrain(e_step_input(state))))
+        sources = keep_frozen(sources)
         unchanged = jnp.arange(k, k + archive_size, dtype=jnp.int32) if archive_size else None
         return Conclusion(policies_of(copy_members(Copies(sources, unchanged), state)), labels, sources)
 

@@ -49,7 +49,7 @@ class EStepInput(NamedTuple):
 class Copies(NamedTuple):
     """Which member each policy, and each slot of the archive, is a copy of from now on (PBT: exploit)."""
 
-    sources: Array  # (k,) int32, of the policies; j for a policy j that goes on as it is
+    sources: Array  # (k,) int32, of the policies; j for a policy j that goes on as it is, as frozen ones do whatever it says
     archive_sources: Array | None = None  # (archive_size,) int32, of the archive; None without one
 
 

@@ -249,7 +249,7 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
             hold_until=jnp.where(decision.restart, now, held),
             start=next_start(reset_best(start, relocation.accepted), decision, now),
         ),
-        Copies(jnp.where(decision.restart & (index >= frozen), first, sources), jnp.concatenate([archive, first])),
+        Copies(jnp.where(decision.restart, first, sources), jnp.concatenate([archive, first])),
     )
 
 
