@@ -63,9 +63,7 @@ def counted(weights: Array, counts: Array | None) -> Array:
     return weights if counts is None else weights * jnp.broadcast_to(counts, weights.shape)
 
 
-def make_learn(
-    model: Model, config: TrainConfig, assigner: Assigner, collect: Collect, given: Given = NOTHING_GIVEN
-) -> Way:
+def make_learn(model: Model, config: TrainConfig, assigner: Assigner, collect: Collect, given: Given = NOTHING_GIVEN) -> Way:
     """The M-step of `assigner`: apart, or together for as long as `Assigner.together` says so.
 
     Under `vmap` each way is computed only if a run needs it.

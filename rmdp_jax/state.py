@@ -61,9 +61,8 @@ def first_archive(size: int, state: TrainState) -> Member | None:
 def begin_with(given: Member, state: TrainState) -> TrainState:
     """The state whose first policies are the `given` ones, leaves (g, ...), of whose utilities nothing is known here."""
     own = members_of(state)
-    known = given._replace(utilities=None), own._replace(utilities=None)
-    begun = jax.tree.map(lambda given, own: jnp.concatenate([given, own[given.shape[0] :]]), *known)
-    begun = begun._replace(utilities=own.utilities)
+    given = given._replace(utilities=jax.tree.map(lambda x: x[:0], own.utilities))
+    begun = jax.tree.map(lambda given, own: jnp.concatenate([given, own[given.shape[0] :]]), given, own)
     return with_members(state, begun, state.learner.params.shared, state.learner.opt_state.shared)
 
 

@@ -56,7 +56,7 @@ def make_trainer(
     """
     check_env(env, population)
     _check_agreement(population, config, assigner)
-    check_given(config, assigner, given)
+    check_given(config, assigner.name, assigner.takes_given, given)
     check_assigner(assigner, can_restore=not assigner.archive_size or config.sizes.trunk == "separate")
     env, sizes, k, n = guard(env), config.sizes, config.k, config.n
     m = n if assigner.sampled_agents is None else len(assigner.sampled_agents)
@@ -66,9 +66,7 @@ def make_trainer(
     learn = make_learn(model, config, assigner, collect_one, given)
     welfare = make_welfare(config.welfare_p, env.spec.reference_scale / 100.0, population.weights)
 
-    def init(
-        key: Key, rates: Rates = config.rates, assignment: PyTree = None, members: Member | None = None
-    ) -> TrainState:
+    def init(key: Key, rates: Rates = config.rates, assignment: PyTree = None, members: Member | None = None) -> TrainState:
         key, assignment_key, shared_key, policies_key = _first_keys(key)
         if assignment is None:
             assignment = assigner.init(assignment_key)
@@ -159,8 +157,8 @@ def _first_keys(key: Key) -> Key:
     return jax.random.split(key, 4)
 
 
-def check_given(config: TrainConfig, assigner: Assigner, given: Given) -> None:
-    """Raise `ConfigError` unless a run of `config` and `assigner` can begin with policies of other runs."""
+def check_given(config: TrainConfig, algorithm: str, takes_given: bool, given: Given) -> None:
+    """Raise `ConfigError` unless a run can be given so many policies of other runs; `takes_given` as of its `Assigner`."""
     if not given.number:
         return
     rule = f"above {given.number}, as it counts the policies that are given, and at least one has to begin here"
@@ -168,7 +166,7 @@ def check_given(config: TrainConfig, assigner: Assigner, given: Given) -> None:
     rule = "'separate' where policies are given, as a trunk that all share would change them"
     check("trunk", repr(config.sizes.trunk), config.sizes.trunk == "separate", rule)
     rule = "em, plain_em or end_to_end where policies are given, which agents have to be able to choose"
-    check("algorithm", repr(assigner.name), assigner.takes_given, rule)
+    check("algorithm", repr(algorithm), takes_given, rule)
 
 
 def _check_agreement(population: Population, config: TrainConfig, assigner: Assigner) -> None:

@@ -16,8 +16,8 @@ Plain EM is K-means. It ends in local optima, and a policy that never visits wha
   nothing better when it first relocates, it goes on from them, with what it found as further behaviours to choose from
   (iterated local search; independent restarts end lower).
 
-Policies that a run was given (`Given`) do not explore: the others are one, for those whom the given ones serve least, and agents
-choose from the first iteration on. Frozen ones have their places for ever; facility location chooses the rest beside them.
+Policies that a run was given (`Given`) do not explore: the others are one, most for those whom the given ones serve least, and
+agents choose from the first iteration on. Frozen ones keep their places; facility location chooses the rest beside them.
 
 Only rewards of observed steps enter.
 """

@@ -21,9 +21,7 @@ class Relocation(NamedTuple):
     sources: Array  # (k,) member that each policy becomes a copy of: a policy, or k + slot of the archive
 
 
-def propose_relocation(
-    k: int, returns: Array, archived_at: Array, labels: Array, rounds: Array, frozen: int = 0
-) -> Relocation:
+def propose_relocation(k: int, returns: Array, archived_at: Array, labels: Array, rounds: Array, frozen: int = 0) -> Relocation:
     """The best facilities among the segments that M members showed, by up to `rounds` swaps; skipped at run time when 0.
 
     They are searched on every other segment and tested on the rest, against the present policies by the same measure: what a
@@ -83,7 +81,7 @@ def order_by_policy(sources: Array, k: int) -> Array:
 
 
 def extend_to_all(sample: SampledAgents, relocation: Relocation, labels: Array, inputs: EStepInput) -> Relocation:
-    """The relocation found on a sample of agents, for all, labels (n,); refused where a policy that learns would have no agent."""
+    """The relocation found on a sample of agents, for all, labels (n,); refused where one that learns would have no agent."""
     k = inputs.utility.shape[0]
     occupied = jnp.zeros(k, bool).at[relocation.labels].set(True)[inputs.given.frozen :].all()
     table = inputs.utility if inputs.archived is None else jnp.concatenate([inputs.utility, inputs.archived])

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env
 from rmdp_jax.errors import ConfigError, shown, whole_number
 from rmdp_jax.learning.learner import init_learner
+from rmdp_jax.learning.utility import no_utilities
 from rmdp_jax.paths import local_path
 from rmdp_jax.policies.model import Policies, make_model, repeat
 from rmdp_jax.records.folder import RunFolder
@@ -100,7 +100,7 @@ def describe_given(given: GivenPolicies, policies: Policies | None = None) -> di
     """What config.json says of them, or result.json, where the frozen are among the `policies` that a run ended with."""
     frozen = given.frozen
     if policies is not None and frozen:
-        sums = checksums(jax.tree.map(lambda x: x[: len(frozen)], policies._replace(observation_clip=())))
+        sums = checksums(policies)[: len(frozen)]
         frozen = tuple(source._replace(sha256=sha256) for source, sha256 in zip(frozen, sums, strict=True))
     named = {"frozen": frozen, "start": given.start}
     return {name: [source._asdict() for source in sources] for name, sources in named.items() if sources}
@@ -162,7 +162,7 @@ def _load_member(env: Env, config: TrainConfig, source: Source) -> Member:
         for name in Member._fields
         if name != "utilities"
     }
-    member = jax.device_get(jax.tree.map(lambda x: x[0], Member(**parts, utilities=None)))
+    member = jax.device_get(jax.tree.map(lambda x: x[0], Member(**parts, utilities=None)))  # type: ignore[arg-type]
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(member)):
         raise ConfigError(f"{_word(source)}: holds numbers that are not finite; name another policy")
     return member
@@ -187,8 +187,7 @@ def _check_alike(env: Env, config: TrainConfig, source: Source, described: dict[
     for name, (value, here) in pairs.items():
         if value != here:
             raise ConfigError(
-                f"{_word(source)}: {name} = {shown(value)} there, {shown(here)} here: must be the same; give this run what that "
-                "one has"
+                f"{_word(source)}: {name} = {shown(value)} there, {shown(here)} here: must be the same; give what that run has"
             )
 
 
@@ -200,6 +199,6 @@ def _describe_members(env: Env, config: TrainConfig) -> Member:
         key = jax.random.key(0)
         learner = init_learner(model.networks, config.rates, key, jax.random.split(jax.random.key(0), k))
         own = learner.params.own, learner.opt_state.own
-        return Member(*own, repeat(model.normalizer.init(), k), repeat(model.returns.init(), k), utilities=jnp.zeros(()))
+        return Member(*own, repeat(model.normalizer.init(), k), repeat(model.returns.init(), k), no_utilities(k, config.n))
 
     return jax.eval_shape(make)

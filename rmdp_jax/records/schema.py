@@ -71,10 +71,12 @@ TASK = {"env": TEXT, "env_options": OBJECT, "backend": TEXT, "algorithm": TEXT, 
 SOURCES = Rule(
     "a list of objects with run, policy and sha256",
     lambda value: _are(
-        lambda source: isinstance(source, dict)
-        and source.keys() == {"run", "policy", "sha256"}
-        and _is_whole(source["policy"])
-        and all(isinstance(source[name], str) for name in ("run", "sha256")),
+        lambda source: (
+            isinstance(source, dict)
+            and source.keys() == {"run", "policy", "sha256"}
+            and _is_whole(source["policy"])
+            and all(isinstance(source[name], str) for name in ("run", "sha256"))
+        ),
         value,
     ),
 )

@@ -126,8 +126,9 @@ def train(
             is none. Settings, agents and rewards have to be those of that run.
         extend: go on, where `config.transitions` are more than the run in `out` was made for; schedules are then those of the
             longer run. Without it a run ends where it was to end.
-        frozen: policies (run, j) of finished runs, in folders, that stay bit for bit as they are: the first of the k. Agents may
-            choose them, and the others learn for the rest. Env, networks and normalisation have to be the same, agents not.
+        frozen: policies (run, j) of finished runs, in folders, that stay bit for bit as they are: the first of the k. Agents
+            may choose them, and the others learn for the rest. Env, networks and normalisation have to be the same, agents
+            not.
         start: policies (run, j) that come next among the k, and go on learning once groups have formed. Both take an
             algorithm whose agents choose (`Assigner.takes_given`), and k above their number. A run that is gone on with has
             them in its own checkpoints; give the same again, or none.
@@ -145,33 +146,23 @@ def train(
         KeyboardInterrupt: Ctrl-C and its like before training has begun.
     """
     assigner = em(config.k, config.n) if assigner is None else assigner
+    check_given(config, assigner.name, assigner.takes_given, Given(len(frozen), len(frozen) + len(start)))
+
+    def given_to(folder: str | Path | None) -> GivenPolicies:
+        goes_on = local_path("out", folder) if folder is not None and (resume or extend) else None
+        return given_policies(env, config, frozen, start, goes_on)
+
     if seeds is None:
-        given = _given(env, config, assigner, (frozen, start), out if resume or extend else None)
-        run = RunSpec(population, config, assigner, out, on_metrics, given)
+        run = RunSpec(population, config, assigner, out, on_metrics, given_to(out))
         return train_batch(env, [run], devices=devices, resume=resume, extend=extend, progress=progress)[0]
 
     def run_of(seed: int) -> RunSpec:
         folder = None if out is None else Path(out) / f"seed-{seed}"
         sink = None if on_metrics is None else lambda line: on_metrics({"seed": seed, **line})
-        given = _given(env, config, assigner, (frozen, start), folder if resume or extend else None)
-        return RunSpec(population, replace(config, seed=seed), assigner, folder, sink, given)
+        return RunSpec(population, replace(config, seed=seed), assigner, folder, sink, given_to(folder))
 
     runs = [run_of(seed) for seed in seed_range(config.seed, seeds)]
     return train_batch(env, runs, devices=devices, resume=resume, extend=extend, progress=progress)
-
-
-@plain_settings()
-def _given(
-    env: Env,
-    config: TrainConfig,
-    assigner: Assigner,
-    named: tuple[Sequence[Named], Sequence[Named]],
-    goes_on: str | Path | None,
-) -> GivenPolicies:
-    """The policies that a run is given, where it can do with so many."""
-    frozen, start = named
-    check_given(config, assigner, Given(len(frozen), len(frozen) + len(start)))
-    return given_policies(env, config, frozen, start, None if goes_on is None else local_path("out", goes_on))
 
 
 @plain_settings()
