@@ -6,12 +6,26 @@ import shutil
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from probes import PROBES, make_probe, probe_config
 from tiny import CONFIG, assert_same, make_tiny, stop_at
 
-from rmdp_jax import ConfigError, RunSpec, Sizes, em, end_to_end, fixed, plain_em, random_even, train
+from rmdp_jax import (
+    ConfigError,
+    Copies,
+    RunSpec,
+    Sizes,
+    em,
+    end_to_end,
+    fixed,
+    make_trainer,
+    plain_em,
+    random_even,
+    train,
+)
+from rmdp_jax.assigners.base import Given
 from rmdp_jax.commands.cli import main
 from rmdp_jax.commands.train import settings_of
 from rmdp_jax.records.checkpoint import saved_steps
@@ -74,6 +88,22 @@ def test_frozen_policies_stay_bit_for_bit_and_others_learn(source, assigner, sta
     assert result.evaluation.welfare > 90
     assert np.asarray(result.state.utilities.steps)[0] > 0  # it acted, and was measured
     assert [line["kl"][0] for line in result.history] == [0.0] * len(result.history)
+
+
+def test_no_assigner_can_make_a_frozen_policy_a_copy():
+    env, population = make_tiny()
+    copier = fixed(3, N, np.arange(N) % 3)._replace(
+        takes_given=True,
+        reassign=lambda key, labels, inputs: (labels, Copies(jnp.full(3, 2, jnp.int32))),
+        conclude=lambda labels, inputs: (labels, jnp.full(3, 2, jnp.int32)),
+    )
+    trainer = make_trainer(env, population, replace(CONFIG, k=3), copier, Given(frozen=1, number=1))
+    before = trainer.init(jax.random.key(0))
+    after, _ = jax.jit(trainer.step)(before)
+    first, second, third = (jax.tree.map(lambda x, j=j: x[j], after.learner.params.own) for j in range(3))
+    assert_same(first, jax.tree.map(lambda x: x[0], before.learner.params.own))
+    assert_same(second, third)
+    assert trainer.conclude(after).sources.tolist() == [0, 2, 2]
 
 
 def optax_count(of):

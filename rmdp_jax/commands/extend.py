@@ -14,10 +14,9 @@ from rmdp_jax.paths import local_path
 
 @dataclass(frozen=True, kw_only=True)
 class Extend(Compiling):
-    """Add policies to a finished run, as a new run: all of DIR's stay as they are, the others learn for the rest.
+    """Add policies to a finished run: DIR's stay as they are, the others learn.
 
-    People and settings are those of DIR. `rmdp-jax train` has --freeze for some policies, and for other people. Exit codes
-    are those of train.
+    It is a new run, of DIR's people and settings. Exit codes as of train.
     """
 
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]

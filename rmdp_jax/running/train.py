@@ -150,7 +150,8 @@ def train(
 
     def given_to(folder: str | Path | None) -> GivenPolicies:
         goes_on = local_path("out", folder) if folder is not None and (resume or extend) else None
-        return given_policies(env, config, frozen, start, goes_on)
+        with plain_settings():
+            return given_policies(env, config, frozen, start, goes_on)
 
     if seeds is None:
         run = RunSpec(population, config, assigner, out, on_metrics, given_to(out))
