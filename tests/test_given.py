@@ -27,6 +27,7 @@ from rmdp_jax import (
 )
 from rmdp_jax.assigners.base import Given
 from rmdp_jax.commands.cli import main
+from rmdp_jax.commands.tables import print_summary
 from rmdp_jax.commands.train import settings_of
 from rmdp_jax.records.checkpoint import saved_steps
 from rmdp_jax.records.folder import RunFolder
@@ -273,6 +274,15 @@ def test_bad_words_are_refused(words, message, capsys, tmp_path):
         main(["train", "resource_gathering", "--out", str(tmp_path / "run"), *words])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_table_names_what_was_given(beside, capsys):
+    summary = {**beside[1].summary, "frozen": [{"run": "runs/a", "policy": 2, "sha256": ""}]}
+    print_summary(summary)
+    print_summary({**summary, "frozen": [], "start": summary["frozen"]})
+    told = capsys.readouterr().out
+    assert "runs/a:2 stay as they are" in told
+    assert "runs/a:2 were the start" in told
 
 
 def test_other_people_are_not_extended(described, capsys):
