@@ -30,6 +30,7 @@ from rmdp_jax.commands.cli import main
 from rmdp_jax.commands.tables import print_summary
 from rmdp_jax.commands.train import settings_of
 from rmdp_jax.records.checkpoint import saved_steps
+from rmdp_jax.records.files import RunWarning
 from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.given import checksums, load_members
 from rmdp_jax.records.lines import describe_run
@@ -152,7 +153,10 @@ BAD = {
     "one pair": ({"frozen": ["run"]}, r"frozen = 'run': must be pairs of the folder of a run and a policy"),
     "no policy": ({"frozen": [("SOURCE", 2)]}, r"SOURCE:2: must be one of 0\.\.1, as that run has k = 2 policies"),
     "negative": ({"frozen": [("SOURCE", -1)]}, r"policy = -1: must be a whole number from 0 up"),
-    "twice": ({"frozen": [("SOURCE", 1)], "start": [("SOURCE/../run", 1)], "k": 3}, r"run:1: is named twice"),
+    "twice": (
+        {"frozen": [("SOURCE", 1)], "start": [("SOURCE/../run", 1)], "k": 3},
+        r"frozen, start = SOURCE:1: is named twice",
+    ),
     "none left": ({"frozen": [("SOURCE", 0), ("SOURCE", 1)]}, r"k = 2: must be above 2, as it counts the policies"),
     "no run": ({"frozen": [("SOURCE/nothing", 0)]}, r"nothing: holds no config.json, so it is not the folder of a finished"),
     "hidden": ({"sizes": {"hidden": (8,)}}, r"hidden = \(16,\) there, \(8,\) here: must be the same; give what that run has"),
@@ -202,9 +206,10 @@ def test_damaged_and_unfinished_runs_are_refused(source, tmp_path):
     (folder / "result.json").write_text(json.dumps({**result, "finished": False}))
     assert "is not finished; end it with `rmdp-jax train SOURCE --resume`" in refused(folder)
     (folder / "result.json").write_text(json.dumps(result))
-    damaged = next(path for path in (folder / "checkpoints").rglob("d/*") if path.is_file())
+    damaged = max((folder / "checkpoints" / str(ITERATIONS)).rglob("*"), key=lambda path: path.stat().st_size)
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
-    assert "is not what was written" in refused(folder)
+    with pytest.warns(RunWarning, match="is not what was written; the older checkpoint"):
+        assert "SOURCE:0: the checkpoint of its result is lost or damaged; bring it back" in refused(folder)
     shutil.rmtree(folder / "checkpoints")
     assert "holds no checkpoint, so the policies are lost" in refused(folder)
 
