@@ -1,4 +1,7 @@
-"""The M-step of an iteration: every policy learns in its own environments or, while all are still one, one in those of all."""
+"""The M-step of an iteration: every policy learns in its own environments or, while all are still one, one in those of all.
+
+Frozen policies act beside them and are measured; so do given ones while the others are one.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.assigners.base import Assigner
+from rmdp_jax.assigners.base import NOTHING_GIVEN, Assigner, Given
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import EpisodeState
 from rmdp_jax.learning.experience import Collect, Experience
@@ -18,12 +21,12 @@ from rmdp_jax.learning.segments import SegmentReturns
 from rmdp_jax.learning.utility import accumulate
 from rmdp_jax.policies.model import POLICY_AXES, Model, Policies
 from rmdp_jax.policies.networks import Params
-from rmdp_jax.state import Member, TrainState, members_of, policies_of, with_members
+from rmdp_jax.state import Member, TrainState, members_of, policies_of, side_by_side, some_of, with_members
 from rmdp_jax.types import Array, Key, PyTree
 
 
 class Learned(NamedTuple):
-    """What is told of an M-step; leaves (k, ...)."""
+    """What is told of an M-step; leaves (k, ...). Losses are 0 of policies that did not learn."""
 
     totals: Totals
     episodes: Array  # int32, ended
@@ -36,13 +39,15 @@ class Learned(NamedTuple):
 Way = Callable[[Key, Key, TrainState], tuple[TrainState, Learned]]
 
 
-def make_collect_all(collect: Collect, assigner: Assigner) -> Callable[[Key, TrainState], tuple[TrainState, Experience]]:
-    """All k policies act in their own environments, with keys (k,)."""
+def make_collect_all(
+    collect: Collect, assigner: Assigner, some: slice = slice(None)
+) -> Callable[[Key, TrainState], tuple[TrainState, Experience]]:
+    """All k policies, or those that the state is `some_of`, act in their own environments, with a key each."""
     collect_all = jax.vmap(collect, (0, POLICY_AXES, 0, 0, 0, 0, 0, None))
 
     def collect_from(keys: Key, state: TrainState) -> tuple[TrainState, Experience]:
-        weights = counted(assigner.weights(state.assignment), state.counts)
-        index = jnp.arange(assigner.k, dtype=jnp.int32)
+        weights = counted(assigner.weights(state.assignment)[some], state.counts)
+        index = jnp.arange(assigner.k, dtype=jnp.int32)[some]
         with jax.named_scope("collect"):
             episodes, segments, experience = collect_all(
                 keys, policies_of(state), index, state.episodes, state.segments, state.returns, weights, state.rates
@@ -58,15 +63,20 @@ def counted(weights: Array, counts: Array | None) -> Array:
     return weights if counts is None else weights * jnp.broadcast_to(counts, weights.shape)
 
 
-def make_learn(model: Model, config: TrainConfig, assigner: Assigner, collect: Collect) -> Way:
+def make_learn(model: Model, config: TrainConfig, assigner: Assigner, collect: Collect, given: Given = NOTHING_GIVEN) -> Way:
     """The M-step of `assigner`: apart, or together for as long as `Assigner.together` says so.
 
     Under `vmap` each way is computed only if a run needs it.
     """
-    apart = _make_apart(model, config, assigner, collect)
+
+    def beside(held: int, make: Callable[..., Way]) -> Way:
+        way = make(model, config, assigner, collect, held)
+        return _beside(held, _make_watch(config, assigner, collect, held), way) if held else way
+
+    apart = beside(given.frozen, _make_apart)
     if assigner.together is None or config.sizes.trunk != "separate":  # a shared trunk is one already
         return apart
-    together, whole_of = _make_together(model, config, assigner, collect), assigner.together
+    together, whole_of = beside(given.number, _make_together), assigner.together
 
     def learn(keys: Key, key: Key, state: TrainState) -> tuple[TrainState, Learned]:
         kind, data = jax.random.key_impl(key), (jax.random.key_data(keys), jax.random.key_data(key))
@@ -87,16 +97,49 @@ def make_learn(model: Model, config: TrainConfig, assigner: Assigner, collect: C
     return learn
 
 
-def _make_apart(model: Model, config: TrainConfig, assigner: Assigner, collect: Collect) -> Way:
-    collect_all, sizes = make_collect_all(collect, assigner), config.sizes
+def _beside(held: int, watch: Callable[[Key, TrainState], tuple[TrainState, Learned]], way: Way) -> Way:
+    """`way` of all policies but the first `held`, which are watched."""
+
+    def both(keys: Key, key: Key, state: TrainState) -> tuple[TrainState, Learned]:
+        first, rest = slice(held), slice(held, None)
+        watched, seen = watch(keys[first], some_of(first, state))
+        state, learned = way(keys[rest], key, some_of(rest, state))
+        return side_by_side(watched, state), jax.tree.map(lambda *x: jnp.concatenate(x), seen, learned)
+
+    return both
+
+
+def _make_watch(
+    config: TrainConfig, assigner: Assigner, collect: Collect, held: int
+) -> Callable[[Key, TrainState], tuple[TrainState, Learned]]:
+    """The first `held` policies act, so that what they bring to whom is known; nothing of them changes."""
+    collect_some, transitions = make_collect_all(collect, assigner, slice(held)), config.sizes.transitions
+
+    def watch(keys: Key, before: TrainState) -> tuple[TrainState, Learned]:
+        state, experience = collect_some(keys, before)
+        utilities = accumulate(
+            state.utilities, state.rates.utility_decay, experience.totals.rewards, experience.episodes, transitions
+        )
+        state = state._replace(statistics=before.statistics, returns=before.returns, utilities=utilities)
+        nothing = jnp.zeros(held, jnp.float32)
+        return state, _told(experience, LossParts(*(nothing for _ in LossParts._fields)))
+
+    return watch
+
+
+def _make_apart(model: Model, config: TrainConfig, assigner: Assigner, collect: Collect, held: int) -> Way:
+    rest, sizes = slice(held, None), config.sizes
+    collect_all = make_collect_all(collect, assigner, rest)
 
     def apart(keys: Key, key: Key, state: TrainState) -> tuple[TrainState, Learned]:
         state, experience = collect_all(keys, state)
         improve = make_improve(
             partial(ppo_loss, model),
             sizes,
-            lambda assignment: counted(assigner.weights(assignment), state.counts),
-            lambda gradient, assignment: assigner.descend(counted(gradient, state.counts), assignment),
+            lambda assignment: counted(assigner.weights(assignment)[rest], state.counts),
+            lambda gradient, assignment: assigner.descend(
+                jnp.pad(counted(gradient, state.counts), ((held, 0), (0, 0))), assignment
+            ),
         )
         rates, schedule = state.rates, schedule_at(state.rates, state.iteration, config.iterations)
         with jax.named_scope("m_step"):
@@ -109,14 +152,14 @@ def _make_apart(model: Model, config: TrainConfig, assigner: Assigner, collect: 
     return apart
 
 
-def _make_together(model: Model, config: TrainConfig, assigner: Assigner, collect: Collect) -> Way:
-    """One policy learns in the environments of the first, of the second, ...; then all k are copies of it.
+def _make_together(model: Model, config: TrainConfig, assigner: Assigner, collect: Collect, held: int) -> Way:
+    """One policy learns in the environments of the first, of the second, ...; then all but the `held` ones are copies of it.
 
     So its batches are as small as those of k policies, and k times as many. One batch of all environments and as many updates
     teach far less (benchmarks/README.md, "five times the environments and minibatches").
     """
-    sizes, whole_of = config.sizes, assigner.together
-    memory = 1.0 - 1.0 / assigner.k  # of utilities, from one policy improvement to the next: those of an iteration count
+    sizes, whole_of, number = config.sizes, assigner.together, assigner.k - held
+    memory = 1.0 - 1.0 / number  # of utilities, from one policy improvement to the next: those of an iteration count
     assert whole_of is not None
     improve = make_improve(
         partial(ppo_loss, model), sizes, lambda weights: weights, lambda gradient, weights: weights
@@ -144,10 +187,10 @@ def _make_together(model: Model, config: TrainConfig, assigner: Assigner, collec
             return one, (episodes, segments, _only(_told(experience, losses)))
 
         first = jax.tree.map(lambda x: x[:1], members_of(state))
-        data = jax.random.key_data(keys), jax.random.key_data(jax.random.split(key, assigner.k))
-        own = data, jnp.arange(assigner.k, dtype=jnp.int32), state.episodes, state.segments
+        data = jax.random.key_data(keys), jax.random.key_data(jax.random.split(key, number))
+        own = data, jnp.arange(held, assigner.k, dtype=jnp.int32), state.episodes, state.segments
         one, (episodes, segments, told) = jax.lax.scan(learn_in, first, own)
-        alike = jax.tree.map(lambda x: jnp.broadcast_to(x, (assigner.k, *x.shape[1:])), one)
+        alike = jax.tree.map(lambda x: jnp.broadcast_to(x, (number, *x.shape[1:])), one)
         state = state._replace(episodes=episodes, segments=segments)
         return with_members(state, alike, shared.params.shared, shared.opt_state.shared), told
 

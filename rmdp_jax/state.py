@@ -58,6 +58,30 @@ def first_archive(size: int, state: TrainState) -> Member | None:
     return jax.tree.map(lambda x: x[(np.arange(size) - size) % k], members_of(state)) if size else None
 
 
+def begin_with(given: Member, state: TrainState) -> TrainState:
+    """The state whose first policies are the `given` ones, leaves (g, ...), of whose utilities nothing is known here."""
+    own = members_of(state)
+    given = given._replace(utilities=jax.tree.map(lambda x: x[:0], own.utilities))
+    begun = jax.tree.map(lambda given, own: jnp.concatenate([given, own[given.shape[0] :]]), given, own)
+    return with_members(state, begun, state.learner.params.shared, state.learner.opt_state.shared)
+
+
+def some_of(some: slice, state: TrainState) -> TrainState:
+    """The state of `some` of the policies; what is not of one policy stays whole, and so do `keys`."""
+    own = members_of(state), state.episodes, state.segments
+    members, episodes, segments = jax.tree.map(lambda x: x[some], own)
+    state = with_members(state, members, state.learner.params.shared, state.learner.opt_state.shared)
+    return state._replace(episodes=episodes, segments=segments)
+
+
+def side_by_side(first: TrainState, rest: TrainState) -> TrainState:
+    """The inverse of `some_of`: the policies of both; what is not of one policy is that of the `rest`."""
+    own = ((members_of(state), state.episodes, state.segments) for state in (first, rest))
+    members, episodes, segments = jax.tree.map(lambda *x: jnp.concatenate(x), *own)
+    state = with_members(rest, members, rest.learner.params.shared, rest.learner.opt_state.shared)
+    return state._replace(episodes=episodes, segments=segments)
+
+
 @jax.named_scope("copy_members")
 def copy_members(copies: Copies, state: TrainState) -> TrainState:
     """The state after the `copies`: each policy, and each slot of the archive, has all of its source's `Member` state.

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, harden
+from rmdp_jax.assigners.base import NOTHING_GIVEN, Assigner, Copies, EStepInput, Given, harden
 from rmdp_jax.assigners.checks import check_assigner
 from rmdp_jax.checks import check_env
 from rmdp_jax.config import Rates, TrainConfig
 from rmdp_jax.devices.mesh import constrain
 from rmdp_jax.env import Env, Population, first_episodes, guard
-from rmdp_jax.errors import ConfigError, instance_of, shown
+from rmdp_jax.errors import ConfigError, check, instance_of, shown
 from rmdp_jax.info import Info, make_info
 from rmdp_jax.learning.experience import Experience, fresh_starts, make_collect
 from rmdp_jax.learning.learner import init_learner
@@ -21,7 +21,7 @@ from rmdp_jax.learning.segments import NO_RETURN, expected_returns, no_segments
 from rmdp_jax.learning.utility import no_utilities, utility
 from rmdp_jax.m_step import make_collect_all, make_learn
 from rmdp_jax.policies.model import Policies, make_model, repeat
-from rmdp_jax.state import TrainState, copy_members, first_archive, policies_of, recover
+from rmdp_jax.state import Member, TrainState, begin_with, copy_members, first_archive, policies_of, recover
 from rmdp_jax.types import Array, Key, PyTree
 from rmdp_jax.welfare import make_welfare
 
@@ -37,30 +37,36 @@ class Conclusion(NamedTuple):
 class Trainer(NamedTuple):
     """Pure functions to jit, scan and vmap (over seeds, over rates)."""
 
-    init: Callable[..., TrainState]  # key, rates=config.rates, assignment=assigner.init(assigner_key(key)) -> state
+    # key, rates=config.rates, assignment=assigner.init(assigner_key(key)), members=None (given, leaves (g, ...)) -> state
+    init: Callable[..., TrainState]
     collect: Callable[[TrainState], tuple[TrainState, Experience]]  # the first half of `step`: act, learn nothing
     step: Callable[[TrainState], tuple[TrainState, Info]]
     conclude: Callable[[TrainState], Conclusion]  # of a run that is stopped here, before its end
 
 
-def make_trainer(env: Env, population: Population, config: TrainConfig, assigner: Assigner) -> Trainer:
+def make_trainer(
+    env: Env, population: Population, config: TrainConfig, assigner: Assigner, given: Given = NOTHING_GIVEN
+) -> Trainer:
     """The trainer of `config.k` policies for the n agents of `population`; `assigner` makes it one algorithm or another.
 
+    `given` says how many policies `init` is to be given, and how many of them are frozen.
+
     Raises:
-        ConfigError: population, assigner and config disagree on k or n.
+        ConfigError: population, assigner and config disagree on k or n, or cannot do with what is given.
     """
     check_env(env, population)
     _check_agreement(population, config, assigner)
+    check_given(config, assigner.name, assigner.takes_given, given)
     check_assigner(assigner, can_restore=not assigner.archive_size or config.sizes.trunk == "separate")
     env, sizes, k, n = guard(env), config.sizes, config.k, config.n
     m = n if assigner.sampled_agents is None else len(assigner.sampled_agents)
     model, archive_size = make_model(env.spec, sizes, k, n), assigner.archive_size if sizes.trunk == "separate" else 0
     collect_one = make_collect(env, population, model, sizes, assigner.sampled_agents)
     collect_all = make_collect_all(collect_one, assigner)
-    learn = make_learn(model, config, assigner, collect_one)
+    learn = make_learn(model, config, assigner, collect_one, given)
     welfare = make_welfare(config.welfare_p, env.spec.reference_scale / 100.0, population.weights)
 
-    def init(key: Key, rates: Rates = config.rates, assignment: PyTree = None) -> TrainState:
+    def init(key: Key, rates: Rates = config.rates, assignment: PyTree = None, members: Member | None = None) -> TrainState:
         key, assignment_key, shared_key, policies_key = _first_keys(key)
         if assignment is None:
             assignment = assigner.init(assignment_key)
@@ -80,6 +86,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
             rates=jax.tree.map(jnp.float32, rates),
             counts=None if welfare.plain else jnp.ones(n, jnp.float32),  # nothing is known yet
         )
+        state = state if members is None else begin_with(members, state)
         return state._replace(archive=first_archive(archive_size, state))
 
     def own_keys(state: TrainState) -> Key:
@@ -98,6 +105,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
         with jax.named_scope("e_step"):
             inputs = constrain(e_step_input(new))
             assignment, copies = constrain(assigner.reassign(assign_key, new.assignment, inputs))
+        copies = copies._replace(sources=keep_frozen(copies.sources))
         after = assigner.weights(assignment)
         new = copy_members(copies, new._replace(assignment=assignment))
         copied = (copies.sources != jnp.arange(k, dtype=jnp.int32)).sum(dtype=jnp.int32)
@@ -106,6 +114,9 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
             if not welfare.plain:
                 new = new._replace(counts=welfare.counts((after * table).sum(0)))
             return new, make_info(env.spec.reference_scale, welfare, table, before, after, copied, recovered, learned)
+
+    def keep_frozen(sources: Array) -> Array:
+        return sources.at[: given.frozen].set(np.arange(given.frozen, dtype=np.int32)) if given.frozen else sources
 
     def worth(returns: Array, agents: np.ndarray | None = None) -> Array:
         """What the E-step goes by."""
@@ -121,6 +132,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
             segments=None if shown is None else worth(shown, assigner.sampled_agents),
             archived=None if state.archive is None else worth(utility(state.archive.utilities, env.spec.episode_length)),
             can_restore=archive_size == assigner.archive_size,
+            given=given,
         )
 
     def conclude(state: TrainState) -> Conclusion:
@@ -128,6 +140,7 @@ def make_trainer(env: Env, population: Population, config: TrainConfig, assigner
             labels = harden(assigner.weights(state.assignment))
             return Conclusion(policies_of(state), labels, jnp.arange(k, dtype=jnp.int32))
         labels, sources = constrain(assigner.conclude(state.assignment, constrain(e_step_input(state))))
+        sources = keep_frozen(sources)
         unchanged = jnp.arange(k, k + archive_size, dtype=jnp.int32) if archive_size else None
         return Conclusion(policies_of(copy_members(Copies(sources, unchanged), state)), labels, sources)
 
@@ -142,6 +155,18 @@ def assigner_key(key: Key) -> Key:
 def _first_keys(key: Key) -> Key:
     """Keys (4,): of the state, of the first assignment, of shared parameters, of the policies."""
     return jax.random.split(key, 4)
+
+
+def check_given(config: TrainConfig, algorithm: str, takes_given: bool, given: Given) -> None:
+    """Raise `ConfigError` unless a run can be given so many policies of other runs; `takes_given` as of its `Assigner`."""
+    if not given.number:
+        return
+    rule = f"above {given.number}, as it counts the policies that are given, and at least one has to begin here"
+    check("k", config.k, config.k > given.number, rule)
+    rule = "'separate' where policies are given, as a trunk that all share would change them"
+    check("trunk", repr(config.sizes.trunk), config.sizes.trunk == "separate", rule)
+    rule = "em, plain_em or end_to_end where policies are given, which agents have to be able to choose"
+    check("algorithm", repr(algorithm), takes_given, rule)
 
 
 def _check_agreement(population: Population, config: TrainConfig, assigner: Assigner) -> None:

@@ -50,6 +50,39 @@ def test_no_swap_improves_what_is_chosen(problem):
     assert value <= best + 1e-4
 
 
+choose_beside = jax.jit(choose_facilities, static_argnames="held")
+
+
+@settings(max_examples=60)
+@given(problems(), st.integers(0, 10_000), st.data())
+def test_places_beside_held_ones_are_the_best_that_single_swaps_find(problem, seed, data):
+    returns, valid, k = problem
+    held = data.draw(st.integers(1, k))
+    start = np.random.default_rng(seed).permutation(len(returns))[:k].astype(np.int32)  # held rows need not be valid
+    start[held:] = np.flatnonzero(valid)[: k - held]
+    chosen = np.asarray(choose_beside(returns, valid, start, 100, held=held))
+    np.testing.assert_array_equal(chosen[:held], start[:held])
+    assert valid[chosen[held:]].all()
+
+    def value(rows):
+        return returns[np.asarray(rows)].max(0).sum()
+
+    free = [[*start[:held], *some] for some in combinations(np.flatnonzero(valid).tolist(), k - held)]
+    best = max(map(value, free))
+    assert value(start) - 1e-5 <= value(chosen) <= best + 1e-4
+    if k - held <= 1:  # one place, or none: a single swap reaches the best
+        assert value(chosen) >= best - 1e-4
+    for out in range(held, k):
+        for into in np.flatnonzero(valid):
+            assert value([*chosen[:out], into, *chosen[out + 1 :]]) <= value(chosen) + 1e-4
+
+
+def test_greedy_begins_with_what_is_held():
+    returns = jnp.array([[9.0, 0.0, 0.0], [8.0, 1.0, 0.0], [0.0, 3.0, 3.0]])
+    assert greedy(returns, jnp.array([True, True, True]), 2, 2).tolist() == [0, 2]
+    assert greedy(returns, jnp.array([True, False, True]), 2, 2, jnp.array([1], jnp.int32)).tolist() == [1, 2]
+
+
 def test_greedy_takes_the_best_addition_each_time():
     returns = jnp.array([[3.0, 3.0, 0.0], [4.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 1.0], [9.0, 9.0, 9.0]])
     valid = jnp.array([True, True, True, True, False])

@@ -5,9 +5,11 @@ the archive of earlier policies, where an assigner asks the trainer for one.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,6 +18,20 @@ from rmdp_jax.errors import whole_number
 from rmdp_jax.types import Array, Key, PyTree
 
 LARGEST_BEHAVIOURS = 10**5  # environments, or archived policies, whose segments are looked at
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Given:
+    """How many policies a run was given: the first of its k, from other runs. The rest begin as ever."""
+
+    frozen: int = 0
+    """The first so many stay as they are: they act and are measured, agents may choose them, but they never learn."""
+    number: int = 0
+    """The first so many, the frozen ones included, are those of other runs."""
+
+
+NOTHING_GIVEN = Given()
 
 
 class EStepInput(NamedTuple):
@@ -27,12 +43,13 @@ class EStepInput(NamedTuple):
     segments: Array | None = None  # (k, B, m) segment returns of the policies; see `rmdp_jax.learning.segments`
     archived: Array | None = None  # (archive_size, n) running estimates of the archive, as they were when it was filled
     can_restore: bool = True  # archived policies can be copied back; not so where all policies share one trunk
+    given: Given = NOTHING_GIVEN  # what the run was given; static
 
 
 class Copies(NamedTuple):
     """Which member each policy, and each slot of the archive, is a copy of from now on (PBT: exploit)."""
 
-    sources: Array  # (k,) int32, of the policies; j for a policy j that goes on as it is
+    sources: Array  # (k,) int32, of the policies; j for a policy j that goes on as it is, as frozen ones do whatever it says
     archive_sources: Array | None = None  # (archive_size,) int32, of the archive; None without one
 
 
@@ -61,8 +78,11 @@ class Assigner(NamedTuple):
     # assignment, inputs -> labels (n,), sources (k,) as in `Copies`: the policies to evaluate if the run is stopped here; the
     # present ones where not given
     conclude: Callable[[PyTree, EStepInput], tuple[Array, Array]] | None = None
-    # assignment -> whether all policies are still one, at first policy 0; never where not given, nor where they share a trunk
+    # assignment -> whether all policies that were not given are still one, at first the first of them; never where this
+    # function is not given, nor where policies share a trunk
     together: Callable[[PyTree], Together] | None = None
+    # runs may be given policies: agents choose among all k, `reassign` heeds `EStepInput.given`, and no frozen one needs agents
+    takes_given: bool = False
     options: Mapping[str, Any] = MappingProxyType({})  # arguments that made it, for config.json and result.json
 
 

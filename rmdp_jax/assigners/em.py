@@ -16,6 +16,9 @@ Plain EM is K-means. It ends in local optima, and a policy that never visits wha
   nothing better when it first relocates, it goes on from them, with what it found as further behaviours to choose from
   (iterated local search; independent restarts end lower).
 
+Policies that a run was given (`Given`) do not explore: the others are one, most for those whom the given ones serve least, and
+agents choose from the first iteration on. Frozen ones keep their places; facility location chooses the rest beside them.
+
 Only rewards of observed steps enter.
 """
 
@@ -137,6 +140,7 @@ def em(
         sampled_agents=indices,
         archive_size=with_segments + k,  # and those that restarts begin with
         together=_together if explores else None,
+        takes_given=True,
         options=options._asdict(),
         init=init,
         weights=lambda state: state.weights,
@@ -186,8 +190,9 @@ class _Phase(NamedTuple):
 def _phase(options: EMOptions, before: EMState, inputs: EStepInput, iterations: Array) -> _Phase:
     """Of the start under way in a run of so many `iterations`."""
     now, can_explore = inputs.iteration + 1, options.explore_share > 0.0 and inputs.can_restore
+    alone = inputs.given.number == 0  # who begins beside policies that serve already raises nobody's best for long
     longest = jnp.maximum(jnp.round(options.explore_share * iterations), 1.0).astype(jnp.int32)
-    exploration = explore_on(before.exploration, inputs.utility, now, longest)
+    exploration = explore_on(before.exploration, inputs.utility, now, longest, may_stall=alone)
     exploration = exploration._replace(under_way=exploration.under_way & can_explore)
     splits = before.exploration.under_way & ~exploration.under_way & can_explore
     anneal = jnp.clip(jnp.round(LONGEST_ANNEALING * iterations), 1.0, options.anneal).astype(jnp.int32)
@@ -203,9 +208,9 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
     (k, n), now = inputs.utility.shape, inputs.iteration + 1
     iterations = jnp.round(now.astype(jnp.float32) / inputs.progress)  # rounded, or float32 error moves what derives from it
     phase = _phase(options, before, inputs, iterations)
-    exploring = phase.exploration.under_way
-    moves = ~exploring & (now >= before.hold_until)
-    labels = jnp.where(moves, best_policies(inputs.utility, before.labels), before.labels)
+    exploring, (given, frozen) = phase.exploration.under_way, (inputs.given.number, inputs.given.frozen)
+    moves = (~exploring | (given > 0)) & (now >= before.hold_until)
+    labels = jnp.where(moves, best_policies(inputs.utility, before.labels, frozen), before.labels)
     start, decision = check_stopping_rule(
         before.start,
         inputs.utility[labels, jnp.arange(n)].mean(),
@@ -225,17 +230,19 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
     labels = jnp.where(relocation.accepted, relocation.labels, labels)
     sources = jnp.where(relocation.accepted, relocation.sources, index)
     adding = before.exploration.under_way | (now % options.archive_every == 0)
-    same = before.exploration.under_way & (jnp.arange(archived_at.size) > 0) & (jnp.arange(archived_at.size) < k)
-    ages = jnp.where(same, -jnp.inf, archived_at)  # while all policies are one, it is archived once
+    member = jnp.arange(archived_at.size)
+    same = before.exploration.under_way & (member > given) & (member < k)  # all that explore are one, which is archived once
+    ages = jnp.where(same | (member < frozen), -jnp.inf, archived_at)  # frozen ones are there anyway
     archive = _archive(options, adding, returns, ages, sources, decision.stop)
     first = k + archive.shape[0] + index
     hard = jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32)
     weights = jnp.where(phase.hard_for < 0, _soften(inputs.utility, phase.softness), hard)
+    weights = jnp.where(exploring, hard if given else _uniform(k, n), weights)
     held = jnp.where(relocation.accepted, now + options.relocate_every, before.hold_until)
     return (
         EMState(
             labels=labels,
-            weights=jnp.where(decision.restart | exploring, _uniform(k, n), weights),
+            weights=jnp.where(decision.restart, _uniform(k, n), weights),
             exploration=phase.exploration,
             returns=returns[archive],
             archived_at=archived_at[archive],
@@ -254,9 +261,10 @@ def _conclude(sample: SampledAgents | None, state: EMState, inputs: EStepInput) 
     table = jnp.concatenate([inputs.utility, archived])
     allowed = jnp.concatenate([jnp.ones(k, bool), jnp.isfinite(state.archived_at) & inputs.can_restore])
     of_sampled = table if sample is None else table[:, sample.indices]
-    chosen = choose_facilities(of_sampled, allowed, stay, jnp.where(under_way, 2 * k, 0))
+    frozen = inputs.given.frozen
+    chosen = choose_facilities(of_sampled, allowed, stay, jnp.where(under_way, 2 * k, 0), frozen)
     chosen = chosen[order_by_policy(chosen, k)]
-    labels = best_policies(table[chosen], state.labels)
+    labels = best_policies(table[chosen], state.labels, frozen)
     return jnp.where(under_way, labels, state.labels), jnp.where(under_way, chosen, stay)
 
 
@@ -271,7 +279,7 @@ def _propose(
     since = jnp.where(inputs.can_restore, since, inputs.iteration + 1)  # else only the present policies
     allowed = jnp.where(archived_at >= since.astype(jnp.float32), archived_at, -jnp.inf)
     own_labels = labels if sample is None else labels[sample.indices]
-    relocation = propose_relocation(k, returns, allowed, own_labels, rounds)
+    relocation = propose_relocation(k, returns, allowed, own_labels, rounds, inputs.given.frozen)
     return relocation if sample is None else extend_to_all(sample, relocation, labels, inputs), returns, archived_at
 
 

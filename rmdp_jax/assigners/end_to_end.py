@@ -55,7 +55,8 @@ def _exact(k: int, n: int, learning_rate: float | None) -> Assigner:
         scale = utility.std(0, keepdims=True) + 1e-2 * jnp.abs(utility).max(0, keepdims=True)
         return soft._replace(logits=soft.logits + rate * better / jnp.where(scale > 0.0, scale, 1.0)), no_copies(k)
 
-    return _soft(k, n, ())._replace(reassign=reassign, options={"gradient": "exact", "learning_rate": rate})
+    options = {"gradient": "exact", "learning_rate": rate}
+    return _soft(k, n, ())._replace(reassign=reassign, options=options, takes_given=True)
 
 
 def _surrogate(k: int, n: int, learning_rate: float | None) -> Assigner:

@@ -42,16 +42,17 @@ def weigh_by_need(best: Array) -> Array:
     return 1.0 / (NEED + best / jnp.where(most > 0.0, most, 1.0))
 
 
-def explore_on(before: Exploration, utility: Array, now: Array, longest: Array) -> Exploration:
+def explore_on(before: Exploration, utility: Array, now: Array, longest: Array, *, may_stall: bool = True) -> Exploration:
     """One iteration later, with running utilities (k, n).
 
-    It ends after `longest` iterations, or when the mean of `best` has not risen by `RISE` in the last `PATIENCE` of as many.
+    It ends after `longest` iterations, or when the mean of `best` has not risen by `RISE` in the last `PATIENCE` of as many,
+    if it `may_stall`.
     """
     best = jnp.maximum(before.best, utility.max(0))
     covered = best.mean()
     rises = covered > before.covered + RISE * jnp.abs(before.covered)
     rose_at = jnp.where(rises, now, before.rose_at)
     stalls = (now - rose_at).astype(jnp.float32) >= PATIENCE * longest.astype(jnp.float32)
-    goes_on = (now < longest) & ~stalls
+    goes_on = (now < longest) & ~(stalls & may_stall)
     after = Exploration(goes_on, best, jnp.where(rises, covered, before.covered), rose_at, now)
     return Exploration(*(jnp.where(before.under_way, new, old) for new, old in zip(after, before, strict=True)))

@@ -1,13 +1,15 @@
 """Facility location: which k of M facilities (behaviours) serve n agents best, each agent by the one that is best for it.
 
 f(S) = sum_i max_{c in S} returns[c, i] is monotone and submodular, so greedy choice is within 1 - 1/e of the best (Nemhauser,
-Wolsey & Fisher, 1978), and single swaps improve it until no swap does.
+Wolsey & Fisher, 1978), and single swaps improve it until no swap does. Some facilities may be held: they stand already, and
+only the other places are chosen, by what they add.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rmdp_jax.types import Array
 
@@ -17,7 +19,10 @@ def total(returns: Array, chosen: Array) -> Array:
     return returns[chosen].max(0).sum()
 
 
-def greedy(returns: Array, valid: Array, k: int, rounds: Array | int) -> Array:
+NONE_HELD = np.zeros(0, np.int32)
+
+
+def greedy(returns: Array, valid: Array, k: int, rounds: Array | int, held: Array | np.ndarray = NONE_HELD) -> Array:
     """Rows (k,) int32 chosen one after another, each the best addition to those before.
 
     Args:
@@ -25,6 +30,7 @@ def greedy(returns: Array, valid: Array, k: int, rounds: Array | int) -> Array:
         valid: (M,) bool, rows that may be chosen.
         k: how many.
         rounds: k, or 0 to choose nothing: a traced 0 costs nothing even under `vmap`.
+        held: (h,) int32, h <= k, rows that are the first of the chosen in any case, valid or not.
     """
 
     def add(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -33,13 +39,20 @@ def greedy(returns: Array, valid: Array, k: int, rounds: Array | int) -> Array:
         new = with_one_more.argmax().astype(jnp.int32)
         return chosen.at[j].set(new), jnp.maximum(best, returns[new][None])
 
+    number = held.shape[0]
     lowest = jnp.full((1, returns.shape[1]), jnp.finfo(returns.dtype).min / returns.shape[1])
-    return jax.lax.fori_loop(0, rounds, add, (jnp.zeros(k, jnp.int32), lowest))[0]
+    best = jnp.concatenate([lowest, returns[held]]).max(0, keepdims=True)
+    chosen = jnp.concatenate([held, jnp.zeros(k - number, jnp.int32)])
+    return jax.lax.fori_loop(number, rounds, add, (chosen, best))[0]
 
 
-def swap_until_best(returns: Array, valid: Array, chosen: Array, rounds: Array | int) -> Array:
-    """`chosen` (k,) after up to `rounds` best single swaps, each of which raises f; see `greedy` for the arguments."""
+def swap_until_best(returns: Array, valid: Array, chosen: Array, rounds: Array | int, held: int = 0) -> Array:
+    """`chosen` (k,) after up to `rounds` best single swaps, each of which raises f; see `greedy` for the arguments.
+
+    The first `held` of the chosen are not swapped.
+    """
     k = chosen.shape[0]
+    may_go = (np.arange(k) >= held)[:, None]
     others = ~jnp.eye(k, dtype=bool)[:, :, None]
     lowest = jnp.finfo(returns.dtype).min / returns.shape[1]
 
@@ -52,7 +65,7 @@ def swap_until_best(returns: Array, valid: Array, chosen: Array, rounds: Array |
     def swap(search: Search) -> Search:
         without = jnp.where(others, returns[search.chosen][None], lowest).max(1)  # (k, n), the best of the rest
         values = jax.lax.map(lambda best: jnp.maximum(returns, best[None]).sum(1), without)  # (k, M)
-        values = jnp.where(valid[None], values, -jnp.inf)
+        values = jnp.where(valid[None] & may_go, values, -jnp.inf)
         out, into = jnp.unravel_index(values.argmax(), values.shape)
         improved = values.max() > search.value + 1e-6 * jnp.abs(search.value)
         swapped = search.chosen.at[out].set(into.astype(jnp.int32))
@@ -63,11 +76,14 @@ def swap_until_best(returns: Array, valid: Array, chosen: Array, rounds: Array |
     return jax.lax.while_loop(lambda search: search.improved & (search.round < rounds), swap, start).chosen
 
 
-def choose_facilities(returns: Array, valid: Array, start: Array, rounds: Array | int) -> Array:
-    """The better of two searches, from `start` (k,) and from a greedy choice, each with up to `rounds` swaps."""
+def choose_facilities(returns: Array, valid: Array, start: Array, rounds: Array | int, held: int = 0) -> Array:
+    """The better of two searches, from `start` (k,) and from a greedy choice, each with up to `rounds` swaps.
+
+    The first `held` of `start` are among the chosen in any case, in their places.
+    """
     k = start.shape[0]
-    from_greedy = greedy(returns, valid, k, jnp.minimum(rounds, k))
-    ends = [swap_until_best(returns, valid, chosen, rounds) for chosen in (start, from_greedy)]
+    from_greedy = greedy(returns, valid, k, jnp.minimum(rounds, k), start[:held])
+    ends = [swap_until_best(returns, valid, chosen, rounds, held) for chosen in (start, from_greedy)]
     return jnp.where(total(returns, ends[1]) > total(returns, ends[0]), ends[1], ends[0])
 
 

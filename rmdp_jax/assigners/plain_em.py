@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, check_sizes, no_copies
 from rmdp_jax.assigners.fixed import First, fixed, name_of, round_robin
@@ -23,21 +24,22 @@ def plain_em(k: int, n: int, *, warmup: int = 50, first: First = round_robin) ->
 
     def reassign(key: Key, labels: Array, inputs: EStepInput) -> tuple[Array, Copies]:
         del key
-        best = best_policies(inputs.utility, labels)
+        best = best_policies(inputs.utility, labels, inputs.given.frozen)
         return jnp.where(inputs.iteration + 1 >= warmup, best, labels), no_copies(k)
 
     options = {"warmup": warmup, "first": name_of(first)}
-    return fixed(k, n, first)._replace(name="plain_em", reassign=reassign, options=options)
+    return fixed(k, n, first)._replace(name="plain_em", reassign=reassign, options=options, takes_given=True)
 
 
-def best_policies(utility: Array, labels: Array) -> Array:
-    """The E-step: every agent's best policy, no policy left empty.
+def best_policies(utility: Array, labels: Array, frozen: int = 0) -> Array:
+    """The E-step: every agent's best policy, no policy that learns left empty.
 
     Ties: an agent stays where no other policy is strictly better; among several better ones it takes the first of the best.
 
     Args:
         utility: (k, n) float32.
-        labels: (n,) int32, the assignment so far; every policy must have an agent in it.
+        labels: (n,) int32, the assignment so far; every policy that learns must have an agent in it.
+        frozen: the first so many policies learn nothing, so they need no agents.
 
     Returns:
         Labels (n,) int32 of no less welfare. An abandoned policy keeps the agent (the first of several) that
@@ -53,7 +55,7 @@ def best_policies(utility: Array, labels: Array) -> Array:
     fallback = jax.nn.one_hot(regret.argmin(1), n, dtype=bool)  # (k, n), one member of each policy
 
     def empty(labels: Array) -> Array:
-        return jnp.zeros(k, bool).at[labels].set(True) ^ True
+        return (jnp.zeros(k, bool).at[labels].set(True) ^ True) & (np.arange(k) >= frozen)
 
     def retain(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         retained, chosen = carry

@@ -21,7 +21,7 @@ class Relocation(NamedTuple):
     sources: Array  # (k,) member that each policy becomes a copy of: a policy, or k + slot of the archive
 
 
-def propose_relocation(k: int, returns: Array, archived_at: Array, labels: Array, rounds: Array) -> Relocation:
+def propose_relocation(k: int, returns: Array, archived_at: Array, labels: Array, rounds: Array, frozen: int = 0) -> Relocation:
     """The best facilities among the segments that M members showed, by up to `rounds` swaps; skipped at run time when 0.
 
     They are searched on every other segment and tested on the rest, against the present policies by the same measure: what a
@@ -33,6 +33,7 @@ def propose_relocation(k: int, returns: Array, archived_at: Array, labels: Array
         archived_at: (M,) float32, -inf of members that may not be copied.
         labels: (n,) int32, the assignment so far.
         rounds: () int32.
+        frozen: the first so many policies are no copies; their best segments for those whom they serve are held.
     """
     members, number, n = returns.shape
     half = number // 2 if number > 1 else 1
@@ -55,10 +56,11 @@ def propose_relocation(k: int, returns: Array, archived_at: Array, labels: Array
     searched, valid = flatten(search)
     tested, valid_test = flatten(test)
     index = jnp.arange(k, dtype=jnp.int32)
-    facilities = choose_facilities(searched, valid, best_segments(index, groups_of(labels), searched, valid), rounds)
+    start = best_segments(index, groups_of(labels), searched, valid)
+    facilities = choose_facilities(searched, valid, start, rounds, frozen)
     facilities = facilities[order_by_policy(member[facilities], k)]
     sources = member[facilities]
-    new_labels = best_policies(searched[facilities], labels)
+    new_labels = best_policies(searched[facilities], labels, frozen)
     proposed = best_segments(sources, groups_of(new_labels), tested, valid_test)
     present = best_segments(index, groups_of(labels), tested, valid_test)
     known = valid_test[proposed].all() & valid_test[present].all()  # a fresh copy has shown nothing yet: it is left alone
@@ -79,8 +81,9 @@ def order_by_policy(sources: Array, k: int) -> Array:
 
 
 def extend_to_all(sample: SampledAgents, relocation: Relocation, labels: Array, inputs: EStepInput) -> Relocation:
-    """The relocation found on a sample of agents, for all of them, labels (n,); refused where a policy would have no agent."""
-    occupied = jnp.zeros(inputs.utility.shape[0], bool).at[relocation.labels].set(True).all()
+    """The relocation found on a sample of agents, for all, labels (n,); refused where one that learns would have no agent."""
+    k = inputs.utility.shape[0]
+    occupied = jnp.zeros(k, bool).at[relocation.labels].set(True)[inputs.given.frozen :].all()
     table = inputs.utility if inputs.archived is None else jnp.concatenate([inputs.utility, inputs.archived])
     accepted = relocation.accepted & occupied
     all_labels = label_like_nearest(sample, relocation.labels, labels, table, accepted)

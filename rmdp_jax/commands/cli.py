@@ -1,4 +1,4 @@
-"""The command line: ``rmdp-jax train | sweep | compare | evaluate | assign | report | render | play | export | ...``."""
+"""The command line: ``rmdp-jax train | extend | sweep | compare | evaluate | assign | report | render | play | ...``."""
 
 import contextlib
 import gc
@@ -19,6 +19,7 @@ from rmdp_jax.commands.assign import Assign
 from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.doctor import Doctor
 from rmdp_jax.commands.envs import Envs
+from rmdp_jax.commands.extend import Extend
 from rmdp_jax.commands.finished import Evaluate, Export, Play, Render, Report
 from rmdp_jax.commands.grids import Compare, Sweep
 from rmdp_jax.commands.numbers import REGISTRY
@@ -39,6 +40,7 @@ DESCRIPTION = "k policies for n people: train, compare and look at them."
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 COMMANDS = {
     "train": Train,
+    "extend": Extend,
     "sweep": Sweep,
     "compare": Compare,
     "evaluate": Evaluate,
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     be started again; 130 another command that was stopped.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    trains = bool({"train", "sweep"} & set(arguments[:1]))
+    trains = bool({"train", "extend", "sweep"} & set(arguments[:1]))
     gc.freeze()  # the modules stay: collections while programs are traced need not go through them, which is a tenth of a start
     try:
         with _warnings_in_a_line(), watched(lambda number: _give_up(number, trains)), stops():
@@ -150,6 +152,7 @@ def _parse(arguments: Sequence[str]) -> Any:
 def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
     command = (
         Annotated[Train, tyro.conf.subcommand("train", default=train)]
+        | Annotated[Extend, tyro.conf.subcommand("extend")]
         | Annotated[Sweep, tyro.conf.subcommand("sweep")]
         | Annotated[Compare, tyro.conf.subcommand("compare")]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]

@@ -1,5 +1,6 @@
 """``rmdp-jax train``: one run, evaluated and drawn."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -95,6 +96,10 @@ class Train(Compiling):
     as it was."""
     extend: int | None = None
     """Go on beyond the end of the run, to this many --transitions; its schedules become those of the longer run."""
+    freeze: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR:J,J ...")] = ()
+    """Policies of finished runs that stay as they are; --k counts them, agents may choose them, the others learn."""
+    start_from: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR:J,J ...")] = ()
+    """Policies of finished runs that come next among the k, and go on learning once groups have formed."""
     devices: int | None = None
     """How many to train on at most. Default: all that JAX finds."""
     quiet: bool = False
@@ -115,7 +120,7 @@ class Train(Compiling):
             return local_path("out", self.out)
         from rmdp_jax.running.algorithms import resolve
 
-        _, population, config = self._task()
+        _, population, config = self.task()
         k = resolve(self.algorithm, population, config).config.k
         return Path("runs") / f"{self.env}-{self.algorithm}-k{k}-s{self.seed}"
 
@@ -127,6 +132,7 @@ class Train(Compiling):
     def run(self) -> None:
         """Train, evaluate, and print the table."""
         self.machines.join()  # before anything else wakes JAX up
+        from rmdp_jax.assigners.base import Given
         from rmdp_jax.commands.pictures import draw_run
         from rmdp_jax.commands.tables import print_pictures, print_summary
         from rmdp_jax.devices.mesh import check_devices
@@ -135,10 +141,14 @@ class Train(Compiling):
         from rmdp_jax.records.loading import load_run
         from rmdp_jax.running.algorithms import make_plan, resolve
         from rmdp_jax.running.train import train
+        from rmdp_jax.trainer import check_given
 
-        env, population, config = self._task()
+        env, population, config = self.task()
         check_devices(self.devices)
-        resolve(self.algorithm, population, config)
+        frozen, start = read_policies("freeze", self.freeze), read_policies("start_from", self.start_from)
+        resolved = resolve(self.algorithm, population, config)
+        given = Given(len(frozen), len(frozen) + len(start))
+        check_given(resolved.config, self.algorithm, resolved.takes_given, given)
         out = self.folder()
         check_run(out, self.goes_on)
         plan = make_plan(
@@ -159,6 +169,8 @@ class Train(Compiling):
             devices=self.devices,
             resume=self.resume,
             extend=self.extend is not None,
+            frozen=frozen,
+            start=start,
             progress=not self.quiet,
         )
         if not result.summary.get("evaluated", True):
@@ -171,7 +183,8 @@ class Train(Compiling):
         if not result.summary["finished"]:
             raise SystemExit(UNFINISHED)
 
-    def _task(self) -> "tuple[Env, Population, TrainConfig]":
+    def task(self) -> "tuple[Env, Population, TrainConfig]":
+        """What is trained in, for whom, and how."""
         from rmdp_jax.envs import make
         from rmdp_jax.running.algorithms import task_of
 
@@ -210,8 +223,29 @@ def settings_of(folder: Path) -> dict[str, Any]:
         "transitions": config.transitions + described.get("pretraining_transitions", 0),  # the budget that was given
         "algorithm": described["algorithm"],
         "out": folder,
+        **{flag: _written(described.get(name, [])) for flag, name in (("freeze", "frozen"), ("start_from", "start"))},
         "env_options": EnvOptions(**{name: value for name, value in options.items() if name in known}),
     }
+
+
+def _written(sources: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Policies of config.json as `read_policies` reads them."""
+    return tuple(f"{source['run']}:{source['policy']}" for source in sources)
+
+
+def read_policies(flag: str, words: Sequence[str]) -> list[tuple[str, int]]:
+    """Policies (run, j) of words ``DIR:J,J``.
+
+    Raises:
+        ConfigError: a word is none of those.
+    """
+    found = []
+    for word in words:
+        run, _, policies = word.rpartition(":")
+        holds = bool(run) and all(map(str.isdecimal, policies.split(",")))
+        check(flag, word, holds, "DIR:J,J, the folder of a run and numbers of its policies")
+        found += [(run, int(policy)) for policy in policies.split(",")]
+    return found
 
 
 def _saved_checkpoints(run_dir: Path) -> Path | None:

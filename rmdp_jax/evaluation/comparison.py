@@ -77,7 +77,8 @@ def task_of(line: Line) -> tuple[str, str, str, int]:
 
 def settings_of(line: Line) -> dict[str, Any]:
     """Settings of a run and of its algorithm, as far as they are known."""
-    return {**line.get("settings", {}), **line.get("algorithm_options", {})}
+    given = {name: len(line.get(name, [])) for name in ("frozen", "start")}  # policies of other runs that it was given
+    return {**line.get("settings", {}), **line.get("algorithm_options", {}), **given}
 
 
 def _common_budgets(lines: Sequence[Line]) -> list[int]:

@@ -56,20 +56,9 @@ def load_run(path: str | Path, make: Callable[..., tuple[Env, Population]]) -> R
     _check_agreement(folder, described, result)
     config = load_train_config(described)
     metrics = folder.read_metrics(config.k, config.n)
-    newest = max(saved_steps(folder.checkpoints), default=None)
-    step = latest_step(folder.checkpoints)
-    ended = result["iterations"]
-    if step is None or newest is None:
-        raise ConfigError(f"checkpoints = {folder.checkpoints}: holds no checkpoint, so the policies are lost; bring it back")
-    if newest > ended:
-        raise ConfigError(
-            f"out = {path}: its result is of iteration {ended}, its checkpoint of {newest}, as it went on and "
-            "did not end; end it with --resume"
-        )
-    if newest < ended:
-        warn(f"{folder.checkpoints / str(ended)}: is missing; the older checkpoint of iteration {step} is taken")
+    step = last_step(folder, result["iterations"])
     env, population = _remake(folder, described, make)
-    older = step != ended
+    older = step != result["iterations"]
     return Run(
         folder=folder,
         env=env,
@@ -81,6 +70,29 @@ def load_run(path: str | Path, make: Callable[..., tuple[Env, Population]]) -> R
         metrics=metrics,
         iteration=step,
     )
+
+
+def last_step(folder: RunFolder, ended: int) -> int:
+    """The checkpoint of a run whose result is of iteration `ended`; an older one where that is lost or damaged.
+
+    Warns:
+        RunWarning: it is an older one.
+
+    Raises:
+        ConfigError: there is none, or the run went on and did not end.
+    """
+    newest = max(saved_steps(folder.checkpoints), default=None)
+    step = latest_step(folder.checkpoints)
+    if step is None or newest is None:
+        raise ConfigError(f"checkpoints = {folder.checkpoints}: holds no checkpoint, so the policies are lost; bring it back")
+    if newest > ended:
+        raise ConfigError(
+            f"out = {folder.path}: its result is of iteration {ended}, its checkpoint of {newest}, as it went on and "
+            "did not end; end it with --resume"
+        )
+    if newest < ended:
+        warn(f"{folder.checkpoints / str(ended)}: is missing; the older checkpoint of iteration {step} is taken")
+    return step
 
 
 def _check_agreement(folder: RunFolder, described: dict[str, Any], result: dict[str, Any]) -> None:
@@ -117,19 +129,23 @@ def _load_policies(checkpoints: Path, step: int, env: Env, config: TrainConfig, 
     clip = restore_checkpoint(checkpoints, like.observation_clip, ".rates.observation_clip", step)
     if sources is None:
         return Policies(params, statistics, clip)
+    own = choose_members(checkpoints, step, params.own, ".archive.params", sources)
+    return Policies(
+        params._replace(own=own), choose_members(checkpoints, step, statistics, ".archive.statistics", sources), clip
+    )
 
-    def choose(known: PyTree, prefix: str) -> PyTree:
-        if max(sources) >= config.k:
-            size = saved_shape(checkpoints, ".archive.utilities.steps", step)[0]
-            if max(sources) >= config.k + size:
-                raise ConfigError(f"policies_from = {sources}: the checkpoint has {config.k} policies and {size} earlier ones")
-            rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), known)
-            archived = restore_checkpoint(checkpoints, rows, prefix, step)
-            known = jax.tree.map(lambda now, archived: jnp.concatenate([now, archived]), known, archived)
-        return jax.tree.map(lambda x: x[jnp.asarray(sources)], known)
 
-    own = choose(params.own, ".archive.params")
-    return Policies(params._replace(own=own), choose(statistics, ".archive.statistics"), clip)
+def choose_members(checkpoints: Path, step: int, known: PyTree, prefix: str, sources: list[int]) -> PyTree:
+    """Rows `sources` of a part of all members: of the k policies, `known` (k, ...), and of the archive at `prefix`."""
+    k = next((len(leaf) for leaf in jax.tree.leaves(known)), 0)
+    if k and max(sources) >= k:
+        size = saved_shape(checkpoints, ".archive.utilities.steps", step)[0]
+        if max(sources) >= k + size:
+            raise ConfigError(f"policies_from = {sources}: the checkpoint has {k} policies and {size} earlier ones")
+        rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), known)
+        archived = restore_checkpoint(checkpoints, rows, prefix, step)
+        known = jax.tree.map(lambda now, archived: jnp.concatenate([now, archived]), known, archived)
+    return jax.tree.map(lambda x: x[jnp.asarray(sources)], known)
 
 
 def evaluate_run(run: Run, episodes: int, seed: int, deterministic: bool, keep: bool = False) -> Evaluation:

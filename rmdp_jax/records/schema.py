@@ -68,7 +68,20 @@ def _labels(k: int, n: int, *, needed: bool = True) -> Rule:
 
 
 TASK = {"env": TEXT, "env_options": OBJECT, "backend": TEXT, "algorithm": TEXT, "algorithm_options": _optional(OBJECT)}
-CONFIG = {**TASK, "train": OBJECT, "pretraining_transitions": _optional(WHOLE)}
+SOURCES = Rule(
+    "a list of objects with run, policy and sha256",
+    lambda value: _are(
+        lambda source: (
+            isinstance(source, dict)
+            and source.keys() == {"run", "policy", "sha256"}
+            and _is_whole(source["policy"])
+            and all(isinstance(source[name], str) for name in ("run", "sha256"))
+        ),
+        value,
+    ),
+)
+GIVEN = {"frozen": _optional(SOURCES), "start": _optional(SOURCES)}
+CONFIG = {**TASK, "train": OBJECT, "pretraining_transitions": _optional(WHOLE), **GIVEN}
 CONFIG_TRAIN = {
     "k": COUNT,
     "n": COUNT,
@@ -121,6 +134,7 @@ def check_result(path: Path, content: Any) -> None:
         "recovered": _optional(_per_policy(k, WHOLE)),
         "nonfinite_rewards": _optional(WHOLE),
         "episodes_kept": _optional(WHOLE),
+        **GIVEN,
         "policy_sizes": _per_policy(k, WHOLE),
         "episode_length": _per_policy(k, NUMBER_OR_NULL),
         "device": TEXT,

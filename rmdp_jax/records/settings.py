@@ -73,6 +73,8 @@ def _flat(config: dict[str, Any], *, with_options: bool) -> dict[str, Any]:
     names = ("env", "backend", "algorithm", "pretraining_transitions")
     settings = {name: config[name] for name in names if name in config} | config["env_options"]
     settings |= config.get("algorithm_options", {}) if with_options else {}
+    for name in ("frozen", "start"):  # policies of other runs
+        settings[name] = [f"{source['run']}:{source['policy']}" for source in config.get(name, [])]
     settings |= {"welfare_p": 1.0}  # of versions that did not know it
     settings |= {name: value for name, value in train.items() if name not in ("sizes", "rates")}
     return settings | train["sizes"] | train["rates"]

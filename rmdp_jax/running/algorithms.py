@@ -42,6 +42,7 @@ class Resolved(NamedTuple):
 
     config: TrainConfig
     options: Mapping[str, Any]  # of the assigner
+    takes_given: bool = False  # as of an `Assigner`
 
 
 class Algorithm(NamedTuple):
@@ -64,7 +65,7 @@ def _direct(
 
     def resolve_plan(population: Population, config: TrainConfig) -> Resolved:
         config, assigner = plan(population, config)
-        return Resolved(config, assigner.options)
+        return Resolved(config, assigner.options, assigner.takes_given)
 
     return Algorithm(
         resolve=resolve_plan,

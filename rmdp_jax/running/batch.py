@@ -17,6 +17,7 @@ from rmdp_jax.evaluation.episodes import kept_episodes
 from rmdp_jax.evaluation.evaluate import Evaluation, make_evaluate
 from rmdp_jax.policies.model import Policies
 from rmdp_jax.records.spec import RunSpec
+from rmdp_jax.state import Member
 from rmdp_jax.trainer import Conclusion, Trainer, TrainState, assigner_key, make_trainer
 from rmdp_jax.types import Array, Key, PyTree
 
@@ -59,16 +60,16 @@ def served(population: Population, people: PyTree) -> Population:
 
 def trainer_for(env: Env, run: RunSpec, people: PyTree) -> Trainer:
     """The trainer of `run` for other people."""
-    return make_trainer(env, served(run.population, people), run.config, run.assigner)
+    return make_trainer(env, served(run.population, people), run.config, run.assigner, run.given.given)
 
 
-InitArguments = tuple[Key, Rates, PyTree]  # of `Trainer.init`
+InitArguments = tuple[Key, Rates, PyTree, Member | None]  # of `Trainer.init`
 
 
-def init_arguments(run: RunSpec) -> InitArguments:
-    """How a run begins; its assignment in its own assigner's way, though the trainer may be another run's."""
+def init_arguments(run: RunSpec, members: Member | None = None) -> InitArguments:
+    """How a run begins, and with which `members`; its assignment is its own assigner's, though the trainer may be another's."""
     key = jax.random.key(run.config.seed)
-    return key, jax.tree.map(jnp.float32, run.config.rates), run.assigner.init(assigner_key(key))
+    return key, jax.tree.map(jnp.float32, run.config.rates), run.assigner.init(assigner_key(key)), members
 
 
 def make_init(trainer: Trainer) -> Callable[[InitArguments], TrainState]:
@@ -148,5 +149,6 @@ _SHARED: dict[str, Callable[[RunSpec], object]] = {
     "weights": lambda run: "given" if run.population.weights is not None else "not given",
     "algorithm": lambda run: (run.assigner.name, run.assigner.k, run.assigner.n, run.assigner.pretraining),
     "algorithm options": lambda run: dict(run.assigner.options),
+    "policies given": lambda run: (len(run.given.frozen), len(run.given.start)),
     "agents in context": lambda run: agents_in(run.population),
 }

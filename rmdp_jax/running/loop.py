@@ -18,6 +18,7 @@ from rmdp_jax.devices.processes import anyone, wait_for_all
 from rmdp_jax.env import Env
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.info import Info
+from rmdp_jax.records.given import load_members
 from rmdp_jax.records.lines import Timing, metrics_line
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.records.writer import RunWriter, common_step
@@ -69,6 +70,8 @@ def learn(
     compile_s, saved_s = time.perf_counter() - begun, seconds_saved() - saved_before
     reporter.say(f"compiled in {compile_s:.1f} s" + (f", {saved_s:.0f} s less by the cache" if saved_s else ""))
     watches = [FaultWatch(env.spec, run.config, reporter.warn, first) for run in runs]
+    if first == 0 and any(run.given.sources for run in runs):
+        _save(writers, states, first)  # so that going on does not take the folders of those runs
     states, timing = _loop(chunk, states, first, runs, writers, watches, reporter)
     return states, timing._replace(compile_s=compile_s, devices=1 if mesh is None else mesh.size)
 
@@ -116,6 +119,7 @@ def _prepare(
     reporter.say("compiling")
     like = laid_out(mesh, like)
     states = _restore(resumed, like) if resumed else None  # before compiling, as it may be refused
+    given = [load_members(env, run.config, run.given) if states is None else None for run in runs]
     all_states, whole = laid_out(mesh, like, number), everywhere(mesh)
     shardings = shardings_of(all_states)
 
@@ -127,7 +131,7 @@ def _prepare(
     with tracing_on(mesh):
         chunk_program = chunks.lower(people, all_states, jax.ShapeDtypeStruct((), jnp.int32))
     if states is None:
-        arguments = stack([init_arguments(run) for run in runs])
+        arguments = stack([init_arguments(run, members) for run, members in zip(runs, given, strict=True)])
         inits = jax.jit(over_runs(init, number), **on_mesh(mesh, out_shardings=shardings))
         compiled, init_all = compile_side_by_side(chunk_program, inits.lower(arguments))
         states = init_all(arguments)

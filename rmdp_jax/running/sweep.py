@@ -135,7 +135,7 @@ def _find(cell: Cell, seed: int, out: Path, make: Make) -> _Run:
     """The run of `cell` with `seed`, as far as it has come."""
     env, population = task_of(cell.algorithm, *make(cell.env, seed=seed, **cell.env_options))
     config = replace(cell.config, n=population.n, seed=seed)
-    resolved, algorithm_options = resolve(cell.algorithm, population, config)
+    resolved, algorithm_options = resolve(cell.algorithm, population, config)[:2]
     options = [f"{name}{value}" for name, value in cell.env_options.items()]
     parts = [cell.env, *options, cell.algorithm, f"k{resolved.k}", *filter(None, [cell.label]), f"s{seed}"]
     folder = RunFolder(out / "-".join(parts))

@@ -1,5 +1,6 @@
 """`train`: learn, evaluate, write down, for one run or several at once; with progress, checkpoints and a clean Ctrl-C."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from rmdp_jax.assigners.base import Assigner
+from rmdp_jax.assigners.base import Assigner, Given
 from rmdp_jax.assigners.em import em
 from rmdp_jax.checks import check_knowledge
 from rmdp_jax.config import TrainConfig
@@ -24,8 +25,9 @@ from rmdp_jax.evaluation.evaluate import Evaluation
 from rmdp_jax.paths import local_path
 from rmdp_jax.policies.model import Policies
 from rmdp_jax.records.episodes import KeptEpisodes
+from rmdp_jax.records.given import Named, describe_given, given_policies
 from rmdp_jax.records.lines import Timing, summarize
-from rmdp_jax.records.spec import RunSpec
+from rmdp_jax.records.spec import GivenPolicies, RunSpec
 from rmdp_jax.records.writer import RunWriter, Sink
 from rmdp_jax.running.batch import (
     check_batch,
@@ -41,7 +43,7 @@ from rmdp_jax.running.folders import check_folders, hold_folders, open_writer
 from rmdp_jax.running.interrupts import interrupts, stops
 from rmdp_jax.running.loop import learn
 from rmdp_jax.running.progress import announce, report_progress
-from rmdp_jax.trainer import Conclusion, TrainState
+from rmdp_jax.trainer import Conclusion, TrainState, check_given
 from rmdp_jax.types import Array
 
 
@@ -68,6 +70,8 @@ def train(
     devices: int | None = None,
     resume: bool = False,
     extend: bool = False,
+    frozen: Sequence[Named] = (),
+    start: Sequence[Named] = (),
     progress: bool = True,
     on_metrics: Sink | None = None,
 ) -> Result: ...
@@ -85,6 +89,8 @@ def train(
     devices: int | None = None,
     resume: bool = False,
     extend: bool = False,
+    frozen: Sequence[Named] = (),
+    start: Sequence[Named] = (),
     progress: bool = True,
     on_metrics: Sink | None = None,
 ) -> list[Result]: ...
@@ -101,6 +107,8 @@ def train(
     devices: int | None = None,
     resume: bool = False,
     extend: bool = False,
+    frozen: Sequence[Named] = (),
+    start: Sequence[Named] = (),
     progress: bool = True,
     on_metrics: Sink | None = None,
 ) -> Result | list[Result]:
@@ -118,6 +126,12 @@ def train(
             is none. Settings, agents and rewards have to be those of that run.
         extend: go on, where `config.transitions` are more than the run in `out` was made for; schedules are then those of the
             longer run. Without it a run ends where it was to end.
+        frozen: policies (run, j) of finished runs, in folders, that stay bit for bit as they are: the first of the k. Agents
+            may choose them, and the others learn for the rest. Env, networks and normalisation have to be the same, agents
+            not.
+        start: policies (run, j) that come next among the k, and go on learning once groups have formed. Both take an
+            algorithm whose agents choose (`Assigner.takes_given`), and k above their number. A run that is gone on with has
+            them in its own checkpoints; give the same again, or none.
         progress: show a bar on stderr (lines where it is no terminal).
         on_metrics: called with every logged line; the place for other sinks. With `seeds`, the lines name their `seed`. When
             it raises StopIteration the run ends as by Ctrl-C; what else it raises comes out when the state is saved.
@@ -132,14 +146,21 @@ def train(
         KeyboardInterrupt: Ctrl-C and its like before training has begun.
     """
     assigner = em(config.k, config.n) if assigner is None else assigner
+    check_given(config, assigner.name, assigner.takes_given, Given(len(frozen), len(frozen) + len(start)))
+
+    def given_to(folder: str | Path | None) -> GivenPolicies:
+        goes_on = local_path("out", folder) if folder is not None and (resume or extend) else None
+        with plain_settings():
+            return given_policies(env, config, frozen, start, goes_on)
+
     if seeds is None:
-        run = RunSpec(population, config, assigner, out, on_metrics)
+        run = RunSpec(population, config, assigner, out, on_metrics, given_to(out))
         return train_batch(env, [run], devices=devices, resume=resume, extend=extend, progress=progress)[0]
 
     def run_of(seed: int) -> RunSpec:
         folder = None if out is None else Path(out) / f"seed-{seed}"
         sink = None if on_metrics is None else lambda line: on_metrics({"seed": seed, **line})
-        return RunSpec(population, replace(config, seed=seed), assigner, folder, sink)
+        return RunSpec(population, replace(config, seed=seed), assigner, folder, sink, given_to(folder))
 
     runs = [run_of(seed) for seed in seed_range(config.seed, seeds)]
     return train_batch(env, runs, devices=devices, resume=resume, extend=extend, progress=progress)
@@ -192,7 +213,8 @@ def train_held(
 ) -> list[Result]:
     """`train_batch` for who has the folders already, by `hold_folders`."""
     config, progress = runs[0].config, progress and is_first()
-    mesh = choose_mesh(config.k, config.sizes.environments, env.spec.backend, devices)
+    given = runs[0].given.given
+    mesh = choose_mesh(math.gcd(config.k, given.frozen, given.number), config.sizes.environments, env.spec.backend, devices)
     announce(progress and jax.device_count() > 1, describe_mesh(mesh))
     check_folders(runs, resume or extend)
     wait_for_all("checked")
@@ -251,6 +273,7 @@ def _finish(
     by_mode: Evaluation,
 ) -> Result:
     summary = summarize(env, run, int(state.iteration), weights, conclusion.sources, sampled, by_mode, timing, writer.history)
+    summary |= describe_given(run.given, conclusion.policies)
     if np.isnan(np.asarray(sampled.episode_length)).all():  # it was stopped; --resume makes up for it
         summary |= {"finished": False, "evaluated": False}
     kept = None

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmdp_jax import ConfigError, EStepInput, Population, cover, em, fixed, plain_em, random_even
+from rmdp_jax.assigners.base import Given
 from rmdp_jax.assigners.halving_em import halving_em
 from rmdp_jax.assigners.plain_em import best_policies
 from rmdp_jax.assigners.seeded_em import seeded_em
@@ -93,6 +94,28 @@ def test_vmap_over_seeds_equals_single_seeds(make, k, n):
     for seed in range(4):
         alone = run_alone(keys[seed], utility[seed])
         jax.tree.map(lambda a, b, seed=seed: np.testing.assert_array_equal(a, b[seed]), alone, together)
+
+
+GIVEN = [Given(frozen, number) for frozen, number in ((1, 1), (2, 2), (1, 2), (0, 2))]
+
+
+@pytest.mark.parametrize("given", GIVEN, ids=str)
+@pytest.mark.parametrize("name", [name for name, make in ASSIGNERS.items() if make(3, 7).takes_given])
+def test_policies_that_are_given(name, given):
+    """Frozen ones may be without agents; those that learn have some."""
+    k, n = 3, 7
+    assigner, emptied = ASSIGNERS[name](k, n), 0
+    reassign = jax.jit(assigner.reassign)
+    state = assigner.init(jax.random.key(0))
+    for i, utility in enumerate(adversarial(k, n) + adversarial(k, n)[::-1]):
+        inputs = inputs_of(assigner, utility, i)._replace(given=given)
+        state, _ = reassign(jax.random.key(i), state, inputs)
+        weights = np.asarray(assigner.weights(state))
+        if np.isin(weights, [0.0, 1.0]).all():
+            used = set(labels_of(weights).tolist())
+            assert used >= set(range(given.frozen, k)), "a policy that learns was left empty"
+            emptied += len(used) < k
+    assert emptied > 0 or not given.frozen
 
 
 def test_first_assignments():
