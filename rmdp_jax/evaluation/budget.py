@@ -1,0 +1,136 @@
+"""How many policies: the best k of M members for every k, how far another choice could get, and which k a rule recommends.
+
+What k members S bring n agents, f(S) = mean_i max_{c in S} worth[c, i], is monotone and submodular. So greedy choice is within
+1 - 1/e of the best choice of k members, above what the worst member brings each agent (Nemhauser, Wolsey & Fisher, 1978), and
+for any S no choice of k members is above f(S) and the k largest gains f(S + c) - f(S) together (Minoux, 1978). The second is
+the bound that is told, by the best S at hand, as it is tighter.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rmdp_jax.assigners.facility_location import greedy, swap_until_best
+from rmdp_jax.errors import INT32, ConfigError, check, number_between, real_number, several, whole_number
+from rmdp_jax.learning.segments import scored_agents
+from rmdp_jax.welfare import Welfare
+
+SHARE = 0.95  # of the individual end, of the rule where none is given
+
+_choose_greedily, _improve = jax.jit(greedy, static_argnums=2), jax.jit(swap_until_best)  # a program for every k
+
+
+class Choice(NamedTuple):
+    """The best k members that were found."""
+
+    members: np.ndarray  # (k,) int32; one is there twice where another would add nothing
+    labels: np.ndarray  # (n,) int32, which member serves each agent
+    welfare: float  # in the episodes that they were chosen by, so that chance flatters it
+    limit: float  # what no choice of k members is above in these
+
+
+class Rule(NamedTuple):
+    """By what a number of policies is recommended: one of the two, the other None."""
+
+    price: float | None  # welfare, of 100, that one more policy has to add
+    share: float | None  # of what the best member for each agent brings
+
+
+class Recommended(NamedTuple):
+    """A number of policies and why it is."""
+
+    k: int | None  # None where no k that was looked at holds the rule
+    why: str
+
+
+def check_ks(ks: Any, low: int = 1) -> tuple[int, ...]:
+    """Numbers of policies as ints, `low` of them at least, or `ConfigError`."""
+    rule = "whole numbers of at least 1, each above the one before, such as 1 2 5"
+    numbers = several(ks)
+    check("ks", ks, len(numbers) >= low, rule if low == 1 else f"{low} or more {rule}")
+    try:
+        numbers = tuple(whole_number("ks", k, 1, INT32) for k in numbers)
+    except ConfigError:
+        numbers = ()
+    check("ks", ks, bool(numbers) and list(numbers) == sorted(set(numbers)), rule)
+    return numbers
+
+
+def check_rule(price: Any = None, share: Any = None) -> Rule:
+    """The rule of a `price` or of a `share`, `SHARE` where neither is given.
+
+    Raises:
+        ConfigError: both are given, or one breaks its own rule.
+    """
+    if price is not None and share is not None:
+        raise ConfigError(f"price = {price}, share = {share}: are two rules, must be one; leave the other out")
+    if price is None:
+        return Rule(None, number_between("share", SHARE if share is None else share, 1e-9, 1.0, "above 0, at most 1"))
+    rule = "a finite number from 0 up: the welfare, of 100, that one more policy has to add"
+    return Rule(real_number("price", price, lambda x: 0.0 <= x < math.inf, rule), None)
+
+
+def recommend(rule: Rule, ks: Sequence[int], welfare: ArrayLike, individual: float) -> Recommended:
+    """By a price, the k with the largest welfare - price k; by a share, the least k whose welfare is that share of `individual`.
+
+    Where gains fall with k, the first is the last k whose gain a policy is the price at least.
+
+    Args:
+        rule: of `check_rule`.
+        ks: (K,), rising.
+        welfare: (K,) in reference units.
+        individual: what the best member for each agent brings, in the same units.
+    """
+    values = np.asarray(welfare, float)
+    if rule.price is not None:
+        k = int(ks[int((values - rule.price * np.asarray(ks, float)).argmax())])
+        return Recommended(k, f"welfare less {rule.price:g} a policy is highest there")
+    assert rule.share is not None
+    if individual <= 0.0:
+        return Recommended(None, f"the individual end is {individual:.2f}, and a share takes one above 0; give a price")
+    reached = np.flatnonzero(values >= rule.share * individual * (1.0 - 1e-9))
+    told = f"{rule.share:.4g} of the individual end, {rule.share * individual:.2f}"
+    if not len(reached):
+        return Recommended(None, f"no k up to {ks[-1]} reaches {told}; give larger ks, or a smaller share")
+    return Recommended(int(ks[reached[0]]), f"the least k that reaches {told}")
+
+
+def choose_members(utility: ArrayLike, ks: Sequence[int], welfare: Welfare) -> list[Choice]:
+    """For every k the members that together serve the agents best, each agent by the one best for it: greedy, then swaps.
+
+    Of more than `learning.segments.LARGEST_UNSAMPLED` agents a sample decides; the labels, the welfare and the limit are of all.
+
+    Args:
+        utility: (M, n) what every member brings every agent.
+        ks: (K,), rising, M at most.
+        welfare: on whose terms, in the units of `utility`.
+    """
+    table = jnp.asarray(utility, jnp.float32)
+    worth, sample = welfare.worth(table, None), scored_agents(table.shape[1])
+    searched = worth if sample is None else worth[:, sample]
+    valid = jnp.ones(len(table), bool)
+    order = _choose_greedily(searched, valid, ks[-1], ks[-1])
+    sets = [np.asarray(_improve(searched, valid, order[:k], 2 * k)) for k in ks]
+    limits = _limits(np.asarray(worth), sets)
+    returns = np.asarray(table)
+    labels = [chosen[returns[chosen].argmax(0)] for chosen in sets]
+    agents = np.arange(returns.shape[1])
+    reached = [float(welfare.mean(table[own, agents])) for own in labels]
+    most = [float(welfare.most(jnp.float32(limit))) for limit in limits]
+    return [Choice(*of) for of in zip(sets, labels, reached, map(max, most, reached), strict=True)]
+
+
+def _limits(worth: np.ndarray, sets: Sequence[np.ndarray]) -> list[float]:
+    """For the size k of each set a mean worth that no k rows of worth (M, n) pass."""
+    largest = np.full(len(sets), worth.max(0).mean(dtype=float))  # of all members
+    for chosen in sets:
+        best = worth[chosen].max(0)
+        value = best.mean(dtype=float)
+        gains = np.sort([np.maximum(row, best).mean(dtype=float) - value for row in worth])[::-1].cumsum()
+        largest = np.minimum(largest, [value + gains[len(of) - 1] for of in sets])
+    return largest.tolist()
