@@ -83,7 +83,7 @@ def worth(returns: Array, p: float) -> Array:
 
 
 def from_worth(value: Array, p: float) -> Array:
-    """The return in 0..1 that has this `worth`. Of a mean worth it is at least the p-mean: lifting raises it, as does `LOWEST`."""
+    """The return in 0..1 that has this `worth`; of a mean worth at least the p-mean, which `FLOOR` and `LOWEST` only raise."""
     if p == 1.0:
         return value
     p, value = max(p, LOWEST), value / (1.0 + FLOOR)

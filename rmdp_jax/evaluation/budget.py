@@ -1,9 +1,13 @@
 """How many policies: the best k of M members for every k, how far another choice could get, and which k a rule recommends.
 
 What k members S bring n agents, f(S) = mean_i max_{c in S} worth[c, i], is monotone and submodular. So greedy choice is within
-1 - 1/e of the best choice of k members, above what the worst member brings each agent (Nemhauser, Wolsey & Fisher, 1978), and
-for any S no choice of k members is above f(S) and the k largest gains f(S + c) - f(S) together (Minoux, 1978). The second is
-the bound that is told, by the best S at hand, as it is tighter.
+1 - 1/e of the best choice of k members, above what the worst member brings each agent (Nemhauser, Wolsey & Fisher, 1978). What
+is told is tighter, and of the choice at hand: for any levels l (n,) no choice of k members is above
+
+    mean_i l_i + sum of the k largest of mean_i max(worth[c, i] - l_i, 0)        over members c
+
+(Cornuejols, Fisher & Nemhauser, 1977). With l_i = max_{c in S} worth[c, i] that is f(S) and the k largest gains of one member
+more; Polyak's subgradient steps from there lower it.
 """
 
 import math
@@ -21,6 +25,8 @@ from rmdp_jax.learning.segments import scored_agents
 from rmdp_jax.welfare import Welfare
 
 SHARE = 0.95  # of the individual end, of the rule where none is given
+MOST_STEPS = 200  # towards the least limit
+MOST_NUMBERS = 10**8  # of worth that these look at, but once at least
 
 _choose_greedily, _improve = jax.jit(greedy, static_argnums=2), jax.jit(swap_until_best)  # a program for every k
 
@@ -76,9 +82,9 @@ def check_rule(price: Any = None, share: Any = None) -> Rule:
 
 
 def recommend(rule: Rule, ks: Sequence[int], welfare: ArrayLike, individual: float) -> Recommended:
-    """By a price, the k with the largest welfare - price k; by a share, the least k whose welfare is that share of `individual`.
+    """By a price, the k with the largest welfare - price k; by a share, the least k with that share of `individual`.
 
-    Where gains fall with k, the first is the last k whose gain a policy is the price at least.
+    Where gains fall with k, the first is the last k that adds the price or more for each policy.
 
     Args:
         rule: of `check_rule`.
@@ -103,7 +109,7 @@ def recommend(rule: Rule, ks: Sequence[int], welfare: ArrayLike, individual: flo
 def choose_members(utility: ArrayLike, ks: Sequence[int], welfare: Welfare) -> list[Choice]:
     """For every k the members that together serve the agents best, each agent by the one best for it: greedy, then swaps.
 
-    Of more than `learning.segments.LARGEST_UNSAMPLED` agents a sample decides; the labels, the welfare and the limit are of all.
+    Of more than `learning.segments.LARGEST_UNSAMPLED` agents a sample decides; labels, welfare and limit are of all.
 
     Args:
         utility: (M, n) what every member brings every agent.
@@ -116,7 +122,7 @@ def choose_members(utility: ArrayLike, ks: Sequence[int], welfare: Welfare) -> l
     valid = jnp.ones(len(table), bool)
     order = _choose_greedily(searched, valid, ks[-1], ks[-1])
     sets = [np.asarray(_improve(searched, valid, order[:k], 2 * k)) for k in ks]
-    limits = _limits(np.asarray(worth), sets)
+    limits = [_limit(np.asarray(worth), chosen) for chosen in sets]
     returns = np.asarray(table)
     labels = [chosen[returns[chosen].argmax(0)] for chosen in sets]
     agents = np.arange(returns.shape[1])
@@ -125,12 +131,18 @@ def choose_members(utility: ArrayLike, ks: Sequence[int], welfare: Welfare) -> l
     return [Choice(*of) for of in zip(sets, labels, reached, map(max, most, reached), strict=True)]
 
 
-def _limits(worth: np.ndarray, sets: Sequence[np.ndarray]) -> list[float]:
-    """For the size k of each set a mean worth that no k rows of worth (M, n) pass."""
-    largest = np.full(len(sets), worth.max(0).mean(dtype=float))  # of all members
-    for chosen in sets:
-        best = worth[chosen].max(0)
-        value = best.mean(dtype=float)
-        gains = np.sort([np.maximum(row, best).mean(dtype=float) - value for row in worth])[::-1].cumsum()
-        largest = np.minimum(largest, [value + gains[len(of) - 1] for of in sets])
-    return largest.tolist()
+def _limit(worth: np.ndarray, chosen: np.ndarray) -> float:
+    """A mean worth that no choice of as many rows of worth (M, n) as the `chosen` passes."""
+    k, n = len(chosen), worth.shape[1]
+    levels = worth[chosen].max(0).astype(float)
+    reached, least = levels.mean(), worth.max(0).mean(dtype=float)  # of all members
+    for _ in range(max(1, min(MOST_STEPS, MOST_NUMBERS // worth.size))):
+        gains = np.array([np.maximum(row - levels, 0.0).mean() for row in worth])
+        best = np.argsort(gains)[-k:]
+        value = levels.mean() + gains[best].sum()
+        least = min(least, value)
+        slope = 1 - (worth[best] > levels).sum(0)
+        if value <= reached or not slope.any():
+            break
+        levels = levels - n * (value - reached) / np.square(slope).sum() * slope
+    return float(least)

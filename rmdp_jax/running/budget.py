@@ -50,16 +50,16 @@ def budget(
     """Predict the welfare of k policies for every k from what a run knows, and recommend a k.
 
     Members are the run's k policies and the earlier ones in its archive, where it keeps one (`em` does, for 1 < k < n). All are
-    played for `episodes`, by which for every k the best k of them are chosen (facility location); what these bring is told by as
-    many other episodes, so that luck in the first does not count. A policy that is trained for a group can be better than
-    what a run met on its way: `train_ladder` tells how far.
+    played for `episodes`, by which for every k the best k of them are chosen (facility location); what these bring is told by
+    as many other episodes, so that luck in the first does not count. Policies that are trained for that k can be better than
+    what a run met on its way, most for k below its own: `running.ladder.train_ladder` tells how far.
 
     Args:
         run: of `rmdp_jax.records.loading.load_run`.
         ks: numbers of policies, rising; 1, 2, ... up to `DEFAULT_LARGEST`, or twice the run's k, when not given.
         price: recommend the k with the largest welfare - price k, in points of 100.
         share: recommend the least k with this share of the individual end; 0.95 when neither rule is given.
-        episodes: of each member in either set, rounded up to a multiple of 8; those that the run was evaluated by when not given.
+        episodes: of each member in either set, up to a multiple of 8; as many as the run was evaluated by when not given.
         seed: of the episodes.
 
     Raises:
@@ -79,7 +79,7 @@ def budget(
     welfare = make_welfare(run.config.welfare_p, 0.01, run.population.weights)
     play = _make_play(run, members, seed, number)
     batches = range(min(BATCHES, number))
-    utility = sum(play(0, batch) for batch in batches) / len(batches)
+    utility = np.asarray(sum(play(0, batch) for batch in batches)) / len(batches)
     choices = choose_members(utility, ks, welfare)
     labels = [choice.labels for choice in choices] + [utility.argmax(0)]
     told, errors = _tell((play(1, batch) for batch in batches), labels, welfare)
@@ -136,9 +136,7 @@ def _make_play(run: "Run", members: "Members", seed: int, episodes: int) -> Call
     return play
 
 
-def _tell(
-    tables: Iterable[np.ndarray], labels: Sequence[np.ndarray], welfare: Welfare
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _tell(tables: Iterable[np.ndarray], labels: Sequence[np.ndarray], welfare: Welfare) -> tuple[np.ndarray, np.ndarray | None]:
     """Welfare under each of the `labels`, from batches of episodes, and its standard error by their spread."""
 
     def under(table: np.ndarray) -> np.ndarray:

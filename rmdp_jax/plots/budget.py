@@ -1,0 +1,95 @@
+"""Welfare by number of policies, predicted and trained, and the gain of each further policy."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from rmdp_jax.plots.style import FAINT, INK, new_figure, policy_colors, shade, styled
+
+
+class Curve(NamedTuple):
+    """Welfare of K numbers of policies, in reference units, 0..100."""
+
+    name: str
+    welfare: ArrayLike  # (K,)
+    standard_error: Sequence[float | None] | np.ndarray | None = None  # (K,)
+
+
+@styled
+def welfare_by_budget(
+    ks: Sequence[int],
+    curves: Sequence[Curve],
+    individual: float,
+    *,
+    bound: ArrayLike | None = None,
+    recommended: int | None = None,
+    price: float | None = None,
+) -> Figure:
+    """Curves of welfare over k between the single policy and the individual end; below, what each further policy adds.
+
+    Args:
+        ks: (K,), rising.
+        curves: the first has its gains drawn below as well.
+        individual: what a policy for each agent would bring, by the first curve's measure.
+        bound: (K,) what k policies can reach at best, drawn as a dashed level at every k.
+        recommended: the k that is marked.
+        price: what one more policy has to add, drawn as a level over the gains.
+    """
+    first = np.asarray(curves[0].welfare, float)
+    gains = np.diff(first) / np.diff(ks)
+    figure = new_figure(7.0, 5.2, _alt(ks, curves, individual, recommended))
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
+    above.set(title="Welfare by number of policies", ylabel="welfare (0 to 100)")
+    below.set(ylabel="welfare added\nby each more", xlabel="policies k")
+    _draw_levels(above, ks, first, individual, bound)
+    for curve, color, marker in zip(curves, policy_colors(len(curves)), "oD", strict=False):
+        errors = [0.0 if error is None else error for error in _errors(curve, len(ks))]
+        line: dict[str, Any] = {"marker": marker, "markersize": 5, "linewidth": 2, "capsize": 3, "zorder": 4}
+        above.errorbar(ks, curve.welfare, yerr=errors, color=color, label=curve.name, **line)
+    if len(gains):
+        below.bar(ks[1:], gains, 0.6, color=shade(policy_colors(1)[0], 0.3), zorder=2)
+        below.axhline(0.0, color=FAINT, linewidth=0.8)
+    if price is not None:
+        below.axhline(price, color=INK, linewidth=1.2, linestyle=(0, (1, 2)), zorder=3, label=f"price {price:g}")
+        below.legend(loc="upper right")
+    for axes in (above, below):
+        axes.grid(axis="y")
+        if recommended is not None:
+            axes.axvline(recommended, color=INK, linewidth=8, alpha=0.12, zorder=1)
+    if recommended is not None:
+        above.annotate(f"k = {recommended}", (recommended, 0.0), (6, 6), xycoords=("data", "axes fraction"),
+                       textcoords="offset points", fontweight="bold", fontsize=9)  # fmt: skip
+    below.xaxis.set_major_locator(MaxNLocator(12, integer=True))
+    above.tick_params(labelbottom=True)
+    above.set_xlim(min(ks) - 0.6, max(ks) + 0.6)
+    above.legend(loc="lower right")
+    return figure
+
+
+def _draw_levels(axes: Axes, ks: Sequence[int], welfare: np.ndarray, individual: float, bound: ArrayLike | None) -> None:
+    """What every k lies between: the single policy and the individual end, and what is proved."""
+    style: dict[str, Any] = {"linewidth": 1.2, "zorder": 2}
+    axes.axhline(individual, color=FAINT, label=f"best policy for each agent, {individual:.2f}", **style)
+    if ks[0] == 1:
+        axes.axhline(welfare[0], color=FAINT, linestyle=(0, (1, 2)), label=f"single policy, {welfare[0]:.2f}", **style)
+    for i, (k, level) in enumerate(zip(ks, [] if bound is None else np.asarray(bound, float), strict=False)):
+        ends = [k - 0.35, k + 0.35]
+        axes.plot(ends, [level] * 2, color=INK, linestyle=(0, (5, 3)), label="" if i else "upper bound", **style)
+
+
+def _errors(curve: Curve, number: int) -> Sequence[float | None] | np.ndarray:
+    return [None] * number if curve.standard_error is None else curve.standard_error
+
+
+def _alt(ks: Sequence[int], curves: Sequence[Curve], individual: float, recommended: int | None) -> str:
+    told = "; ".join(
+        f"{curve.name}: " + ", ".join(f"k = {k} {x:.1f}" for k, x in zip(ks, np.asarray(curve.welfare, float), strict=True))
+        for curve in curves
+    )
+    mark = "" if recommended is None else f" Recommended: k = {recommended}."
+    return f"Welfare by number of policies. {told}; best policy for each agent {individual:.1f}.{mark}"
