@@ -105,7 +105,6 @@ class Budget(Compiling):
         self._write(out, told, draw_budget(found, self.price), print_budget)
 
     def _train(self) -> None:
-        from rmdp_jax.commands.budget_tables import describe_ladder, print_ladder
         from rmdp_jax.envs import make
         from rmdp_jax.evaluation.budget import check_ks
         from rmdp_jax.running.ladder import train_ladder
@@ -125,6 +124,12 @@ class Budget(Compiling):
             devices=self.devices,
             progress=not self.quiet,
         )
+        self.write_ladder(ladder, out)
+
+    def write_ladder(self, ladder: "Ladder", out: Path) -> None:
+        """Write, draw and print a ladder of the task."""
+        from rmdp_jax.commands.budget_tables import describe_ladder, print_ladder
+
         self._write(out, {"env": self.target, **describe_ladder(ladder)}, draw_ladder(ladder, self.price), print_ladder)
 
     def _folder(self, default: Path) -> Path:

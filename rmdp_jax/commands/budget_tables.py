@@ -62,7 +62,7 @@ def print_budget(told: dict[str, Any]) -> None:
         figures = (_figure(welfare) + _error(error), gain, share, _figure(limit), _figure(bound))
         table.add_row(str(k), *figures, style="bold" if k == told["recommended"]["k"] else None)
     console.print(table)
-    console.print(f"the end: {told['individual']:.2f}, the best of all of them for each agent")
+    console.print(f"the individual end: {told['individual']:.2f}, the best of all of them for each agent")
     console.print("no choice above: what no k of them pass in the episodes they were chosen by")
     _print_recommended("recommended", told["recommended"])
 
@@ -81,7 +81,7 @@ def print_ladder(told: dict[str, Any]) -> None:
     console.print(table)
     console.print(f"predicted: by the run of k = {told['ks'][-1]} of each seed, from what it met on its way")
     console.print(f"mean absolute error over k: {told['mean_absolute_error']:.2f}")
-    console.print(f"best of its policies for each agent: {told['individual']:.2f}")
+    console.print(f"the individual end: {told['individual']:.2f}, the best of what it met for each agent")
     _print_recommended("recommended by what is predicted", told["recommended"])
     _print_recommended("recommended by what was trained", told["confirmed"])
 

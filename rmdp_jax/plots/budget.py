@@ -35,7 +35,7 @@ def welfare_by_budget(
     Args:
         ks: (K,), rising.
         curves: the first has its gains drawn below as well.
-        individual: what a policy for each agent would bring, by the first curve's measure.
+        individual: what the best policy for each agent brings.
         bound: (K,) what k policies can reach at best, drawn as a dashed level at every k.
         recommended: the k that is marked.
         price: what one more policy has to add, drawn as a level over the gains.
@@ -56,25 +56,26 @@ def welfare_by_budget(
         below.axhline(0.0, color=FAINT, linewidth=0.8)
     if price is not None:
         below.axhline(price, color=INK, linewidth=1.2, linestyle=(0, (1, 2)), zorder=3, label=f"price {price:g}")
-        below.legend(loc="upper right")
     for axes in (above, below):
         axes.grid(axis="y")
         if recommended is not None:
             axes.axvline(recommended, color=INK, linewidth=8, alpha=0.12, zorder=1)
     if recommended is not None:
-        above.annotate(f"k = {recommended}", (recommended, 0.0), (6, 6), xycoords=("data", "axes fraction"),
-                       textcoords="offset points", fontweight="bold", fontsize=9)  # fmt: skip
+        told = f"recommended: k = {recommended}"
+        above.set_title(told, loc="right", fontsize=9, fontweight="normal", color=FAINT)
     below.xaxis.set_major_locator(MaxNLocator(12, integer=True))
     above.tick_params(labelbottom=True)
     above.set_xlim(min(ks) - 0.6, max(ks) + 0.6)
-    above.legend(loc="lower right")
+    above.margins(y=0.1)
+    handles = above.get_legend_handles_labels()[0] + below.get_legend_handles_labels()[0]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
 
 def _draw_levels(axes: Axes, ks: Sequence[int], welfare: np.ndarray, individual: float, bound: ArrayLike | None) -> None:
     """What every k lies between: the single policy and the individual end, and what is proved."""
     style: dict[str, Any] = {"linewidth": 1.2, "zorder": 2}
-    axes.axhline(individual, color=FAINT, label=f"best policy for each agent, {individual:.2f}", **style)
+    axes.axhline(individual, color=FAINT, label=f"individual end, {individual:.2f}", **style)
     if ks[0] == 1:
         axes.axhline(welfare[0], color=FAINT, linestyle=(0, (1, 2)), label=f"single policy, {welfare[0]:.2f}", **style)
     for i, (k, level) in enumerate(zip(ks, [] if bound is None else np.asarray(bound, float), strict=False)):
@@ -92,4 +93,4 @@ def _alt(ks: Sequence[int], curves: Sequence[Curve], individual: float, recommen
         for curve in curves
     )
     mark = "" if recommended is None else f" Recommended: k = {recommended}."
-    return f"Welfare by number of policies. {told}; best policy for each agent {individual:.1f}.{mark}"
+    return f"Welfare by number of policies. {told}; individual end {individual:.1f}.{mark}"

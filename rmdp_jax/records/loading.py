@@ -141,7 +141,7 @@ def _archive_size(checkpoints: Path, step: int) -> int:
 class Members(NamedTuple):
     """Policies that a run can act with."""
 
-    policies: Policies  # own leaves (M, ...)
+    policies: Policies  # own leaves (M, ...), as numpy arrays
     number: int  # M
     archived: bool  # whether the run keeps earlier policies
 
@@ -156,7 +156,7 @@ def load_members(run: Run) -> Members:
     known = list(range(run.config.k + size))
     of_run, saved = run.policies, _load_policies(run.folder.checkpoints, run.iteration, run.env, run.config, known)
     own, statistics = jax.tree.map(
-        lambda *x: jnp.concatenate(x), (of_run.params.own, of_run.statistics), (saved.params.own, saved.statistics)
+        lambda *x: np.concatenate(x), (of_run.params.own, of_run.statistics), (saved.params.own, saved.statistics)
     )
     rows = [np.asarray(leaf).reshape(len(leaf), -1) for leaf in jax.tree.leaves((own, statistics))]
     first = np.sort(np.unique(np.concatenate(rows, 1), axis=0, return_index=True)[1])
