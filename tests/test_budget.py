@@ -266,6 +266,7 @@ def test_the_command_writes_prints_and_draws(run, bare, tmp_path, capsys):
         ([".", "--price", "-1"], "price = -1: must be a finite number from 0 up"),
         ([".", "--share", "95"], "share = 95: must be above 0, at most 1"),
         ([".", "--share", "0.9", "--price", "1"], "price = 1, share = 0.9: are two rules, must be one"),
+        ([".", "--episodes", "1e12"], "episodes = 1000000000000: must be at most 1,000,000"),
         ([".", "--seed", "-1"], "seed = -1: must be a whole number from 0"),
         (["resource_gathering", "--seed", "1"], "seed = 1: is for the folder of a run, not for a task; leave it out"),
         (["resource_gathering", "--episodes", "8"], "episodes = 8: is for the folder of a run, not for a task"),

@@ -10,6 +10,7 @@ import tyro
 from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.grids import Sweep, check_picture
 from rmdp_jax.commands.train import EnvOptions
+from rmdp_jax.config import LARGEST_EPISODES
 from rmdp_jax.errors import ConfigError, seed_number, seed_range, shown, whole_number
 from rmdp_jax.paths import local_path
 
@@ -96,12 +97,14 @@ class Budget(Compiling):
         from rmdp_jax.running.memory import available_memory, check_evaluation
 
         seed = seed_number("seed", 0 if self.seed is None else self.seed)
+        if self.episodes is not None:
+            whole_number("episodes", self.episodes, 1, LARGEST_EPISODES)
         run = load_run(self.target, make)
         out = self._folder(run.folder.path)
-        episodes = run.config.evaluation_episodes if self.episodes is None else whole_number("episodes", self.episodes, 1)
+        episodes = run.config.evaluation_episodes if self.episodes is None else int(self.episodes)
         check_evaluation(run.env, run.config, batch_size(episodes), available_memory())
         found = budget(run, ks=self.ks, price=self.price, share=self.share, episodes=episodes, seed=seed)
-        told = {"run": str(run.folder.path), "algorithm": run.result["algorithm"], **describe_budget(found)}
+        told = {"algorithm": run.result["algorithm"], **describe_budget(found)}
         self._write(out, told, draw_budget(found, self.price), print_budget)
 
     def _train(self) -> None:
