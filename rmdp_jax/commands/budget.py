@@ -104,7 +104,8 @@ class Budget(Compiling):
         episodes = run.config.evaluation_episodes if self.episodes is None else int(self.episodes)
         check_evaluation(run.env, run.config, batch_size(episodes), available_memory())
         found = budget(run, ks=self.ks, price=self.price, share=self.share, episodes=episodes, seed=seed)
-        told = {"algorithm": run.result["algorithm"], **describe_budget(found)}
+        terms = {name: run.result[name] for name in ("algorithm", "welfare_p", "weighted") if name in run.result}
+        told = {**terms, **describe_budget(found)}
         self._write(out, told, draw_budget(found, self.price), print_budget)
 
     def _train(self) -> None:
@@ -145,7 +146,7 @@ class Budget(Compiling):
         from rmdp_jax.commands.tables import print_pictures
         from rmdp_jax.records.files import to_json, write_json, writing
 
-        with writing(out):
+        with writing(out, "choose another --out"):
             out.mkdir(parents=True, exist_ok=True)
         write_json(out / "budget.json", told)
         pictures = save_pictures(out, {"budget": figure})

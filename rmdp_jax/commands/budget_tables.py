@@ -6,6 +6,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from rmdp_jax.commands.tables import describe_terms
 from rmdp_jax.records.lines import finite_number
 from rmdp_jax.terminal import PlainConsole, plus_minus, visible
 
@@ -54,6 +55,8 @@ def print_budget(told: dict[str, Any]) -> None:
     kept = "its archive with them" if told["archived"] else f"no archive, as {told['algorithm']} keeps none here"
     console.print(f"\n{told['members']} different policies, {kept}; {told['episodes']} fresh episodes of each")
     console.print("to choose by (facility location), and as many to tell by")
+    if terms := describe_terms(told):
+        console.print(f"welfare: {terms}")
     table = _table("k", "predicted", "one more adds", "of the end", "no choice above", "proved")
     errors, bounds = (told[name] or [None] * len(told["ks"]) for name in ("standard_error", "upper_bound"))
     columns = (told["ks"], told["predicted"], errors, _gains(told), told["limit"], bounds)
