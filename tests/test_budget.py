@@ -41,6 +41,13 @@ def test_the_best_members_of_every_k():
     assert four.limit == three.limit == pytest.approx(3.0)
 
 
+def test_a_larger_choice_leads_out_of_a_local_optimum():
+    table = np.array([[0, 1, 4, 0], [2, 1, 3, 4], [0, 0, 1, 4], [3, 2, 3, 3], [4, 2, 1, 0.0]])
+    alone, two = choose_members(table, [2], PLAIN)[0], choose_members(table, [2, 3], PLAIN)[0]
+    assert (set(alone.members.tolist()), alone.welfare) == ({0, 3}, 3.0), "no swap of the greedy choice is better"
+    assert (set(two.members.tolist()), two.welfare) == ({1, 4}, 3.25)
+
+
 @pytest.mark.parametrize(("p", "weighted"), [(1.0, False), (1.0, True), (0.0, False), (-2.0, True), (-np.inf, False)])
 def test_no_choice_passes_the_limit(p, weighted):
     rng = np.random.default_rng(0)

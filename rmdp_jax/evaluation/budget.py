@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from rmdp_jax.assigners.facility_location import greedy, swap_until_best
 from rmdp_jax.errors import INT32, ConfigError, check, number_between, real_number, several, whole_number
 from rmdp_jax.learning.segments import scored_agents
+from rmdp_jax.types import Array
 from rmdp_jax.welfare import Welfare
 
 SHARE = 0.95  # of the individual end, of the rule where none is given
@@ -107,7 +108,7 @@ def recommend(rule: Rule, ks: Sequence[int], welfare: ArrayLike, individual: flo
 
 
 def choose_members(utility: ArrayLike, ks: Sequence[int], welfare: Welfare) -> list[Choice]:
-    """For every k the members that together serve the agents best, each agent by the one best for it: greedy, then swaps.
+    """For every k the members that together serve the agents best, each agent by the one best for it, by two searches.
 
     Of more than `learning.segments.LARGEST_UNSAMPLED` agents a sample decides; labels, welfare and limit are of all.
 
@@ -119,9 +120,7 @@ def choose_members(utility: ArrayLike, ks: Sequence[int], welfare: Welfare) -> l
     table = jnp.asarray(utility, jnp.float32)
     worth, sample = welfare.worth(table, None), scored_agents(table.shape[1])
     searched = worth if sample is None else worth[:, sample]
-    valid = jnp.ones(len(table), bool)
-    order = _choose_greedily(searched, valid, ks[-1], ks[-1])
-    sets = [np.asarray(_improve(searched, valid, order[:k], 2 * k)) for k in ks]
+    sets = _choose_sets(searched, ks)
     limits = [_limit(np.asarray(worth), chosen) for chosen in sets]
     returns = np.asarray(table)
     labels = [chosen[returns[chosen].argmax(0)] for chosen in sets]
@@ -129,6 +128,26 @@ def choose_members(utility: ArrayLike, ks: Sequence[int], welfare: Welfare) -> l
     reached = [float(welfare.mean(table[own, agents])) for own in labels]
     most = [float(welfare.most(jnp.float32(limit))) for limit in limits]
     return [Choice(*of) for of in zip(sets, labels, reached, map(max, most, reached), strict=True)]
+
+
+def _choose_sets(worth: Array, ks: Sequence[int]) -> list[np.ndarray]:
+    """For every k the better of two searches by swaps: from a greedy choice, and from the next larger choice, thinned out."""
+    rows, valid = np.asarray(worth), jnp.ones(len(worth), bool)
+    order = np.asarray(_choose_greedily(worth, valid, ks[-1], ks[-1]))
+    sets: list[np.ndarray] = []
+    for k in reversed(ks):
+        starts = [order[:k], *(_drop(rows, larger, k) for larger in sets[:1])]
+        ends = [np.asarray(_improve(worth, valid, start, 2 * k)) for start in starts]
+        sets.insert(0, max(ends, key=lambda chosen: rows[chosen].max(0).mean(dtype=float)))
+    return sets
+
+
+def _drop(worth: np.ndarray, chosen: np.ndarray, k: int) -> np.ndarray:
+    """k of the `chosen` rows of worth (M, n): again and again the one goes that is missed least."""
+    while len(chosen) > k:
+        without = [worth[np.delete(chosen, j)].max(0).mean(dtype=float) for j in range(len(chosen))]
+        chosen = np.delete(chosen, int(np.argmax(without)))
+    return chosen
 
 
 def _limit(worth: np.ndarray, chosen: np.ndarray) -> float:
