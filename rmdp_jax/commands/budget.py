@@ -104,7 +104,9 @@ class Budget(Compiling):
         episodes = run.config.evaluation_episodes if self.episodes is None else int(self.episodes)
         check_evaluation(run.env, run.config, batch_size(episodes), available_memory())
         found = budget(run, ks=self.ks, price=self.price, share=self.share, episodes=episodes, seed=seed)
-        terms = {name: run.result[name] for name in ("algorithm", "welfare_p", "weighted") if name in run.result}
+        terms: dict[str, Any] = {
+            name: run.result[name] for name in ("algorithm", "welfare_p", "weighted") if name in run.result
+        }
         told = {**terms, **describe_budget(found)}
         self._write(out, told, draw_budget(found, self.price), print_budget)
 
