@@ -37,6 +37,7 @@ __all__ = [
     "TrainingError",
     "affinity",
     "assign",
+    "budget",
     "cluster",
     "cover",
     "em",

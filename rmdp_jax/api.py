@@ -19,6 +19,7 @@ from rmdp_jax.policies.model import make_act
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.running.affinity import affinity
 from rmdp_jax.running.assign import assign
+from rmdp_jax.running.budget import budget
 from rmdp_jax.running.cache import use_cache
 from rmdp_jax.running.cluster import cluster
 from rmdp_jax.running.train import Result, train, train_batch

@@ -32,6 +32,7 @@ class Welfare(NamedTuple):
     # returns (..., n or m), the agents (m,) that they are of or None for all -> what they are worth, in the same units
     worth: Callable[[Array, np.ndarray | None], Array]
     counts: Callable[[Array], Array]  # returns (n,) -> (n,) what a return more of each is worth, 1 of the one at most
+    most: Callable[[Array], Array]  # mean worth () of n agents -> the most that their welfare can be, exact where p = 1
 
 
 def make_welfare(p: float, scale: float, weights: Array | None = None) -> Welfare:
@@ -54,6 +55,7 @@ def make_welfare(p: float, scale: float, weights: Array | None = None) -> Welfar
         mean=jnp.mean if plain else lambda returns: p_mean(scale * returns, p, weights) / scale,
         worth=lambda returns, agents: weighed(worth(scale * returns, p), agents) / scale,
         counts=counts,
+        most=lambda mean_worth: from_worth(scale * mean_worth, p) / scale,
     )
 
 
@@ -78,6 +80,14 @@ def worth(returns: Array, p: float) -> Array:
         return returns
     p, lifted = max(p, LOWEST), _lift(returns)
     return (1.0 + FLOOR) * (jnp.log(lifted) if p == 0.0 else (lifted**p - 1.0) / p)
+
+
+def from_worth(value: Array, p: float) -> Array:
+    """The return in 0..1 that has this `worth`; of a mean worth at least the p-mean, which `FLOOR` and `LOWEST` only raise."""
+    if p == 1.0:
+        return value
+    p, value = max(p, LOWEST), value / (1.0 + FLOOR)
+    return (1.0 + FLOOR) * (jnp.exp(value) if p == 0.0 else (1.0 + p * value) ** (1.0 / p)) - FLOOR
 
 
 def marginal(returns: Array, p: float) -> Array:

@@ -263,12 +263,13 @@ NO_FLAGS = {
     "--runs",
     "--run-dir",
     "--agents",
+    "--target",
     "--env-options",
     "--machines",
     "--sizes",
     "--rates",
 }  # positions, groups
-GROUPS = {"train": (Machines, EnvOptions, Sizes, Rates), "sweep": (EnvOptions,)}
+GROUPS = {"train": (Machines, EnvOptions, Sizes, Rates), "sweep": (EnvOptions,), "budget": (EnvOptions,)}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -62,6 +62,8 @@ COMMANDS = [
     ["evaluate"],
     ["report"],
     ["render"],
+    ["budget"],
+    ["budget", "resource_gathering", "--out"],
 ]
 
 

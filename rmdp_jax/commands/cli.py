@@ -1,4 +1,4 @@
-"""The command line: ``rmdp-jax train | extend | sweep | compare | evaluate | assign | report | render | play | ...``."""
+"""The command line: ``rmdp-jax train | extend | sweep | compare | evaluate | assign | budget | report | play | ...``."""
 
 import contextlib
 import gc
@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import tyro
 
 from rmdp_jax.commands.assign import Assign
+from rmdp_jax.commands.budget import Budget
 from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.doctor import Doctor
 from rmdp_jax.commands.envs import Envs
@@ -45,6 +46,7 @@ COMMANDS = {
     "compare": Compare,
     "evaluate": Evaluate,
     "assign": Assign,
+    "budget": Budget,
     "report": Report,
     "render": Render,
     "play": Play,
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     be started again; 130 another command that was stopped.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    trains = bool({"train", "extend", "sweep"} & set(arguments[:1]))
+    trains = _trains(arguments)
     gc.freeze()  # the modules stay: collections while programs are traced need not go through them, which is a tenth of a start
     try:
         with _warnings_in_a_line(), watched(lambda number: _give_up(number, trains)), stops():
@@ -87,6 +89,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if any(thread.name.startswith(COMPILING) for thread in threading.enumerate()):
             os._exit(UNFINISHED if trains else 130)  # XLA would be waited for
         raise SystemExit(UNFINISHED if trains else 130) from None
+
+
+def _trains(arguments: Sequence[str]) -> bool:
+    """Whether the command is one to start again when it was stopped."""
+    if arguments[:1] == ["budget"]:
+        from rmdp_jax.envs.presets import PRESETS
+
+        return not PRESETS["default"].keys().isdisjoint(arguments)  # a ladder
+    return bool({"train", "extend", "sweep"} & set(arguments[:1]))
 
 
 def _stopped(what: str, trains: bool) -> str:
@@ -157,6 +168,7 @@ def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
         | Annotated[Compare, tyro.conf.subcommand("compare")]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Assign, tyro.conf.subcommand("assign")]
+        | Annotated[Budget, tyro.conf.subcommand("budget")]
         | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Render, tyro.conf.subcommand("render")]
         | Annotated[Play, tyro.conf.subcommand("play")]

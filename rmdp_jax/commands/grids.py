@@ -67,10 +67,11 @@ class Sweep(Compiling):
         for name in ("envs", "algorithms", "ks"):
             check(name, getattr(self, name), len(getattr(self, name)) > 0, "one or more")
         out = local_path("out", self.out)
-        sweep(self._cells(), seeds, out, make=make, devices=self.devices, progress=not self.quiet)
+        sweep(self.cells(), seeds, out, make=make, devices=self.devices, progress=not self.quiet)
         print(f"lines    {visible(str(out / 'runs.jsonl'))}\ncompare  rmdp-jax compare {visible(quote(str(out)))}")
 
-    def _cells(self) -> "list[Cell]":
+    def cells(self) -> "list[Cell]":
+        """What is to be trained, in the order of the ks."""
         from rmdp_jax.envs import make
         from rmdp_jax.envs.presets import preset
         from rmdp_jax.running.sweep import Cell
@@ -128,7 +129,8 @@ class Compare:
         from rmdp_jax.records.finished import find_runs
 
         picture = None if self.picture is None else local_path("picture", self.picture)
-        _check_picture(picture)
+        if picture is not None:
+            check_picture(picture)
         found = find_runs(self.runs)
         rows = compare_runs(found.lines)
         if self.json:
@@ -142,13 +144,9 @@ class Compare:
                 print_pictures([path])
 
 
-def _check_picture(path: Path | None) -> None:
-    """Raise `ConfigError` where no picture can be written, before runs are read."""
-    if path is None:
-        return
-    check("picture", path, not os.path.isdir(path), "a file, such as " + str(path / "welfare.png") + ", and no folder")
-    check("picture", path, len(os.fsencode(path.name)) <= 255, "a file with a name of at most 255 bytes")
+def check_picture(path: Path, name: str = "picture") -> None:
+    """Raise `ConfigError`, of the setting `name`, where no picture can be written, before anything takes long."""
+    check(name, path, not os.path.isdir(path), "a file, such as " + str(path / "welfare.png") + ", and no folder")
+    check(name, path, len(os.fsencode(path.name)) <= 255, "a file with a name of at most 255 bytes")
     above = next(folder for folder in path.absolute().parents if os.path.exists(folder))
-    check(
-        "picture", path, above.is_dir() and os.access(above, os.W_OK), f"in a folder that can be written, which {above} cannot"
-    )
+    check(name, path, above.is_dir() and os.access(above, os.W_OK), f"in a folder that can be written, which {above} cannot")

@@ -32,10 +32,8 @@ def print_summary(result: dict[str, Any]) -> None:
     bound = result["upper_bound"]
     facts = Table(show_header=False, box=None, padding=(0, 1))
     facts.add_row("welfare", Text.assemble((_figure(result["welfare"]), "bold"), f"{error} of 100, fresh episodes as trained"))
-    if "welfare_p" in result or result.get("weighted"):
-        facts.add_row(
-            "", f"p-mean of returns, p = {result.get('welfare_p', 1)}" + (", by weight" * result.get("weighted", False))
-        )
+    if terms := describe_terms(result):
+        facts.add_row("", terms)
     facts.add_row("", f"{_figure(result['welfare_deterministic'])} acting by the most likely action")
     if bound is not None and result["share_of_bound"] is not None:
         k = result["n"] if result["env_options"].get("context") else result["k"]  # who is told can behave in n ways
@@ -61,6 +59,13 @@ def print_summary(result: dict[str, Any]) -> None:
     console.print(Text.assemble("\n", (visible(str(result["env"])), "bold"), task))
     console.print(facts)
     console.print(_policy_table(result["policy_sizes"], result["utility"], result["assignment"], result["episode_length"]))
+
+
+def describe_terms(result: dict[str, Any]) -> str:
+    """On whose terms welfare is, in words; nothing where it is the mean over agents."""
+    if "welfare_p" not in result and not result.get("weighted"):
+        return ""
+    return f"p-mean of returns, p = {result.get('welfare_p', 1)}" + (", by weight" * result.get("weighted", False))
 
 
 def print_evaluation(evaluation: dict[str, Any]) -> None:

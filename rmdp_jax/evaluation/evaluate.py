@@ -74,6 +74,13 @@ def evaluate(
     return jax.jit(evaluation)(policies, labels, jax.random.key(seed_number("seed", seed)))
 
 
+def proved_bound(env: Env, population: Population, k: int) -> float | None:
+    """What the welfare of k policies can be at best, in reference units; None where the task does not know it, or agents have
+    weights: what is known is of means over agents, which no p-mean is above."""
+    bound = population.upper_bound(k) if population.weights is None else None
+    return None if bound is None else env.spec.reference_scale * float(bound)
+
+
 def _check_labels(assignment: ArrayLike, k: int, n: int) -> ArrayLike:
     """The labels, or ConfigError: not n whole numbers in 0..k-1. A policy may be without agents here."""
     if isinstance(assignment, jax.core.Tracer):

@@ -5,6 +5,7 @@ Nothing here touches pyplot or leaves a changed rcParams behind. A policy has th
 """
 
 from rmdp_jax.plots.bars import Bar, welfare_by_k
+from rmdp_jax.plots.budget import Curve, welfare_by_budget
 from rmdp_jax.plots.curves import assignment_history, speed_history, welfare_curve
 from rmdp_jax.plots.grid import walks_on_grid
 from rmdp_jax.plots.people import agent_distribution, utility_matrix
@@ -13,6 +14,7 @@ from rmdp_jax.plots.targets import target_histogram
 
 __all__ = [
     "Bar",
+    "Curve",
     "agent_distribution",
     "assignment_history",
     "policy_colors",
@@ -21,6 +23,7 @@ __all__ = [
     "target_histogram",
     "utility_matrix",
     "walks_on_grid",
+    "welfare_by_budget",
     "welfare_by_k",
     "welfare_curve",
 ]

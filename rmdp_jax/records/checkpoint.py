@@ -170,10 +170,11 @@ def restore_checkpoint(folder: Path, like: Tree, prefix: str = "", step: int | N
     return jax.tree_util.tree_map_with_path(restore, like)
 
 
-def saved_shape(folder: Path, name: str, step: int | None = None) -> tuple[int, ...]:
-    """Shape of one leaf of a state under `folder`, such as ``.iteration``."""
+def saved_shape(folder: Path, name: str, step: int | None = None) -> tuple[int, ...] | None:
+    """Shape of one leaf of a state under `folder`, such as ``.iteration``; None where the state has no such leaf."""
     with _reading(folder, _existing_step(folder) if step is None else step) as (checkpointer, path):
-        return tuple(checkpointer.metadata(path).item_metadata.tree[name].shape)
+        saved = checkpointer.metadata(path).item_metadata.tree
+        return tuple(saved[name].shape) if name in saved else None
 
 
 def _existing_step(folder: Path) -> int:

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env
-from rmdp_jax.evaluation.evaluate import Evaluation
+from rmdp_jax.evaluation.evaluate import Evaluation, proved_bound
 from rmdp_jax.evaluation.fairness import of_run, plain
 from rmdp_jax.info import Info
 from rmdp_jax.records.folder import describe_machine, dump_train_config, listed
@@ -144,10 +144,10 @@ def summarize(
         history: lines of metrics.
     """
     config, assigner = run.config, run.assigner
-    alike = run.population.weights is None  # what is known is of means over agents; no p-mean is above theirs
-    bound = run.population.upper_bound(config.k) if alike else None
-    bound = None if bound is None else finite_number(env.spec.reference_scale * bound)
-    reachable = run.population.reachable(config.k) if alike and config.welfare_p == 1.0 else None
+    bound = proved_bound(env, run.population, config.k)
+    bound = None if bound is None else finite_number(bound)
+    mean = run.population.weights is None and config.welfare_p == 1.0  # which is what is known
+    reachable = run.population.reachable(config.k) if mean else None
     welfare = float(sampled.welfare)
     labels, chosen = np.asarray(sampled.assignment), np.asarray(sources).tolist()
     return {

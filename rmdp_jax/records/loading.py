@@ -139,13 +139,45 @@ def choose_members(checkpoints: Path, step: int, known: PyTree, prefix: str, sou
     """Rows `sources` of a part of all members: of the k policies, `known` (k, ...), and of the archive at `prefix`."""
     k = next((len(leaf) for leaf in jax.tree.leaves(known)), 0)
     if k and max(sources) >= k:
-        size = saved_shape(checkpoints, ".archive.utilities.steps", step)[0]
+        size = _archive_size(checkpoints, step)
         if max(sources) >= k + size:
             raise ConfigError(f"policies_from = {sources}: the checkpoint has {k} policies and {size} earlier ones")
         rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), known)
         archived = restore_checkpoint(checkpoints, rows, prefix, step)
         known = jax.tree.map(lambda now, archived: jnp.concatenate([now, archived]), known, archived)
     return jax.tree.map(lambda x: x[jnp.asarray(sources)], known)
+
+
+def _archive_size(checkpoints: Path, step: int) -> int:
+    """Earlier policies in a checkpoint; 0 of an algorithm, or a shared trunk, that keeps none."""
+    shape = saved_shape(checkpoints, ".archive.utilities.steps", step)
+    return 0 if shape is None else shape[0]
+
+
+class Members(NamedTuple):
+    """Policies that a run can act with."""
+
+    policies: Policies  # own leaves (M, ...), as numpy arrays
+    number: int  # M
+    archived: bool  # whether the run keeps earlier policies
+
+
+def load_members(run: Run) -> Members:
+    """All policies that a run knows: its k, and the earlier ones in its archive where it keeps one. Each is there once.
+
+    Raises:
+        ConfigError: the checkpoint cannot be read.
+    """
+    size = _archive_size(run.folder.checkpoints, run.iteration)
+    known = list(range(run.config.k + size))
+    of_run, saved = run.policies, _load_policies(run.folder.checkpoints, run.iteration, run.env, run.config, known)
+    own, statistics = jax.tree.map(
+        lambda *x: np.concatenate(x), (of_run.params.own, of_run.statistics), (saved.params.own, saved.statistics)
+    )
+    rows = [np.asarray(leaf).reshape(len(leaf), -1) for leaf in jax.tree.leaves((own, statistics))]
+    first = np.sort(np.unique(np.concatenate(rows, 1), axis=0, return_index=True)[1])
+    own, statistics = jax.tree.map(lambda x: x[first], (own, statistics))
+    return Members(of_run._replace(params=of_run.params._replace(own=own), statistics=statistics), len(first), size > 0)
 
 
 def evaluate_run(run: Run, episodes: int, seed: int, deterministic: bool, keep: bool = False) -> Evaluation:

@@ -115,6 +115,13 @@ def sweep(
     return lines
 
 
+def run_folder(out: str | Path, cell: Cell, k: int, seed: int) -> Path:
+    """Where `sweep` writes the run of `cell` with `seed`, whose algorithm comes to k policies."""
+    options = [f"{name}{value}" for name, value in cell.env_options.items()]
+    parts = [cell.env, *options, cell.algorithm, f"k{k}", *filter(None, [cell.label]), f"s{seed}"]
+    return local_path("out", out) / "-".join(parts)
+
+
 def _hold(runs: Sequence[_Run], held: ExitStack, number: int, progress: bool) -> list[_Run]:
     """Those of `runs` that no other process trains, as far as they have come; theirs are the folders until `held` is left."""
     free = []
@@ -136,9 +143,7 @@ def _find(cell: Cell, seed: int, out: Path, make: Make) -> _Run:
     env, population = task_of(cell.algorithm, *make(cell.env, seed=seed, **cell.env_options))
     config = replace(cell.config, n=population.n, seed=seed)
     resolved, algorithm_options = resolve(cell.algorithm, population, config)[:2]
-    options = [f"{name}{value}" for name, value in cell.env_options.items()]
-    parts = [cell.env, *options, cell.algorithm, f"k{resolved.k}", *filter(None, [cell.label]), f"s{seed}"]
-    folder = RunFolder(out / "-".join(parts))
+    folder = RunFolder(run_folder(out, cell, resolved.k, seed))
     task = json.loads(json.dumps(describe_task(env, cell.algorithm)))  # as config.json gives it back
     description = {**task, "algorithm_options": dict(algorithm_options), "train": dump_train_config(resolved)}
     return _as_it_is(_Run(cell, env, population, config, folder, description, None, None))
