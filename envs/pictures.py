@@ -1,4 +1,4 @@
-"""Pictures that only one kind of task has: walks on a grid, targets on a line."""
+"""Pictures of a run: those that every task has, and those of one kind of task, walks on a grid, targets on a line."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,18 @@ from matplotlib.figure import Figure
 from rmdp_jax import plots
 from rmdp_jax.envs.speed import BODIES
 from rmdp_jax.records.loading import Run, record_run
+
+
+def general_pictures(run: Run) -> dict[str, Figure]:
+    """Pictures that every task has, by file name without ending."""
+    bound, utility = run.result["upper_bound"], np.asarray(run.result["utility"])
+    final = None if run.result["welfare"] is None else run.result  # diverged, or not evaluated
+    return {
+        "welfare": plots.welfare_curve(run.metrics, bound, final, reachable=run.result.get("reachable")),
+        "assignment": plots.assignment_history(run.metrics),
+        "utility": plots.utility_matrix(utility, run.assignment),
+        "agents": plots.agent_distribution(utility, run.assignment),
+    }
 
 
 def task_pictures(run: Run) -> dict[str, Figure]:
