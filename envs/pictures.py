@@ -1,6 +1,7 @@
 """Pictures of a run: those that every task has, and those of one kind of task, walks on a grid, targets on a line."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -31,12 +32,27 @@ def task_pictures(run: Run) -> dict[str, Figure]:
     return {} if draw is None or run.env.for_agent is not None else draw(run)
 
 
+def policy_pictures(run: Run) -> list[Figure] | None:
+    """What each of the k policies does, a picture a policy, of a task that draws it; None of another."""
+    draw = _OF_A_POLICY.get(run.env.spec.name)
+    return None if draw is None or run.env.for_agent is not None else draw(run)
+
+
 def _walks(run: Run) -> dict[str, Figure]:
+    return {"walks": plots.walks_on_grid(*_walked(run))}
+
+
+def _walk_of_each(run: Run) -> list[Figure]:
+    walked = _walked(run)
+    return [plots.walks_on_grid(*walked, only=j) for j in range(run.config.k)]
+
+
+def _walked(run: Run) -> tuple[Any, ...]:
+    """One episode of each policy, by its most likely actions, as `walks_on_grid` takes it."""
     played = record_run(run)
     size = round((run.env.spec.observation_size - 2) ** 0.5)
-    agents = np.arange(run.population.n)
-    returns = np.asarray(run.result["utility"])[run.assignment, agents]
-    return {"walks": plots.walks_on_grid(played.state.position, played.alive, size, run.assignment, returns)}
+    returns = np.asarray(run.result["utility"])[run.assignment, np.arange(run.population.n)]
+    return played.state.position, played.alive, size, run.assignment, returns
 
 
 def _targets(run: Run) -> dict[str, Figure]:
@@ -66,6 +82,7 @@ def _target_ranges(run: Run, targets: np.ndarray) -> np.ndarray:
     return np.array(ranges)
 
 
+_OF_A_POLICY: dict[str, Callable[[Run], list[Figure]]] = {"resource_gathering": _walk_of_each}
 _PICTURES: dict[str, Callable[[Run], dict[str, Figure]]] = {
     "resource_gathering": _walks,
     **{f"{body}_speed": _targets for body in BODIES},

@@ -1,4 +1,4 @@
-"""The command line: ``rmdp-jax train | sweep | compare | evaluate | assign | report | render | play | export | ...``."""
+"""The command line: ``rmdp-jax train | sweep | compare | evaluate | assign | report | dossier | render | play | export | ...``."""
 
 import contextlib
 import gc
@@ -18,6 +18,7 @@ import tyro
 from rmdp_jax.commands.assign import Assign
 from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.doctor import Doctor
+from rmdp_jax.commands.dossier import Dossier
 from rmdp_jax.commands.envs import Envs
 from rmdp_jax.commands.finished import Evaluate, Export, Play, Render, Report
 from rmdp_jax.commands.grids import Compare, Sweep
@@ -44,6 +45,7 @@ COMMANDS = {
     "evaluate": Evaluate,
     "assign": Assign,
     "report": Report,
+    "dossier": Dossier,
     "render": Render,
     "play": Play,
     "export": Export,
@@ -155,6 +157,7 @@ def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Assign, tyro.conf.subcommand("assign")]
         | Annotated[Report, tyro.conf.subcommand("report")]
+        | Annotated[Dossier, tyro.conf.subcommand("dossier")]
         | Annotated[Render, tyro.conf.subcommand("render")]
         | Annotated[Play, tyro.conf.subcommand("play")]
         | Annotated[Export, tyro.conf.subcommand("export")]

@@ -30,7 +30,9 @@ _BY_AGENT = ("assignment", "utility")  # of a result
 
 
 @plain_settings()
-def dossier(run: Run, beside: Sequence[Beside] = (), table: Table | None = None) -> dict[str, Any]:
+def dossier(
+    run: Run, beside: Sequence[Beside] = (), table: Table | None = None, scores: Scores | None = None
+) -> dict[str, Any]:
     """The dossier of a finished run; `schema.json` beside this file has the meaning of every field. Nothing is simulated.
 
     Returns are in reference units (0..100). All figures with an interval are of the episodes that the run kept, under its own
@@ -40,12 +42,13 @@ def dossier(run: Run, beside: Sequence[Beside] = (), table: Table | None = None)
         run: of `rmdp_jax.records.loading.load_run`.
         beside: other runs for the same people, of `rmdp_jax.dossier.stability.read_beside`.
         table: of the run's own agents, for their ids and groups, of `rmdp_jax.dossier.people.read_own`.
+        scores: of `score_run`, where they are there already.
 
     Raises:
         ConfigError: the run was stopped early, or its last checkpoint is damaged, or it has not the episodes that it could have.
     """
     check_whole(run)
-    scores = score_run(run)
+    scores = scores or score_run(run)
     served = serve(run, scores)
     own = Beside(run.folder.path.resolve().name, run.result, run.assignment)
     groups = None if table is None else table.groups
@@ -168,7 +171,9 @@ def _describe_sureness(served: Served, own: np.ndarray) -> dict[str, Any] | None
     if served.verdict is None or served.margin is None or not own.any():
         return None
     found = served.verdict[own]
-    counts = {name: int((found == value).sum()) for name, value in (("sure", SURE), ("open", OPEN), ("better_elsewhere", BETTER))}
+    counts = {
+        name: int((found == value).sum()) for name, value in (("sure", SURE), ("open", OPEN), ("better_elsewhere", BETTER))
+    }
     return {**counts, "least_margin": number(served.margin[own].min()), "mean_margin": number(served.margin[own].mean())}
 
 

@@ -33,7 +33,11 @@ def _better_elsewhere(policy: Policy) -> str:
 
 def _open(policy: Policy) -> str:
     found = 0 if policy["sureness"] is None else policy["sureness"]["open"]
-    return f"For {found} of its {policy['agents']} agents the episodes do not tell it from the second best policy." if found else ""
+    return (
+        f"For {found} of its {policy['agents']} agents the episodes do not tell it from the second best policy."
+        if found
+        else ""
+    )
 
 
 def _unserved(policy: Policy) -> str:

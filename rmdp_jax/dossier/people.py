@@ -114,7 +114,9 @@ def read_own(path: Path, run: Run) -> Table:
     """
     table = read_agents(path, run.population)
     if len(table.rows) != run.config.n:
-        raise ConfigError(f"people = {path}: has {len(table.rows):,} rows, must have one for each of the n = {run.config.n:,} agents")
+        raise ConfigError(
+            f"people = {path}: has {len(table.rows):,} rows, must have one for each of the n = {run.config.n:,} agents"
+        )
     for (leaf, values), given in zip(columns_of(run), map(np.asarray, jax.tree.leaves(table.agents)), strict=True):
         same = np.isclose(values.astype(float), given.astype(float), rtol=1e-4, atol=1e-6).reshape(run.config.n, -1).all(1)
         if not same.all():
