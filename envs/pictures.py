@@ -44,7 +44,7 @@ def _walks(run: Run) -> dict[str, Figure]:
 
 def _walk_of_each(run: Run) -> list[Figure]:
     walked = _walked(run)
-    return [plots.walks_on_grid(*walked, only=j) for j in range(run.config.k)]
+    return [plots.walks_on_grid(*walked, j) for j in range(run.config.k)]
 
 
 def _walked(run: Run) -> tuple[Any, ...]:

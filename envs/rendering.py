@@ -124,7 +124,7 @@ def animate_run(run: Run, seconds: float, frames_per_s: float) -> tuple[list[byt
     with TemporaryDirectory() as scratch:
         for j, poses in enumerate(record_every(run, brax_env, True, 0, seconds)):
             out = Path(scratch) / f"policy_{j}.webp"
-            failure = _film(brax_env.sys.mj_model, poses.q[::stride], stride * float(brax_env.dt), out)
+            failure = _film(brax_env.sys.mj_model, np.asarray(poses.q[::stride]), stride * float(brax_env.dt), out)
             if failure:
                 return [], failure
             films.append(out.read_bytes())

@@ -1,4 +1,4 @@
-"""The command line: ``rmdp-jax train | sweep | compare | evaluate | assign | report | dossier | render | play | export | ...``."""
+"""The command line: ``rmdp-jax train | sweep | compare | evaluate | assign | report | dossier | render | ...``."""
 
 import contextlib
 import gc

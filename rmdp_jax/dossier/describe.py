@@ -20,13 +20,12 @@ from rmdp_jax.evaluation.statistics import half_width_of_difference
 from rmdp_jax.policies.model import make_model, one_policy
 from rmdp_jax.records.agents_csv import Table
 from rmdp_jax.records.checksums import sha256_of
-from rmdp_jax.records.folder import describe_versions, plain_result
+from rmdp_jax.records.folder import describe_versions
 from rmdp_jax.records.loading import Run
 
 KIND, FORMAT = "rmdp_jax dossier", 1
 FILES = ("config.json", "agents.npz", "metrics.jsonl", "result.json", "episodes.npz")  # whose checksums are told
 MOST_LINES = 1000  # of the training curve
-_BY_AGENT = ("assignment", "utility")  # of a result
 
 
 @plain_settings()
@@ -45,7 +44,7 @@ def dossier(
         scores: of `score_run`, where they are there already.
 
     Raises:
-        ConfigError: the run was stopped early, or its last checkpoint is damaged, or it has not the episodes that it could have.
+        ConfigError: the run was stopped early, or its last checkpoint is damaged, or it lacks the episodes that it could have.
     """
     check_whole(run)
     scores = scores or score_run(run)
@@ -209,7 +208,7 @@ def _describe_parameters(run: Run, j: int) -> dict[str, Any]:
 def _describe_training(run: Run) -> dict[str, Any]:
     """The running estimate of welfare, at most `MOST_LINES` of its lines, evenly spread."""
     lines = run.metrics
-    some = np.unique(np.linspace(0, len(lines) - 1, min(len(lines), MOST_LINES)).round().astype(int)) if lines else []
+    some: list[int] = np.unique(np.linspace(0, len(lines) - 1, min(len(lines), MOST_LINES)).round().astype(int)).tolist()
     return {
         "transitions_per_policy": [lines[i]["transitions_per_policy"] for i in some],
         "welfare": [lines[i]["welfare"] for i in some],

@@ -12,6 +12,7 @@ from rmdp_jax.dossier.pictures import Pictures
 from rmdp_jax.paths import local_path
 from rmdp_jax.records.files import to_json, whole, writing
 
+DASH = "\N{EN DASH}"  # where there is no figure
 PAGE, DATA = "dossier.html", "dossier.json"
 WAY_OUT = "make room or give rights, or choose another --out"
 MOST_ROWS = 300  # of the table of agents in the page; the JSON has all
@@ -63,19 +64,19 @@ def render(told: dict[str, Any], pictures: Pictures) -> str:
 
 def figure(value: float | None, digits: int = 1) -> str:
     """A number with so many digits after the point; a dash where there is none."""
-    return "–" if value is None else f"{value:,.{digits}f}"
+    return DASH if value is None else f"{round(value, digits) + 0.0:,.{digits}f}"  # no -0.0
 
 
 def count(value: float | None) -> str:
     """A number in at most four significant digits, whole ones in full; a dash where there is none."""
     if value is None:
-        return "–"
+        return DASH
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
 def percent(value: float | None) -> str:
     """A share in percent."""
-    return "–" if value is None else f"{100 * value:.1f}%"
+    return DASH if value is None else f"{100 * value:.1f}%"
 
 
 def interval(one: dict[str, Any], digits: int = 1) -> str:
@@ -97,5 +98,5 @@ def settings(config: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
             found += settings(value, f"{prefix}{name}.")
         else:
             shown: Sequence[Any] | Any = ", ".join(map(str, value)) if isinstance(value, list) else value
-            found.append((prefix + name, "–" if shown in ({}, "", None) else str(shown)))
+            found.append((prefix + name, DASH if shown in ({}, "", None) else str(shown)))
     return found

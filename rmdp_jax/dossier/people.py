@@ -122,7 +122,7 @@ def read_own(path: Path, run: Run) -> Table:
         if not same.all():
             at = int(np.flatnonzero(~same)[0])
             raise ConfigError(
-                f"people = {path}: row {at + 1}: {leaf.column.name} = {given[at]}: must be {values[at]}, that of agent {at} of the "
-                "run; give the run's own agents in their order"
+                f"people = {path}: row {at + 1}: {leaf.column.name} = {given[at]}: must be {values[at]}, as of agent {at}; "
+                "give the run's own agents in their order"
             )
     return table

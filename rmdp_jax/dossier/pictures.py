@@ -25,6 +25,7 @@ class Picture(NamedTuple):
     source: str  # a data URI
     alt: str  # for readers who cannot see it
     title: str = ""
+    inches: float = 4.3  # how wide it is drawn
 
 
 class Pictures(NamedTuple):
@@ -36,26 +37,30 @@ class Pictures(NamedTuple):
 
 
 def draw(run: Run, told: dict[str, Any], scores: Scores, *, animations: bool) -> Pictures:
-    """Draw a run of which `told` is the `dossier`: of the budget as a whole, and of each policy; movies of bodies where `animations` and OpenGL allow."""
-    overview = [_picture(figure) for figure in {**general_pictures(run), **task_pictures(run)}.values()]
-    served = serve(run, scores)
-    policies = [_of_policy(run, policy, scores, served) for policy in told["policies"]]
-    drawn = policy_pictures(run)
-    for j, figure in enumerate(drawn or []):
-        policies[j].append(_picture(figure))
-    if drawn is None:
-        for j in range(run.config.k):
-            policies[j] += [_picture(figure) for figure in _outcomes(run, scores, j)]
+    """Pictures of a run of which `told` is the `dossier`, of the budget as a whole and of each policy.
+
+    With `animations` a small movie of each body too, where MuJoCo finds an OpenGL to draw with.
+    """
+    served, walks = serve(run, scores), policy_pictures(run)
     films, missing = animate_run(run, SECONDS, FRAMES_PER_S) if animations and has_body(run) else ([], None)
-    for j, film in enumerate(films):
-        told = (
-            f"Policy {j} moves, by its most likely actions: the first {SECONDS:g} s of an episode, in real time, over and over."
-        )
-        policies[j].append(Picture(_uri("image/webp", film), told, f"The first {SECONDS:g} s of an episode"))
+    policies = []
+    for j, policy in enumerate(told["policies"]):
+        pictures = [_picture(figure) for figure in _of_policy(run, policy, scores, served)]
+        if walks is None:
+            pictures += [_picture(figure) for figure in _outcomes(run, scores, j)]
+        else:
+            pictures.append(_picture(walks[j], "One episode by the most likely actions"))
+        policies.append(pictures + [_film(film, j) for film in films[j : j + 1]])
+    overview = [_picture(figure) for figure in {**general_pictures(run), **task_pictures(run)}.values()]
     return Pictures(overview, policies, missing)
 
 
-def _of_policy(run: Run, policy: dict[str, Any], scores: Scores, served: Served) -> list[Picture]:
+def _film(content: bytes, j: int) -> Picture:
+    title = f"The first {SECONDS:g} s of an episode, by the most likely actions"
+    return Picture(_uri("image/webp", content), f"Policy {j} moves: {title}, in real time, over and over.", title)
+
+
+def _of_policy(run: Run, policy: dict[str, Any], scores: Scores, served: Served) -> list[Figure]:
     """Whom it serves how well, and its single episodes; nothing of a policy that serves nobody."""
     own = run.assignment == policy["policy"]
     if not own.any():
@@ -67,7 +72,7 @@ def _of_policy(run: Run, policy: dict[str, Any], scores: Scores, served: Served)
     if scores.single is not None:
         every = policy["returns"]["single_episodes"]
         figures.append(plots.episode_returns(scores.single[own].ravel(), color, every["mean"], every["worst_tenth"]))
-    return [_picture(figure) for figure in figures]
+    return figures
 
 
 def _outcomes(run: Run, scores: Scores, j: int) -> list[Figure]:
@@ -76,7 +81,7 @@ def _outcomes(run: Run, scores: Scores, j: int) -> list[Figure]:
         return []
     episodes, color = scores.kept.episodes, plots.policy_colors(run.config.k)[j]
     alive = np.asarray(episodes.alive[j]) & ~np.asarray(episodes.diverged[j])
-    figures = []
+    figures: list[Figure] = []
     for at, leaf in jax.tree_util.tree_leaves_with_path(episodes.outcome):
         if leaf.ndim == 3 and len(figures) < MOST_OUTCOMES and alive.any():
             name = jax.tree_util.keystr(at, simple=True, separator=".") or "outcome"
@@ -92,8 +97,9 @@ def _wishes(run: Run, j: int) -> np.ndarray:
     return targets[run.assignment == j]
 
 
-def _picture(figure: Figure) -> Picture:
-    return Picture(_uri("image/svg+xml", plots.to_svg(figure)), str(figure.get_label()))
+def _picture(figure: Figure, title: str = "") -> Picture:
+    source = _uri("image/svg+xml", plots.to_svg(figure))
+    return Picture(source, str(figure.get_label()), title, float(figure.get_size_inches()[0]))
 
 
 def _uri(kind: str, content: bytes) -> str:

@@ -92,7 +92,7 @@ def describe_stability(own: Beside, others: Sequence[Beside]) -> dict[str, Any] 
 
 
 def overlap(own: np.ndarray, other: np.ndarray, policy: int) -> float | None:
-    """The largest share of `policy`'s agents and those of one policy of another run that both have (Jaccard); None of no agents.
+    """Of all agents in `policy` or the most alike group of another run, the share in both (Jaccard); None of no agents.
 
     Args:
         own, other: assignments (n,).

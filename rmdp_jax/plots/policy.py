@@ -33,7 +33,7 @@ def served_agents(
     alt = f"Returns of {agents_word(number)} from {returns.min():.1f} to {returns.max():.1f}, mean {returns.mean():.1f}."
     figure = new_figure(WIDTH, HEIGHT, alt)
     axes = figure.add_subplot(title="Its agents, worst to best served", ylabel=f"return ({unit})", xlabel="agents")
-    axes.axvspan(0.5, max(1, round(number / 10)) + 0.5, color=RULE, alpha=0.6, linewidth=0, label="worst tenth", zorder=0)
+    axes.axvspan(0.5, max(1.0, number / 10) + 0.5, color=RULE, alpha=0.6, linewidth=0, label="worst tenth", zorder=0)
     if second is not None:
         other = np.asarray(second, float)[drawn]
         axes.plot(place, other, "_", color=FAINT, markersize=6, markeredgewidth=1.4, label="second best policy", zorder=2)
@@ -62,7 +62,7 @@ def episode_returns(returns: ArrayLike, color: str, mean: float, worst_tenth: fl
     figure = new_figure(WIDTH, HEIGHT, alt)
     axes = figure.add_subplot(title="Its single episodes", ylabel="share of episodes (%)", xlabel=f"return ({unit})")
     edges = np.linspace(min(returns.min(), 0.0), max(returns.max(), 1e-9), 26)
-    axes.hist(returns, edges, weights=np.full(len(returns), 100 / len(returns)), color=shade(color, -0.12))
+    axes.hist(returns, edges.tolist(), weights=np.full(len(returns), 100 / len(returns)), color=shade(color, -0.12))
     for value, style, name in ((mean, "-", "mean"), (worst_tenth, (0, (2, 1.5)), "mean of the worst tenth")):
         axes.axvline(value, color=INK, linewidth=1.3, linestyle=style, label=f"{name}: {value:.1f}")
     axes.grid(axis="y")
