@@ -47,7 +47,7 @@ def _walk_of_each(run: Run) -> list[Figure]:
     return [plots.walks_on_grid(*walked, j) for j in range(run.config.k)]
 
 
-def _walked(run: Run) -> tuple[Any, ...]:
+def _walked(run: Run) -> tuple[Any, Any, int, np.ndarray, np.ndarray]:
     """One episode of each policy, by its most likely actions, as `walks_on_grid` takes it."""
     played = record_run(run)
     size = round((run.env.spec.observation_size - 2) ** 0.5)

@@ -28,7 +28,7 @@ class Dossier(Compiling):
         """Check, restore, describe, draw, write."""
         from rmdp_jax.commands.tables import print_dossier
         from rmdp_jax.dossier.describe import dossier
-        from rmdp_jax.dossier.page import write_dossier
+        from rmdp_jax.dossier.page import check_place, write_dossier
         from rmdp_jax.dossier.people import read_own
         from rmdp_jax.dossier.pictures import draw
         from rmdp_jax.dossier.scores import score_run
@@ -41,9 +41,10 @@ class Dossier(Compiling):
         folder = local_path("run", self.run_dir)
         check_finished(folder, RunFolder(folder).read_result())
         beside = read_beside(folder, self.beside)
+        out = check_place(self.out or folder)
         run = load_run(folder, make)
         table = None if self.people is None else read_own(local_path("people", self.people), run)
         scores = score_run(run)
         told = dossier(run, beside, table, scores)
         pictures = draw(run, told, scores, animations=not self.no_animations)
-        print_dossier(told, *write_dossier(told, pictures, self.out or folder), pictures.missing)
+        print_dossier(told, *write_dossier(told, pictures, out), pictures.missing)

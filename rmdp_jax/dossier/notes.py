@@ -42,7 +42,7 @@ def _open(policy: Policy) -> str:
 
 def _unserved(policy: Policy) -> str:
     share = policy["returns"] and policy["returns"]["agents"]["unserved"]
-    return f"{share:.0%} of those who have it get next to nothing (unserved)." if share else ""
+    return f"{share:.0%} of its agents are unserved: they get next to nothing." if share else ""
 
 
 def _put_back(policy: Policy) -> str:

@@ -1,5 +1,7 @@
 """dossier.html and dossier.json: written whole, read without a network and without JavaScript."""
 
+import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,15 +34,23 @@ def write_dossier(told: dict[str, Any], pictures: Pictures, out: str | Path) -> 
     Raises:
         ConfigError: they cannot be written.
     """
-    folder = local_path("out", out)
+    folder = check_place(out)
     page, data = folder / PAGE, folder / DATA
     text = render(told, pictures)
-    with writing(folder, WAY_OUT):
-        folder.mkdir(parents=True, exist_ok=True)
     for path, content in ((data, to_json(told, indent=1) + "\n"), (page, text)):
         with writing(path, WAY_OUT), whole(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
     return Written(page, data, page.stat().st_size)
+
+
+def check_place(out: str | Path) -> Path:
+    """The folder `out`, made if need be, or ConfigError where nothing can be written there."""
+    folder = local_path("out", out)
+    with writing(folder, WAY_OUT):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "no permission to write")
+    return folder
 
 
 def render(told: dict[str, Any], pictures: Pictures) -> str:
@@ -80,9 +90,9 @@ def percent(value: float | None) -> str:
 
 
 def interval(one: dict[str, Any], digits: int = 1) -> str:
-    """`91.3 (90.8 to 91.8)` of a mean with its interval, or the mean alone."""
+    """`91.3 (90.8 to 91.8)` of a mean with its interval, or the mean alone where that is not known or has no width."""
     mean, low, high = (one.get(name) for name in ("mean", "low", "high"))
-    return figure(mean, digits) + ("" if low is None else f" ({figure(low, digits)} to {figure(high, digits)})")
+    return figure(mean, digits) + ("" if low is None or low == high else f" ({figure(low, digits)} to {figure(high, digits)})")
 
 
 def cells(agents: dict[str, Any], policy: int) -> list[int]:

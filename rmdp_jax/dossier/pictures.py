@@ -26,6 +26,7 @@ class Picture(NamedTuple):
     alt: str  # for readers who cannot see it
     title: str = ""
     inches: float = 4.3  # how wide it is drawn
+    moves: bool = False
 
 
 class Pictures(NamedTuple):
@@ -57,7 +58,7 @@ def draw(run: Run, told: dict[str, Any], scores: Scores, *, animations: bool) ->
 
 def _film(content: bytes, j: int) -> Picture:
     title = f"The first {SECONDS:g} s of an episode, by the most likely actions"
-    return Picture(_uri("image/webp", content), f"Policy {j} moves: {title}, in real time, over and over.", title)
+    return Picture(_uri("image/webp", content), f"Policy {j} moves: {title}, in real time, over and over.", title, moves=True)
 
 
 def _of_policy(run: Run, policy: dict[str, Any], scores: Scores, served: Served) -> list[Figure]:

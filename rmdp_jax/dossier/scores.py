@@ -65,14 +65,14 @@ def score_run(run: Run) -> Scores:
     deviation = np.zeros((k, n)) if number > 1 else None
     share, begin = _shares(run), 0
     for block, used in blocks(agents):
-        at = np.arange(begin, begin + used)
         returns = run.env.spec.reference_scale * np.asarray(score(episodes, block), np.float64)[..., :used]  # (k, e, used)
+        at = np.arange(begin, begin + returns.shape[-1])
         utility[:, at] = returns.mean(1)
-        single[at] = returns[run.assignment[at], :, np.arange(used)]
+        single[at] = returns[run.assignment[at], :, at - begin]
         group += np.einsum("oeu,ju->joe", returns, share[:, at])
         if deviation is not None:
             deviation[:, at] = returns.std(1, ddof=1)
-        begin += used
+        begin += len(at)
     group[share.sum(1) == 0.0] = np.nan
     return Scores(utility, deviation, single, group, kept, None)
 

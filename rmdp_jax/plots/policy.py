@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import ArrayLike
 
 from rmdp_jax.plots.style import FAINT, INK, RULE, agents_word, deep, new_figure, shade, styled, tint
@@ -33,7 +33,8 @@ def served_agents(
     alt = f"Returns of {agents_word(number)} from {returns.min():.1f} to {returns.max():.1f}, mean {returns.mean():.1f}."
     figure = new_figure(WIDTH, HEIGHT, alt)
     axes = figure.add_subplot(title="Its agents, worst to best served", ylabel=f"return ({unit})", xlabel="agents")
-    axes.axvspan(0.5, max(1.0, number / 10) + 0.5, color=RULE, alpha=0.6, linewidth=0, label="worst tenth", zorder=0)
+    if number > 1:
+        axes.axvspan(0.5, max(1.0, number / 10) + 0.5, color=RULE, alpha=0.6, linewidth=0, label="worst tenth", zorder=0)
     if second is not None:
         other = np.asarray(second, float)[drawn]
         axes.plot(place, other, "_", color=FAINT, markersize=6, markeredgewidth=1.4, label="second best policy", zorder=2)
@@ -41,7 +42,7 @@ def served_agents(
     told = "this policy" if width is None else "this policy, with 95% interval"
     axes.errorbar(place, returns[drawn], yerr=bars, fmt="o", color=deep(color), markersize=3.5, elinewidth=1.1, label=told)
     axes.set_xlim(0.3, number + 0.7)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True) if number > 5 else FixedLocator(range(1, number + 1)))
     axes.grid(axis="y")
     figure.legend(loc="outside lower center", ncols=2, handlelength=1, fontsize=7)
     return figure
