@@ -1,9 +1,9 @@
-"""Draw a body's poses with MuJoCo into an .mp4 or .gif; a program of its own, started by `rendering.py`.
+"""Draw a body's poses with MuJoCo into an .mp4, .gif or .webp; a program of its own, started by `rendering.py`.
 
 MuJoCo chooses its OpenGL once, when it is imported, and a driver that fails may take the process along. Hence a child
 process for every choice that is tried. It imports neither JAX nor anything else of this package.
 
-Usage: python movie.py MODEL.mjb POSES.npy SECONDS_PER_FRAME OUT.mp4|OUT.gif
+Usage: python movie.py MODEL.mjb POSES.npy SECONDS_PER_FRAME OUT.mp4|OUT.gif|OUT.webp
 """
 
 import sys
@@ -16,6 +16,7 @@ import numpy as np
 NO_OPENGL = 3  # exit code
 HEIGHT, WIDTH = 360, 480
 GIF_COLORS = 64
+SMALL = 240, 180  # pixels to the right and down of a .webp
 
 Frames = Iterator[np.ndarray]  # (HEIGHT, WIDTH, 3) uint8
 
@@ -73,7 +74,16 @@ def write_gif(out: str, frames: Frames, times: np.ndarray) -> None:
     first.save(out, save_all=True, append_images=rest, duration=milliseconds.tolist(), loop=0)
 
 
-WRITERS: dict[str, Callable[[str, Frames, np.ndarray], None]] = {".mp4": write_mp4, ".gif": write_gif}
+def write_webp(out: str, frames: Frames, times: np.ndarray) -> None:
+    """By Pillow, `SMALL` and for ever, a few kB a frame; as `write_mp4`, in thousandths of a second."""
+    from PIL import Image
+
+    first, *rest = (Image.fromarray(frame).resize(SMALL, Image.Resampling.LANCZOS) for frame in frames)
+    milliseconds = np.diff(np.round(1000 * times).astype(int))
+    first.save(out, save_all=True, append_images=rest, duration=milliseconds.tolist(), loop=0, quality=50, method=4)
+
+
+WRITERS: dict[str, Callable[[str, Frames, np.ndarray], None]] = {".mp4": write_mp4, ".gif": write_gif, ".webp": write_webp}
 
 
 if __name__ == "__main__":

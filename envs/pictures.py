@@ -1,6 +1,7 @@
-"""Pictures that only one kind of task has: walks on a grid, targets on a line."""
+"""Pictures of a run: those that every task has, and those of one kind of task, walks on a grid, targets on a line."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -8,6 +9,18 @@ from matplotlib.figure import Figure
 from rmdp_jax import plots
 from rmdp_jax.envs.speed import BODIES
 from rmdp_jax.records.loading import Run, record_run
+
+
+def general_pictures(run: Run) -> dict[str, Figure]:
+    """Pictures that every task has, by file name without ending."""
+    bound, utility = run.result["upper_bound"], np.asarray(run.result["utility"])
+    final = None if run.result["welfare"] is None else run.result  # diverged, or not evaluated
+    return {
+        "welfare": plots.welfare_curve(run.metrics, bound, final, reachable=run.result.get("reachable")),
+        "assignment": plots.assignment_history(run.metrics),
+        "utility": plots.utility_matrix(utility, run.assignment),
+        "agents": plots.agent_distribution(utility, run.assignment),
+    }
 
 
 def task_pictures(run: Run) -> dict[str, Figure]:
@@ -19,12 +32,27 @@ def task_pictures(run: Run) -> dict[str, Figure]:
     return {} if draw is None or run.env.for_agent is not None else draw(run)
 
 
+def policy_pictures(run: Run) -> list[Figure] | None:
+    """What each of the k policies does, a picture a policy, of a task that draws it; None of another."""
+    draw = _OF_A_POLICY.get(run.env.spec.name)
+    return None if draw is None or run.env.for_agent is not None else draw(run)
+
+
 def _walks(run: Run) -> dict[str, Figure]:
+    return {"walks": plots.walks_on_grid(*_walked(run))}
+
+
+def _walk_of_each(run: Run) -> list[Figure]:
+    walked = _walked(run)
+    return [plots.walks_on_grid(*walked, j) for j in range(run.config.k)]
+
+
+def _walked(run: Run) -> tuple[Any, Any, int, np.ndarray, np.ndarray]:
+    """One episode of each policy, by its most likely actions, as `walks_on_grid` takes it."""
     played = record_run(run)
     size = round((run.env.spec.observation_size - 2) ** 0.5)
-    agents = np.arange(run.population.n)
-    returns = np.asarray(run.result["utility"])[run.assignment, agents]
-    return {"walks": plots.walks_on_grid(played.state.position, played.alive, size, run.assignment, returns)}
+    returns = np.asarray(run.result["utility"])[run.assignment, np.arange(run.population.n)]
+    return played.state.position, played.alive, size, run.assignment, returns
 
 
 def _targets(run: Run) -> dict[str, Figure]:
@@ -54,6 +82,7 @@ def _target_ranges(run: Run, targets: np.ndarray) -> np.ndarray:
     return np.array(ranges)
 
 
+_OF_A_POLICY: dict[str, Callable[[Run], list[Figure]]] = {"resource_gathering": _walk_of_each}
 _PICTURES: dict[str, Callable[[Run], dict[str, Figure]]] = {
     "resource_gathering": _walks,
     **{f"{body}_speed": _targets for body in BODIES},

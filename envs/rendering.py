@@ -82,6 +82,11 @@ def render_run(run: Run, policy: int, *, deterministic: bool = True, seed: int =
 
 def record_poses(run: Run, brax_env: Any, policy: int, deterministic: bool, seed: int, seconds: float) -> Poses:
     """The poses before each step of one episode, leaves (F, ...) as numpy arrays; all finite."""
+    return record_every(run, brax_env, deterministic, seed, seconds)[policy]
+
+
+def record_every(run: Run, brax_env: Any, deterministic: bool, seed: int, seconds: float) -> list[Poses]:
+    """`record_poses` of each of the k policies, by one program."""
 
     def pose(before: Any, after: Any) -> Poses:
         del after  # it may have diverged
@@ -98,8 +103,32 @@ def record_poses(run: Run, brax_env: Any, policy: int, deterministic: bool, seed
         backend=spec.backend,
     )
     record = jax.jit(make_record(env, run.config, deterministic=deterministic))
-    played = jax.tree.map(lambda x: x[policy], jax.device_get(record(run.policies, jax.random.key(seed))))
-    return jax.tree.map(lambda x: x[played.alive], played.step.outcome)
+    played = jax.device_get(record(run.policies, jax.random.key(seed)))
+    return [jax.tree.map(lambda x, j=j: x[j][played.alive[j]], played.step.outcome) for j in range(run.config.k)]
+
+
+def has_body(run: Run) -> bool:
+    """Whether the policies of `run` move a body that can be drawn, and do so without being told for whom."""
+    return run.env.spec.name.removesuffix("_speed") in BODIES and run.env.for_agent is None
+
+
+def animate_run(run: Run, seconds: float, frames_per_s: float) -> tuple[list[bytes], str | None]:
+    """A small animated WebP of each policy of a run that `has_body`, acting by its most likely actions, in real time.
+
+    Returns:
+        One a policy, or none and why, where nothing can be drawn.
+    """
+    brax_env = load_body(run.env.spec.name.removesuffix("_speed"), run.env.spec.backend)
+    stride = max(1, round(1.0 / (frames_per_s * float(brax_env.dt))))
+    films = []
+    with TemporaryDirectory() as scratch:
+        for j, poses in enumerate(record_every(run, brax_env, True, 0, seconds)):
+            out = Path(scratch) / f"policy_{j}.webp"
+            failure = _film(brax_env.sys.mj_model, np.asarray(poses.q[::stride]), stride * float(brax_env.dt), out)
+            if failure:
+                return [], failure
+            films.append(out.read_bytes())
+    return films, None
 
 
 def draw_page(system: Any, frames: Poses, seconds_per_frame: float) -> str:
@@ -121,15 +150,20 @@ def write_movie(model: mujoco.MjModel, q: np.ndarray, seconds_per_frame: float, 
         stem.with_suffix(suffix).unlink(missing_ok=True)  # of an earlier call
     missing = None if mediapy.video_is_available() else GET_FFMPEG
     out = stem.with_suffix(".gif" if missing else ".mp4")
-    with TemporaryDirectory() as scratch:
-        model_path, poses_path = (str(Path(scratch) / name) for name in ("model.mjb", "poses.npy"))
-        mujoco.mj_saveModel(_plain_floor(model), model_path, None)
-        np.save(poses_path, q)
-        failure = _draw([model_path, poses_path, str(seconds_per_frame), str(out)])
+    failure = _film(model, q, seconds_per_frame, out)
     if failure:
         out.unlink(missing_ok=True)  # half a movie
         return None, f"no mp4: {failure}"
     return out, missing and f"no mp4 but a gif: {missing}"
+
+
+def _film(model: mujoco.MjModel, q: np.ndarray, seconds_per_frame: float, out: Path) -> str | None:
+    """Draw the poses q (F, nq) into the file `out`; what went wrong, or None."""
+    with TemporaryDirectory() as scratch:
+        model_path, poses_path = (str(Path(scratch) / name) for name in ("model.mjb", "poses.npy"))
+        mujoco.mj_saveModel(_plain_floor(model), model_path, None)
+        np.save(poses_path, q)
+        return _draw([model_path, poses_path, str(seconds_per_frame), str(out)])
 
 
 def _draw(arguments: list[str]) -> str | None:

@@ -11,9 +11,9 @@ from tiny import CONFIG, SIZES, K, N, make_tiny
 
 from rmdp_jax import ConfigError, plain_em, train
 from rmdp_jax.commands.cli import main
-from rmdp_jax.commands.pictures import general_pictures
 from rmdp_jax.commands.tables import print_summary
 from rmdp_jax.envs import make
+from rmdp_jax.envs.pictures import general_pictures
 from rmdp_jax.evaluation.comparison import compare_runs
 from rmdp_jax.records.files import RunWarning
 from rmdp_jax.records.finished import find_runs

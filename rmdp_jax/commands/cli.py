@@ -1,4 +1,4 @@
-"""The command line: ``rmdp-jax train | extend | sweep | compare | evaluate | assign | budget | report | play | ...``."""
+"""The command line: ``rmdp-jax train | extend | sweep | compare | evaluate | assign | budget | report | dossier | ...``."""
 
 import contextlib
 import gc
@@ -19,6 +19,7 @@ from rmdp_jax.commands.assign import Assign
 from rmdp_jax.commands.budget import Budget
 from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.doctor import Doctor
+from rmdp_jax.commands.dossier import Dossier
 from rmdp_jax.commands.envs import Envs
 from rmdp_jax.commands.extend import Extend
 from rmdp_jax.commands.finished import Evaluate, Export, Play, Render, Report
@@ -48,6 +49,7 @@ COMMANDS = {
     "assign": Assign,
     "budget": Budget,
     "report": Report,
+    "dossier": Dossier,
     "render": Render,
     "play": Play,
     "export": Export,
@@ -170,6 +172,7 @@ def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
         | Annotated[Assign, tyro.conf.subcommand("assign")]
         | Annotated[Budget, tyro.conf.subcommand("budget")]
         | Annotated[Report, tyro.conf.subcommand("report")]
+        | Annotated[Dossier, tyro.conf.subcommand("dossier")]
         | Annotated[Render, tyro.conf.subcommand("render")]
         | Annotated[Play, tyro.conf.subcommand("play")]
         | Annotated[Export, tyro.conf.subcommand("export")]

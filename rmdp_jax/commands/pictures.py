@@ -4,11 +4,10 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from rmdp_jax import plots
-from rmdp_jax.envs.pictures import task_pictures
+from rmdp_jax.envs.pictures import general_pictures, task_pictures
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.comparison import Row
 from rmdp_jax.plots import Bar, welfare_by_k
@@ -24,18 +23,6 @@ def draw_run(run: Run, folder: Path | None = None) -> list[Path]:
         ConfigError: one cannot be written. The run itself is whole all the same.
     """
     return save_pictures(folder or run.folder.path, {**task_pictures(run), **general_pictures(run)})
-
-
-def general_pictures(run: Run) -> dict[str, Figure]:
-    """Pictures that every task has, by file name without ending."""
-    bound, utility = run.result["upper_bound"], np.asarray(run.result["utility"])
-    final = None if run.result["welfare"] is None else run.result  # diverged, or not evaluated
-    return {
-        "welfare": plots.welfare_curve(run.metrics, bound, final, reachable=run.result.get("reachable")),
-        "assignment": plots.assignment_history(run.metrics),
-        "utility": plots.utility_matrix(utility, run.assignment),
-        "agents": plots.agent_distribution(utility, run.assignment),
-    }
 
 
 def save_pictures(folder: Path, pictures: dict[str, Figure]) -> list[Path]:

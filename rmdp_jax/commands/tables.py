@@ -133,6 +133,18 @@ def print_rendered(page: Path, movie: Path | None, missing: str | None) -> None:
         console.print(visible(missing))
 
 
+def print_dossier(told: dict[str, Any], page: Path, data: Path, size: int, missing: str | None) -> None:
+    """Where a dossier is, how large, and what it says to look at first."""
+    console = PlainConsole(soft_wrap=True)
+    console.print(f"dossier  {visible(str(page))} ({size / 1e6:.2f} MB)")
+    console.print(f"data     {visible(str(data))}")
+    for policy in told["policies"]:
+        for note in policy["notes"]:
+            console.print(f"policy {policy['policy']}: {visible(note)}")
+    if missing is not None:
+        console.print(visible(f"no animations: {missing}"))
+
+
 def print_exported(folder: Path, files: Sequence[str]) -> None:
     """Where an export is, and how much of it there is; very many policies are very many files."""
     console = PlainConsole(soft_wrap=True)

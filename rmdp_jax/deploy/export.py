@@ -17,6 +17,7 @@ from rmdp_jax.errors import ConfigError
 from rmdp_jax.paths import local_path
 from rmdp_jax.policies.model import likeliest_action, make_model, one_policy
 from rmdp_jax.records.files import reason_of, to_json, whole, writing
+from rmdp_jax.records.folder import check_finished
 from rmdp_jax.records.loading import Run
 
 WAY_OUT = "make room or give rights, or choose another --out"
@@ -86,8 +87,7 @@ def check_whole(run: Run) -> None:
             f"{path}: its last checkpoint is damaged or lost, and the policies are of iteration {run.iteration} of {ended}; "
             "bring it back, or train the rest again with --resume"
         )
-    if not run.result["finished"]:
-        raise ConfigError(f"{path}: was stopped early, at iteration {ended}; end it with rmdp-jax train DIR --resume")
+    check_finished(path, run.result)
 
 
 def _sources(run: Run) -> Iterator[Source]:

@@ -1,5 +1,8 @@
 """A policy as named arrays, for programs that know neither JAX nor flax."""
 
+import hashlib
+from collections.abc import Mapping
+
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -31,3 +34,16 @@ def plain_arrays(model: Model, policy: Policies) -> dict[str, np.ndarray]:
     for i, layer in enumerate(layers):
         arrays[f"weight_{i}"], arrays[f"bias_{i}"] = layer["kernel"], layer["bias"]
     return {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+
+
+def hash_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256, as hexadecimal digits, of named arrays: of each in turn its name, its shape in decimals, its bytes.
+
+    As `f"{name} {shape}\\n"`, shape as in "64 64", and then little-endian float32 in rows; of `plain_arrays` it is that of all
+    that decides what a policy does, and the safetensors of an export have the same.
+    """
+    digest = hashlib.sha256()
+    for name, array in arrays.items():
+        digest.update(f"{name} {' '.join(map(str, array.shape))}\n".encode())
+        digest.update(np.ascontiguousarray(array, "<f4").tobytes())
+    return digest.hexdigest()

@@ -54,6 +54,12 @@ def fairness(returns: ArrayLike, unserved: ArrayLike | None = None, weights: Arr
     )
 
 
+def mean_and_worst_tenth(returns: ArrayLike) -> tuple[float, float]:
+    """Two figures of `fairness`, of agents who count alike."""
+    spread = fairness(returns)
+    return spread.mean, spread.worst_tenth
+
+
 def _gini(values: np.ndarray, weight: np.ndarray) -> float | None:
     """Of sorted values: the double sum is 2 sum_i w_i r_i (weight before i - weight after i)."""
     if not values[0] >= 0.0 or not values[-1] > 0.0:

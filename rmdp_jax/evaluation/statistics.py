@@ -1,4 +1,7 @@
-"""Statistics over seeds: mean, standard error, bootstrap interval, and which algorithms a paired test tells apart."""
+"""Statistics over seeds: mean, standard error, bootstrap interval, and which algorithms a paired test tells apart.
+
+And over episodes: half of the interval of a mean, and of the difference of two, by Student's t.
+"""
 
 import math
 import warnings
@@ -6,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 LEVEL = 0.01  # of the paired t-test by which the paper calls an algorithm best
@@ -36,6 +40,29 @@ def summarize_values(values: Iterable[float]) -> Summary:
         return Summary(array.size, float(array[0]) if array.size else None, None, None, None)
     low, high = _interval(array)
     return Summary(array.size, float(array.mean()), float(stats.sem(array)), low, high)
+
+
+def half_width(deviation: ArrayLike, number: int) -> np.ndarray:
+    """Half of the `CONFIDENCE` interval of the mean of `number` values, at least 2, by Student's t.
+
+    Args:
+        deviation: (...) of the values, with number - 1 in the denominator; the interval has its unit.
+        number: of values.
+    """
+    return stats.t.ppf((1 + CONFIDENCE) / 2, number - 1) * np.asarray(deviation, float) / number**0.5
+
+
+def half_width_of_difference(a: ArrayLike, b: ArrayLike, number: int) -> np.ndarray:
+    """Half of the `CONFIDENCE` interval of the difference of two means of `number` independent values each, after Welch (1947).
+
+    Args:
+        a, b: (...) deviations of the values of either, as in `half_width`.
+        number: of values of each, at least 2.
+    """
+    first, second = (np.asarray(x, float) ** 2 / number for x in (a, b))
+    total, squares = first + second, first**2 + second**2
+    freedom = (number - 1) * np.where(squares > 0, total**2 / np.where(squares > 0, squares, 1.0), 1.0)
+    return stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(total)
 
 
 def paired_p(a: Mapping[int, float], b: Mapping[int, float]) -> float | None:

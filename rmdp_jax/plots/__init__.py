@@ -1,4 +1,4 @@
-"""Pictures of a run: pure functions from numpy data to `matplotlib.figure.Figure`, and `save`.
+"""Pictures of a run: pure functions from numpy data to `matplotlib.figure.Figure`, and `save` and `to_svg`.
 
 Nothing here touches pyplot or leaves a changed rcParams behind. A policy has the same colour in every picture
 (`policy_colors`). Every figure carries a sentence for readers who cannot see it as its label (`Figure.get_label`).
@@ -9,7 +9,8 @@ from rmdp_jax.plots.budget import Curve, welfare_by_budget
 from rmdp_jax.plots.curves import assignment_history, speed_history, welfare_curve
 from rmdp_jax.plots.grid import walks_on_grid
 from rmdp_jax.plots.people import agent_distribution, utility_matrix
-from rmdp_jax.plots.style import policy_colors, save
+from rmdp_jax.plots.policy import episode_returns, outcome_over_steps, served_agents
+from rmdp_jax.plots.style import policy_colors, save, to_svg
 from rmdp_jax.plots.targets import target_histogram
 
 __all__ = [
@@ -17,10 +18,14 @@ __all__ = [
     "Curve",
     "agent_distribution",
     "assignment_history",
+    "episode_returns",
+    "outcome_over_steps",
     "policy_colors",
     "save",
+    "served_agents",
     "speed_history",
     "target_histogram",
+    "to_svg",
     "utility_matrix",
     "walks_on_grid",
     "welfare_by_budget",

@@ -63,7 +63,9 @@ class Walk(NamedTuple):
 
 
 @styled
-def walks_on_grid(positions: ArrayLike, alive: ArrayLike, size: int, assignment: ArrayLike, returns: ArrayLike) -> Figure:
+def walks_on_grid(
+    positions: ArrayLike, alive: ArrayLike, size: int, assignment: ArrayLike, returns: ArrayLike, only: int | None = None
+) -> Figure:
     """The walk of each policy on its own grid with the cells of its agents filled, and one grid with everyone's.
 
     A line keeps to the right of the direction it walks in, as on a road, and moves outward each time an edge is walked
@@ -75,27 +77,30 @@ def walks_on_grid(positions: ArrayLike, alive: ArrayLike, size: int, assignment:
         size: cells to a side; home is at (size - 1, size // 2).
         assignment: (n,) policy of each agent; agent i wants cell i mod size^2, cells in row-major order.
         returns: (n,) return of each agent under its own policy in reference units (0..100).
+        only: the one policy to draw, without the grid of everyone; all when not given.
     """
     labels, returns = np.asarray(assignment), np.asarray(returns, float)
     walks = [_walk(*pair, size) for pair in zip(np.asarray(positions), np.asarray(alive, bool), strict=True)]
     k = len(walks)
     sizes = np.bincount(labels, minlength=k)
-    shown = np.sort(np.argsort(-sizes, kind="stable")[:_MOST_PANELS]).tolist()
-    panels = len(shown) + (k > 1)
+    shown = np.sort(np.argsort(-sizes, kind="stable")[:_MOST_PANELS]).tolist() if only is None else [only]
+    everyone = int(k > 1 and only is None)
+    panels = len(shown) + everyone
     columns = _columns(panels)
     rows = -(-panels // columns)
     side = 3.6 if panels == 1 else min(2.3, 13.2 / columns, 13.2 / rows - 0.5)
-    figure = new_figure(side * columns + 0.4, (side + 0.5) * rows + 0.6, _alt(walks, returns))
+    alt = _alt([walks[j] for j in ([only] if only is not None else range(k))], returns)
+    figure = new_figure(side * columns + 0.4, (side + 0.5) * rows + 0.6, alt)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     scale = Scale(size, side)
-    if k > 1:
+    if everyone:
         _draw_everyone(grid[0], scale, labels, returns, k)
-    for axes, j in zip(grid[int(k > 1) :], shown, strict=False):
+    for axes, j in zip(grid[everyone:], shown, strict=False):
         _draw_policy(axes, j, walks[j], scale, labels, returns, k)
     for axes in grid[panels:]:
         axes.set_axis_off()
     _label_sides(grid[0], size)
-    figure.supxlabel(_legend(figure, k, len(shown)), fontsize=8, color=FAINT)
+    figure.supxlabel(_legend(figure, k if only is None else 1, len(shown)), fontsize=8, color=FAINT)
     return figure
 
 

@@ -10,6 +10,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from rmdp_jax.evaluation.fairness import mean_and_worst_tenth
 from rmdp_jax.plots.style import FAINT, INK, agents_word, count_agents, ink_on, new_figure, policy_colors, styled
 
 _MOST_COLUMNS = 400  # of the map; beyond it neighbours of the same policy are averaged
@@ -116,8 +117,7 @@ def agent_distribution(utility: ArrayLike, assignment: ArrayLike) -> Figure:
     own, sizes = utility[labels, np.arange(n)].astype(float), np.bincount(labels, minlength=k).tolist()
     order = np.argsort(own, kind="stable")
     own, labels = own[order], labels[order]
-    tenth = max(1, round(n / 10))
-    mean, worst = own.mean(), own[:tenth].mean()
+    tenth, (mean, worst) = max(1.0, n / 10), mean_and_worst_tenth(own)
     alt = f"Returns of {agents_word(n)} from worst to best served: mean {mean:.1f}, worst-served tenth {worst:.1f} of 100."
     figure = new_figure(7.6, 4.0, alt)
     axes = figure.add_subplot(title="How good it is for everyone", ylabel="return (0 to 100)")

@@ -1,5 +1,6 @@
-"""One look for all pictures: colours of policies, type sizes, axes, legends and the PNG at the end."""
+"""One look for all pictures: colours of policies, type sizes, axes, legends and the PNG or SVG at the end."""
 
+import io
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -129,6 +130,14 @@ def save(figure: Figure, path: str | Path) -> Path:
         figure.set_size_inches(min(width, MOST_INCHES), min(height, MOST_INCHES))
     figure.savefig(path, format="png", dpi=DPI, metadata={"Software": "rmdp-jax", "Description": str(figure.get_label())})
     return path
+
+
+def to_svg(figure: Figure) -> bytes:
+    """The figure as SVG, its letters as lines so that it looks alike everywhere; the same bytes for the same figure."""
+    file = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "rmdp-jax", "svg.fonttype": "path"}):
+        figure.savefig(file, format="svg", dpi=DPI, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return file.getvalue()
 
 
 def count_transitions(value: float, _: int = 0) -> str:

@@ -199,6 +199,13 @@ def check_run(path: Path, resume: bool) -> None:
         raise ConfigError(f"out = {path}: cannot be written ({error.strerror or error}); choose another folder") from None
 
 
+def check_finished(path: Path, result: dict[str, Any]) -> None:
+    """Raise `ConfigError` unless `result`, of the run in the folder `path`, is of a run that came to its end."""
+    if not result["finished"]:
+        ended = result["iterations"]
+        raise ConfigError(f"{path}: was stopped early, at iteration {ended}; end it with rmdp-jax train DIR --resume")
+
+
 def dump_train_config(config: TrainConfig) -> dict[str, Any]:
     """A `TrainConfig` as JSON takes it.
 

@@ -66,6 +66,11 @@ def with_people(path: Path, env: Env, population: Population) -> Population:
     return population._replace(weights=jnp.asarray(kept[_WEIGHTS]) if _WEIGHTS in kept else None)
 
 
+def read_people(path: Path) -> dict[str, np.ndarray]:
+    """The agents' leaves (n, ...) and, where some count more, their weights (n,), by name in the file; or ConfigError."""
+    return {name: array for name, array in _read(path).items() if name != _REWARDS}
+
+
 def probe_rewards(env: Env, population: Population) -> np.ndarray:
     """Rewards (`PROBES`, some of n) float32 of made-up outcomes, numbers of any size, the same at every call."""
     random = np.random.RandomState(0)  # whose stream numpy keeps for ever

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from rmdp_jax.records.loading import Run
 
 BLOCK = 4096  # agents that are scored at once
-CONFIDENCE = 0.95
 
 
 class Assigned(NamedTuple):
@@ -30,7 +29,7 @@ class Assigned(NamedTuple):
 
     policy: np.ndarray  # (m,) int32
     expected: np.ndarray  # (m,) mean return by that policy in the kept episodes
-    low: np.ndarray | None  # (m,) ends of its `CONFIDENCE` interval over episodes; None of one episode
+    low: np.ndarray | None  # (m,) ends of its 95% interval over episodes; None of one episode
     high: np.ndarray | None
     margin: np.ndarray | None  # (m,) over the best of the other policies, below 0 where limits had it so; None where k = 1
     to_bound: np.ndarray | None  # (m,) what is missing to the best return of an agent alone; None where that is not known
@@ -89,7 +88,7 @@ def _half_width(
     population: Population, episodes: Episodes, agents: PyTree, labels: np.ndarray, scale: float
 ) -> np.ndarray | None:
     """Half of the interval of each agent's return by its own policy, (m,)."""
-    from scipy import stats  # which takes as long
+    from rmdp_jax.evaluation.statistics import half_width  # scipy takes as long
 
     number = episodes.number
     if number < 2:
@@ -101,15 +100,15 @@ def _half_width(
         one = jax.tree.map(lambda x, j=j: x[j : j + 1], episodes)
         some = jax.tree.map(lambda x, own=own: x[own], agents)
         deviation[own] = _in_blocks(score, one, some)
-    return abs(scale) * stats.t.ppf((1 + CONFIDENCE) / 2, number - 1) * deviation / number**0.5
+    return abs(scale) * half_width(deviation, number)
 
 
 def _in_blocks(score: Callable[[Episodes, PyTree], jax.Array], episodes: Episodes, agents: PyTree) -> np.ndarray:
     """What a compiled function says of blocks of agents, whose last axis is theirs, put together."""
-    return np.concatenate([np.asarray(score(episodes, block))[..., :used] for block, used in _blocks(agents)], -1)
+    return np.concatenate([np.asarray(score(episodes, block))[..., :used] for block, used in blocks(agents)], -1)
 
 
-def _blocks(agents: PyTree) -> Iterator[tuple[PyTree, int]]:
+def blocks(agents: PyTree) -> Iterator[tuple[PyTree, int]]:
     """Blocks of at most `BLOCK` agents of one size, and how many of each count: the last is filled up with its first agent."""
     number = _rows(agents)
     size = min(BLOCK, 1 << (number - 1).bit_length())  # few sizes, so that groups of any size share a program
