@@ -79,3 +79,21 @@ def test_utility_matrix_of_many_agents_averages_within_a_policy_only():
     values, owners = np.asarray(axes.collections[0].get_array()), np.asarray(strip.collections[0].get_array())[0]
     assert 300 < values.shape[1] <= 402
     np.testing.assert_allclose(values, np.tile(owners * 10.0, (3, 1)))
+
+
+def test_an_outcome_is_told_by_those_who_still_go_on():
+    values, alive = np.array([[1.0, 2.0, 99.0], [3.0, 4.0, 6.0]]), np.array([[1, 1, 0], [1, 1, 1]], bool)
+    figure = plots.outcome_over_steps(values, alive, "#00a3ff", "speed", "m/s", wishes=[2.5, 3.5])
+    median, wishes = figure.axes[0].lines
+    np.testing.assert_allclose(median.get_ydata(), [2.0, 3.0, 6.0])  # the 99 is after the end
+    np.testing.assert_allclose(wishes.get_ydata(), [2.5, 3.5])
+    assert figure.axes[0].get_ylabel() == "speed (m/s)"
+
+
+def test_agents_of_a_policy_stand_from_worst_to_best_beside_their_second_best():
+    figure = plots.served_agents([30.0, 10.0, 20.0], "#00a3ff", width=[1.0, 2.0, 3.0], second=[3.0, 1.0, 2.0])
+    second, own = figure.axes[0].lines[:2]
+    np.testing.assert_allclose(second.get_ydata(), [1, 2, 3])
+    np.testing.assert_allclose(own.get_ydata(), [10, 20, 30])
+    (bars,) = figure.axes[0].containers[0].lines[2]
+    np.testing.assert_allclose([np.ptp(segment[:, 1]) for segment in bars.get_segments()], [4, 6, 2])

@@ -62,3 +62,10 @@ def test_more_policies_than_panels_are_told():
     figure = plots.walks_on_grid(positions, alive, 5, np.arange(50) % 30, np.zeros(50))
     assert "Only the 25 policies" in figure.get_supxlabel()
     assert max(figure.get_size_inches()) <= 14
+
+
+def test_one_policy_may_be_drawn_alone():
+    figure = plots.walks_on_grid(*optimal_walks(3)[:2], 5, *optimal_walks(3)[2:], only=1)
+    (axes,) = figure.axes
+    assert axes.get_title("left").startswith("policy 1")
+    assert figure.get_label().startswith("Walks of 1 policy on the grid")

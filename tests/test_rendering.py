@@ -13,7 +13,7 @@ from tiny import make_tiny
 
 from rmdp_jax import ConfigError, Sizes, TrainConfig, em, make_trainer, train
 from rmdp_jax.commands.cli import main
-from rmdp_jax.envs import make, rendering
+from rmdp_jax.envs import make, movie, rendering
 from rmdp_jax.envs.rendering import record_poses, render_run, write_movie
 from rmdp_jax.envs.speed import load_body
 from rmdp_jax.records.folder import RunFolder
@@ -140,6 +140,17 @@ def test_movie(run):
     assert seconds == pytest.approx(0.25)
     assert np.std(frames[0]) > 10  # not an empty picture
     assert np.abs(np.subtract(frames[4], frames[0], dtype=float)).mean() > 0.5  # and something moves
+
+
+def test_small_movies_keep_time_and_are_small(tmp_path):
+    shades = [40, 120, 200]
+    frames = (np.full((movie.HEIGHT, movie.WIDTH, 3), shade, np.uint8) for shade in shades)
+    movie.write_webp(str(tmp_path / "film.webp"), frames, 0.08 * np.arange(4))
+    found, seconds = read_gif(tmp_path / "film.webp")
+    assert np.shape(found) == (3, *movie.SMALL[::-1], 3)
+    assert seconds == pytest.approx(0.24)
+    np.testing.assert_allclose(np.mean(found, (1, 2, 3)), shades, atol=4)
+    assert (tmp_path / "film.webp").stat().st_size < 10_000
 
 
 def read_gif(path):
