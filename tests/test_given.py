@@ -260,7 +260,7 @@ def test_extend_gives_all_policies_of_a_run_and_its_settings(described, trained)
 def test_a_folder_says_which_policies_it_was_given(described):
     config = RunFolder(described).read_config()
     RunFolder(described).write_config(
-        {**config, "frozen": [{"run": f"runs/{run}", "policy": j, "sha256": "0"} for run, j in ("a2", "a0", "b1")]}
+        {**config, "frozen": [{"run": f"runs/{run}", "policy": j, "sha256": "0"} for run, j in (("a", 2), ("a", 0), ("b", 1))]}
     )
     assert settings_of(described)["freeze"] == ("runs/a:2,0", "runs/b:1")
     assert read_policies("freeze", ("runs/a:2,0", "runs/b:1")) == [("runs/a", 2), ("runs/a", 0), ("runs/b", 1)]
