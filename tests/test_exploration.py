@@ -41,6 +41,16 @@ def test_it_ends_when_nobody_is_paid_any_better():
     assert explore(lambda now: 10.0 * (now % 2), 40) == 21, "of the best so far"
 
 
+def test_beside_given_policies_it_goes_on_for_its_time():
+    """What is given pays from the first iteration on, so nobody's best rises while the others still learn to walk."""
+    exploration = begin_exploration(3)
+    for now in range(1, 10):
+        assert bool(exploration.under_way)
+        exploration = explore_on(exploration, jnp.full((2, 3), 5.0), jnp.int32(now), jnp.int32(9), may_stall=False)
+    assert not bool(exploration.under_way)
+    assert int(exploration.ended_at) == 9
+
+
 def test_who_was_ever_paid_is_remembered():
     exploration = begin_exploration(2)
     for now, utility in enumerate(([3.0, 0.0], [1.0, 2.0]), 1):

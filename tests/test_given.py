@@ -28,7 +28,7 @@ from rmdp_jax import (
 from rmdp_jax.assigners.base import Given
 from rmdp_jax.commands.cli import main
 from rmdp_jax.commands.tables import print_summary
-from rmdp_jax.commands.train import settings_of
+from rmdp_jax.commands.train import read_policies, settings_of
 from rmdp_jax.records.checkpoint import saved_steps
 from rmdp_jax.records.files import RunWarning
 from rmdp_jax.records.folder import RunFolder
@@ -259,8 +259,11 @@ def test_extend_gives_all_policies_of_a_run_and_its_settings(described, trained)
 
 def test_a_folder_says_which_policies_it_was_given(described):
     config = RunFolder(described).read_config()
-    RunFolder(described).write_config({**config, "frozen": [{"run": "runs/a", "policy": 2, "sha256": "0"}]})
-    assert settings_of(described)["freeze"] == ("runs/a:2",)
+    RunFolder(described).write_config(
+        {**config, "frozen": [{"run": f"runs/{run}", "policy": j, "sha256": "0"} for run, j in (("a", 2), ("a", 0), ("b", 1))]}
+    )
+    assert settings_of(described)["freeze"] == ("runs/a:2,0", "runs/b:1")
+    assert read_policies("freeze", ("runs/a:2,0", "runs/b:1")) == [("runs/a", 2), ("runs/a", 0), ("runs/b", 1)]
     assert settings_of(described)["start_from"] == ()
 
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from rich.table import Table
 from rich.text import Text
 
+from rmdp_jax.records.settings import words_of
 from rmdp_jax.terminal import PlainConsole, plus_minus, visible
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ def print_summary(result: dict[str, Any]) -> None:
         facts.add_row("soft entropy", f"{result['softness']:.2f} nats; served by the policy of the largest weight")
     for name, what in (("frozen", "stay as they are"), ("start", "were the start")):
         if result.get(name):
-            words = ", ".join(f"{source['run']}:{source['policy']}" for source in result[name])
-            facts.add_row(name, visible(f"{words} {what}"))
+            facts.add_row(name, visible(f"{' '.join(words_of(result[name]))} {what}"))
     facts.add_row("transitions", f"{result['transitions_per_policy']:,} per policy" + _unfinished(result))
     speed = f"{result['transitions_per_s']:,.0f} transitions/s"
     facts.add_row("time", f"{result['wall_s']:.1f} s training at {speed}, {result['compile_s']:.1f} s compiling")

@@ -211,7 +211,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
         ConfigError: the file is damaged.
     """
     from rmdp_jax.records.folder import RunFolder
-    from rmdp_jax.records.settings import load_train_config
+    from rmdp_jax.records.settings import load_train_config, words_of
 
     described = RunFolder(folder).read_config()
     config, options = load_train_config(described), described["env_options"]
@@ -223,14 +223,9 @@ def settings_of(folder: Path) -> dict[str, Any]:
         "transitions": config.transitions + described.get("pretraining_transitions", 0),  # the budget that was given
         "algorithm": described["algorithm"],
         "out": folder,
-        **{flag: _written(described.get(name, [])) for flag, name in (("freeze", "frozen"), ("start_from", "start"))},
+        **{flag: words_of(described.get(name, [])) for flag, name in (("freeze", "frozen"), ("start_from", "start"))},
         "env_options": EnvOptions(**{name: value for name, value in options.items() if name in known}),
     }
-
-
-def _written(sources: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Policies of config.json as `read_policies` reads them."""
-    return tuple(f"{source['run']}:{source['policy']}" for source in sources)
 
 
 def read_policies(flag: str, words: Sequence[str]) -> list[tuple[str, int]]:

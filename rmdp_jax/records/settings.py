@@ -1,6 +1,7 @@
 """Which settings a run in a folder was made with, and whether others may go on with it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from rmdp_jax.config import Rates, Sizes, TrainConfig
@@ -67,6 +68,12 @@ def check_same_run(folder: RunFolder, config: dict[str, Any], extend: bool) -> i
     return there if longer else None
 
 
+def words_of(sources: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Policies of other runs, as config.json names them, in the words that --freeze takes: DIR:J,J for those of one run."""
+    runs = groupby(sources, lambda source: source["run"])
+    return tuple(f"{run}:{','.join(str(source['policy']) for source in own)}" for run, own in runs)
+
+
 def _flat(config: dict[str, Any], *, with_options: bool) -> dict[str, Any]:
     """The settings of a config.json by their own names, those of the algorithm too or not."""
     train = config["train"]
@@ -74,7 +81,7 @@ def _flat(config: dict[str, Any], *, with_options: bool) -> dict[str, Any]:
     settings = {name: config[name] for name in names if name in config} | config["env_options"]
     settings |= config.get("algorithm_options", {}) if with_options else {}
     for name in ("frozen", "start"):  # policies of other runs
-        settings[name] = [f"{source['run']}:{source['policy']}" for source in config.get(name, [])]
+        settings[name] = words_of(config.get(name, []))
     settings |= {"welfare_p": 1.0}  # of versions that did not know it
     settings |= {name: value for name, value in train.items() if name not in ("sizes", "rates")}
     return settings | train["sizes"] | train["rates"]
