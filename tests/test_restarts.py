@@ -119,3 +119,17 @@ def test_an_attempt_begins_with_all_alike_and_cools_to_the_best():
     assert weights[:, :2].tolist() == [[1.0, 0.0], [0.0, 1.0]]
     # Softmax over 0.3 (0.005 / 0.3)^(1/10) times the range 4 of the utilities, of the second agent, who gains 1:
     np.testing.assert_allclose(sharpest[0], 1.0 / (1.0 + np.exp(-1.0 / (4.0 * 0.3 * (0.005 / 0.3) ** 0.1))), rtol=1e-5)
+
+
+def test_policies_learn_while_welfare_rises_by_a_tenth():
+    """Iterations since the last rise by a tenth, of welfare that rises by 4% and by 1% an iteration."""
+    waited = {}
+    for rate in (1.04, 1.01):
+        start, waits = first_start(), []
+        for now in range(1, 41):
+            welfare = jnp.float32(rate**now)
+            start, _ = check_stopping_rule(start, welfare, jnp.int32(now), jnp.float32(1000), settled=SETTLED, **LIMITS)
+            waits.append(now - int(start.learned_at))
+        waited[rate] = max(waits)
+    assert waited == {1.04: 2, 1.01: 9}
+    assert int(reset_best(start, jnp.bool_(True)).learned) < 0

@@ -7,8 +7,8 @@ Plain EM is K-means. It ends in local optima, and a policy that never visits wha
 - **Split**: the k policies become copies of those members of the archive that together serve the agents best, by facility
   location over the segments that they showed (`facility_location.py`). From then on agents belong to their best policy, by
   the hard E-step of `plain_em.py`.
-- **Relocate**: where welfare no longer rises, the k best behaviours are chosen by facility location among the segments that
-  the k policies and the archive showed. A behaviour is taken over by a copy of the member that showed it, which can go there
+- **Relocate**: where welfare rises slowly (by less than a tenth in `relocate_every` iterations), the k best behaviours are chosen
+  by facility location among the segments that the k policies and the archive showed. A behaviour is taken over by a copy of the member that showed it, which can go there
   because it was there (`relocation.py`).
 - **Restart**: where welfare has stopped rising and there is time, training begins again from the first policies
   (`restarts.py`), softly: all serve every agent, and weights cool down to the hard E-step (deterministic annealing; Rose,
@@ -89,8 +89,8 @@ def em(
 
     At first all policies are one, which learns for everybody and is archived in every iteration. When agents are paid no
     better by it any more, or after `explore_share` of the run, the k policies become the members of the archive that serve the
-    agents best, and from then on agents belong to their best policy. After `relocate_every` iterations in which welfare did not
-    rise, policies are relocated if segments promise more than the present policies' own; no agent moves for as long again.
+    agents best, and from then on agents belong to their best policy. After `relocate_every` iterations in which welfare rose
+    by less than a tenth, policies are relocated if segments promise more than the present policies' own; no agent moves for as long again.
     When that does not help, the best policies so far are archived and training restarts, if there is time: weights of all
     agents for all policies then cool down from equal to hard in `anneal` iterations. The last start goes on with the best of
     all. With k = 1 or k = n there is nothing to choose. Policies that share a trunk cannot be copied back from the archive:
@@ -100,7 +100,7 @@ def em(
         k, n: policies and agents.
         explore_share: share of the run that is explored at most; 0 to begin with annealing instead.
         anneal: iterations of annealing, but at most a fifth of the run, so that a short run has time left to learn.
-        relocate_every: iterations between two relocations at least, in which welfare has not risen by a fiftieth.
+        relocate_every: iterations between two relocations at least, in which welfare rose by less than a tenth.
         relocate_until: share of the run after which there is none, so that the last copies can learn.
         starts: how many at most; 1 for a run without restarts.
         segment_environments: environments of each policy whose segments are looked at (B); see `rmdp_jax.learning.segments`.
@@ -221,8 +221,8 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
         until=options.relocate_until,
     )
     due = (phase.hard_for >= 0) & (phase.hard_for % options.relocate_every == 0) & (inputs.progress <= options.relocate_until)
-    stalls = now - start.improved_at >= options.relocate_every
-    due = due & (stalls | (phase.hard_for == 0))  # who still learns is left alone, once groups have formed
+    slow = now - start.learned_at >= options.relocate_every
+    due = due & (slow | (phase.hard_for == 0))  # who learns fast is left alone, once groups have formed
     since = jnp.where(decision.stop | (start.number == 0), 0, start.began_at)
     rounds = jnp.where(due | phase.splits | decision.stop, 2 * k, 0)
     relocation, returns, archived_at = _propose(sample, before, inputs, labels, since, rounds)

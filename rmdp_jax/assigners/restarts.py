@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from rmdp_jax.types import Array
 
 RISE = 0.02  # relative rise of welfare that counts as an improvement
+LEARNS = 0.1  # relative rise of welfare by which policies are left alone to learn
 PATIENCE = 0.15  # share of the iterations since the start in which welfare has to improve
 _LOWEST = float(jnp.finfo(jnp.float32).min)  # no infinity, a share of which is not a number
 
@@ -23,6 +24,8 @@ class Start(NamedTuple):
     began_at: Array  # () int32 iteration
     best: Array  # () welfare at the last improvement
     improved_at: Array  # () int32 iteration of that
+    learned: Array  # () welfare when it last rose by `LEARNS`
+    learned_at: Array  # () int32 iteration of that
 
 
 class Decision(NamedTuple):
@@ -34,12 +37,13 @@ class Decision(NamedTuple):
 
 def first_start() -> Start:
     """Before the first iteration."""
-    return Start(jnp.int32(1), jnp.int32(0), jnp.float32(_LOWEST), jnp.int32(0))
+    lowest, zero = jnp.float32(_LOWEST), jnp.int32(0)
+    return Start(jnp.int32(1), zero, lowest, zero, lowest, zero)
 
 
 def next_start(start: Start, decision: Decision, now: Array) -> Start:
     """The start that is under way after the `decision` in iteration `now`."""
-    new = first_start()._replace(number=start.number + 1, began_at=now, improved_at=now)
+    new = first_start()._replace(number=start.number + 1, began_at=now, improved_at=now, learned_at=now)
     ended = start._replace(number=jnp.int32(0))
 
     def choose(new: Array, ended: Array, unchanged: Array) -> Array:
@@ -50,7 +54,8 @@ def next_start(start: Start, decision: Decision, now: Array) -> Start:
 
 def reset_best(start: Start, relocated: Array) -> Start:
     """Welfare falls at first when policies are `relocated` (() bool), and gets time to rise again."""
-    return start._replace(best=jnp.where(relocated, _LOWEST, start.best))
+    best, learned = (jnp.where(relocated, _LOWEST, value) for value in (start.best, start.learned))
+    return start._replace(best=best, learned=learned)
 
 
 def check_stopping_rule(
@@ -79,8 +84,12 @@ def check_stopping_rule(
     """
     age = (now - start.began_at).astype(jnp.float32)
     improves = welfare > start.best + RISE * jnp.abs(start.best)
+    learns = welfare > start.learned + LEARNS * jnp.abs(start.learned)
     start = start._replace(
-        best=jnp.where(improves, welfare, start.best), improved_at=jnp.where(improves, now, start.improved_at)
+        best=jnp.where(improves, welfare, start.best),
+        improved_at=jnp.where(improves, now, start.improved_at),
+        learned=jnp.where(learns, welfare, start.learned),
+        learned_at=jnp.where(learns, now, start.learned_at),
     )
     stalls = settled & ((now - start.improved_at).astype(jnp.float32) >= PATIENCE * age)
     remaining = until * iterations - now.astype(jnp.float32)
