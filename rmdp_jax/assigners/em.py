@@ -7,9 +7,9 @@ Plain EM is K-means. It ends in local optima, and a policy that never visits wha
 - **Split**: the k policies become copies of those members of the archive that together serve the agents best, by facility
   location over the segments that they showed (`facility_location.py`). From then on agents belong to their best policy, by
   the hard E-step of `plain_em.py`.
-- **Relocate**: where welfare rises slowly (by less than a tenth in `relocate_every` iterations), the k best behaviours are chosen
-  by facility location among the segments that the k policies and the archive showed. A behaviour is taken over by a copy of the member that showed it, which can go there
-  because it was there (`relocation.py`).
+- **Relocate**: where welfare rises slowly (by less than a tenth in `relocate_every` iterations), the k best behaviours are
+  chosen by facility location among the segments that the k policies and the archive showed. A behaviour is taken over by a
+  copy of the member that showed it, which can go there because it was there (`relocation.py`).
 - **Restart**: where welfare has stopped rising and there is time, training begins again from the first policies
   (`restarts.py`), softly: all serve every agent, and weights cool down to the hard E-step (deterministic annealing; Rose,
   1998). The archive holds members of every start. A new start knows the best policies of the one before: if it has shown
@@ -89,8 +89,9 @@ def em(
 
     At first all policies are one, which learns for everybody and is archived in every iteration. When agents are paid no
     better by it any more, or after `explore_share` of the run, the k policies become the members of the archive that serve the
-    agents best, and from then on agents belong to their best policy. After `relocate_every` iterations in which welfare rose
-    by less than a tenth, policies are relocated if segments promise more than the present policies' own; no agent moves for as long again.
+    agents best, and from then on agents belong to their best policy. After `relocate_every` iterations in which welfare
+    rose by less than a tenth, policies are relocated if segments promise more than the present policies' own; no agent
+    moves for as long again.
     When that does not help, the best policies so far are archived and training restarts, if there is time: weights of all
     agents for all policies then cool down from equal to hard in `anneal` iterations. The last start goes on with the best of
     all. With k = 1 or k = n there is nothing to choose. Policies that share a trunk cannot be copied back from the archive:
