@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_cli import refused
 
-from rmdp_jax import random_even, train
+from rmdp_jax import plain_em, train
 from rmdp_jax.envs import make, preset
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs")
     config = preset("resource_gathering", k=3, transitions=1, evaluation_episodes=2)
     task = make("resource_gathering", n=25, seed=0)
-    train(*task, config, random_even(3, 25), out=folder / "runs" / "first", progress=False)
+    train(*task, config, plain_em(3, 25), out=folder / "runs" / "first", progress=False)
     (folder / "new.csv").write_text(re.search(r"```\n(id,cell,group\n(?:\w+,\d+,\w+\n)+)```", text_of("new_people.md"))[1])
     (folder / "notes").mkdir()
     return folder
@@ -51,7 +51,7 @@ def test_all_rows_are_read():
 def test_a_refusal_has_the_words_of_the_page(folder, capsys, monkeypatch, command, line):
     monkeypatch.chdir(folder)
     assert refused(shlex.split(command), capsys) == line
-    assert [path.name for path in (folder / "runs").iterdir()] == ["first"]
+    assert not any(folder.glob("runs/second/*"))  # an empty folder is left at most
 
 
 @pytest.mark.parametrize(("content", "line"), TABLES, ids=[content for content, _ in TABLES])
