@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmdp_jax import Env, EnvSpec, Population, Rates, Sizes, Step, TrainConfig, assign, budget, em, train
-from rmdp_jax.dossier import describe, page, pictures, scores
+from rmdp_jax.dossier.write import write_dossier
 from rmdp_jax.records.loading import load_run
 
 VALUE, DEPTH = np.float32([0.7, 8.2, 11.5, 14, 15.1, 16.1, 19.6, 20.3, 22.4, 23.7]), np.array([1, 2, 3, 4, 4, 4, 7, 7, 9, 10])
@@ -57,8 +57,7 @@ def main(out="runs/treasure", transitions=300_000, seed=0):
     others = np.array([0.35, 0.5, 0.65])
     print("policies of three more people:", assign(run, {"time": 1 - others, "treasure": others}).policy)
     print("policies worth having:", *budget(run).recommended)
-    told = describe.dossier(run)
-    print("dossier:", page.write_dossier(told, pictures.draw(run, told, scores.score_run(run), animations=False), out).page)
+    print("dossier:", write_dossier(run).written.page)
 
 
 if __name__ == "__main__":

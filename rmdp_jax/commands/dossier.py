@@ -27,12 +27,9 @@ class Dossier(Compiling):
     def run(self) -> None:
         """Check, restore, describe, draw, write."""
         from rmdp_jax.commands.tables import print_dossier
-        from rmdp_jax.dossier.describe import dossier
-        from rmdp_jax.dossier.page import check_place, write_dossier
-        from rmdp_jax.dossier.people import read_own
-        from rmdp_jax.dossier.pictures import draw
-        from rmdp_jax.dossier.scores import score_run
+        from rmdp_jax.dossier.page import check_place
         from rmdp_jax.dossier.stability import read_beside
+        from rmdp_jax.dossier.write import write_dossier
         from rmdp_jax.envs import make
         from rmdp_jax.paths import local_path
         from rmdp_jax.records.folder import RunFolder, check_finished
@@ -42,9 +39,7 @@ class Dossier(Compiling):
         check_finished(folder, RunFolder(folder).read_result())
         beside = read_beside(folder, self.beside)
         out = check_place(self.out or folder)
+        people = None if self.people is None else local_path("people", self.people)
         run = load_run(folder, make)
-        table = None if self.people is None else read_own(local_path("people", self.people), run)
-        scores = score_run(run)
-        told = dossier(run, beside, table, scores)
-        pictures = draw(run, told, scores, animations=not self.no_animations)
-        print_dossier(told, *write_dossier(told, pictures, out), pictures.missing)
+        made = write_dossier(run, out, beside=beside, people=people, animations=not self.no_animations)
+        print_dossier(made.told, *made.written, made.missing)

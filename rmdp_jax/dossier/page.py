@@ -21,14 +21,14 @@ MOST_ROWS = 300  # of the table of agents in the page; the JSON has all
 
 
 class Written(NamedTuple):
-    """What `write_dossier` wrote."""
+    """What `write_page` wrote."""
 
     page: Path
     data: Path
     bytes: int  # of the page
 
 
-def write_dossier(told: dict[str, Any], pictures: Pictures, out: str | Path) -> Written:
+def write_page(told: dict[str, Any], pictures: Pictures, out: str | Path) -> Written:
     """Write the page and the JSON of `told`, a `dossier`, into the folder `out`, which is made if need be.
 
     Raises:
