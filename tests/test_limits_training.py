@@ -66,8 +66,10 @@ def test_labels_beyond_limits_change_as_little_as_can_be():
     np.testing.assert_array_equal(nearest_within(near, LOADS[0]), near)
 
 
-@pytest.mark.parametrize("make_assigner", [plain_em, em])
-@pytest.mark.parametrize("limits", [{"at_most": 2}, {"at_most": (1, 3)}, {"at_least": (1, 3)}])
+@pytest.mark.parametrize(
+    ("make_assigner", "limits"),
+    [(plain_em, {"at_most": 2}), (plain_em, {"at_least": (1, 3)}), (em, {"at_most": (1, 3)})],
+)
 def test_a_run_ends_within_its_limits(make_assigner, limits, tmp_path):
     env, population = make_tiny()
     config = replace(CONFIG, **limits)
