@@ -29,6 +29,7 @@ from rmdp_jax.errors import (
     shown,
     whole_number,
 )
+from rmdp_jax.limits import Limits, loads_of
 
 # Beyond these a number is a slip of the pen, and would fail late or never: an iteration cannot be stopped half-way, groups of
 # agents are made before the memory of a run is known, and more episodes do not make an evaluation any better.
@@ -183,6 +184,10 @@ class TrainConfig:
     """Steps of an episode after which evaluation stops; result.json says so where it does."""
     welfare_p: float = 1.0
     """Welfare is the p-mean of returns: 1 their mean (utilitarian), 0 their geometric mean (Nash), -inf the least of them."""
+    at_most: tuple[float, ...] | None = None
+    """Agents that a policy serves at most: one number for all, or k."""
+    at_least: tuple[float, ...] | None = None
+    """Agents that a policy serves at least: one number for all, or k."""
     max_fault_share: float = 0.5
     """Share of the steps between two lines of metrics in which physics may diverge, or an agent's reward not be finite."""
     sizes: Sizes = field(default_factory=Sizes)
@@ -203,6 +208,10 @@ class TrainConfig:
         _convert(self, "max_fault_share", partial(number_between, low=0, high=1))
         _convert(self, "welfare_p", partial(real_number, holds=lambda p: p <= 1.0, rule="a number up to 1, or -inf"))
         _convert(self, "seed", seed_number)
+        for name in ("at_most", "at_least"):
+            _convert(self, name, _per_policy)
+        if self.limits is not None:
+            loads_of(self.limits, self.k, self.n, frozen=self.k)  # raises ConfigError; how many are frozen is known later
         instance_of("sizes", self.sizes, Sizes, "a Sizes(...)")
         instance_of("rates", self.rates, Rates, "a Rates(...)")
         for rate in jax.tree.leaves(self.rates):
@@ -212,6 +221,11 @@ class TrainConfig:
         check("transitions", self.transitions, self.iterations <= MOST_ITERATIONS, rule)
         rule = f"'mixed' above agents_exact = {self.sizes.agents_exact} agents (n = {self.n}); take that, or raise agents_exact"
         check("critic", repr(self.sizes.critic), self.sizes.critic == "mixed" or not self.estimated, rule)
+
+    @property
+    def limits(self) -> Limits | None:
+        """How many agents each policy serves; None where nothing is said."""
+        return None if self.at_most is None and self.at_least is None else Limits(self.at_most, self.at_least)
 
     @property
     def estimated(self) -> bool:
@@ -238,6 +252,18 @@ def _rate(name: str, value: Any, holds: Callable[[float], bool], rule: str) -> A
             real_number(name, number, holds, rule)
         return value
     return real_number(name, value, holds, rule)
+
+
+def _per_policy(name: str, limit: Any) -> tuple[float, ...] | None:
+    """None, or numbers of agents: one for all policies, or one each."""
+    if limit is None:
+        return None
+    rule = "a number from 0 up, or one for each policy"
+    numbers = several(limit) or (limit,)
+    try:
+        return tuple(real_number(name, number, lambda x: 0 <= x < math.inf, rule) for number in numbers)
+    except ConfigError:
+        raise ConfigError(f"{name} = {shown(limit)}: must be {rule}") from None
 
 
 def _schedule(name: str, pair: Any) -> tuple[Any, Any]:

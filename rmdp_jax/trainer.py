@@ -9,6 +9,7 @@ import numpy as np
 
 from rmdp_jax.assigners.base import NOTHING_GIVEN, Assigner, Copies, EStepInput, Given, harden
 from rmdp_jax.assigners.checks import check_assigner
+from rmdp_jax.assigners.plain_em import best_policies
 from rmdp_jax.checks import check_env
 from rmdp_jax.config import Rates, TrainConfig
 from rmdp_jax.devices.mesh import constrain
@@ -19,6 +20,7 @@ from rmdp_jax.learning.experience import Experience, fresh_starts, make_collect
 from rmdp_jax.learning.learner import init_learner
 from rmdp_jax.learning.segments import NO_RETURN, expected_returns, no_segments
 from rmdp_jax.learning.utility import no_utilities, utility
+from rmdp_jax.limits import Loads, loads_of
 from rmdp_jax.m_step import make_collect_all, make_learn
 from rmdp_jax.policies.model import Policies, make_model, repeat
 from rmdp_jax.state import Member, TrainState, begin_with, copy_members, first_archive, policies_of, recover
@@ -32,6 +34,7 @@ class Conclusion(NamedTuple):
     policies: Policies
     labels: Array  # (n,) int32
     sources: Array  # (k,) int32, which members they are: 0..k-1 of the present policies, k..k+archive_size-1 of the archive
+    worth: Array | None = None  # (k, n) what they are worth by running estimates, where policies have limits
 
 
 class Trainer(NamedTuple):
@@ -57,6 +60,7 @@ def make_trainer(
     check_env(env, population)
     _check_agreement(population, config, assigner)
     check_given(config, assigner.name, assigner.takes_given, given)
+    limits = check_limits(config, population, assigner.name, assigner.takes_limits, given)
     check_assigner(assigner, can_restore=not assigner.archive_size or config.sizes.trunk == "separate")
     env, sizes, k, n = guard(env), config.sizes, config.k, config.n
     m = n if assigner.sampled_agents is None else len(assigner.sampled_agents)
@@ -133,16 +137,25 @@ def make_trainer(
             archived=None if state.archive is None else worth(utility(state.archive.utilities, env.spec.episode_length)),
             can_restore=archive_size == assigner.archive_size,
             given=given,
+            limits=limits,
         )
 
     def conclude(state: TrainState) -> Conclusion:
+        found, members = concluded(state)
+        if limits is None:
+            return found
+        known = constrain(worth(utility(members.utilities, env.spec.episode_length)))
+        return found._replace(labels=best_policies(known, found.labels, limits=limits), worth=known)
+
+    def concluded(state: TrainState) -> tuple[Conclusion, TrainState]:
         if assigner.conclude is None:
             labels = harden(assigner.weights(state.assignment))
-            return Conclusion(policies_of(state), labels, jnp.arange(k, dtype=jnp.int32))
+            return Conclusion(policies_of(state), labels, jnp.arange(k, dtype=jnp.int32)), state
         labels, sources = constrain(assigner.conclude(state.assignment, constrain(e_step_input(state))))
         sources = keep_frozen(sources)
         unchanged = jnp.arange(k, k + archive_size, dtype=jnp.int32) if archive_size else None
-        return Conclusion(policies_of(copy_members(Copies(sources, unchanged), state)), labels, sources)
+        copied = copy_members(Copies(sources, unchanged), state)
+        return Conclusion(policies_of(copied), labels, sources), copied
 
     return Trainer(init, collect, step, conclude)
 
@@ -167,6 +180,22 @@ def check_given(config: TrainConfig, algorithm: str, takes_given: bool, given: G
     check("trunk", repr(config.sizes.trunk), config.sizes.trunk == "separate", rule)
     rule = "em, plain_em or end_to_end where policies are given, which agents have to be able to choose"
     check("algorithm", repr(algorithm), takes_given, rule)
+
+
+def check_limits(
+    config: TrainConfig, population: Population, algorithm: str, takes_limits: bool, given: Given = NOTHING_GIVEN
+) -> Loads | None:
+    """The limits of each policy of a run, None where it has none, or `ConfigError`; `takes_limits` as of its `Assigner`."""
+    if config.limits is None:
+        return None
+    rule = "em or plain_em where policies have limits; after training, rmdp-jax assign holds them for any algorithm"
+    check("algorithm", repr(algorithm), takes_limits, rule)
+    if population.weights is not None:
+        raise ConfigError(
+            "at_most, at_least: count agents alike in training, and these have weights; leave one of the two out, or train "
+            "without limits and hold them by rmdp-jax assign, which counts weight"
+        )
+    return loads_of(config.limits, config.k, config.n, given.frozen)
 
 
 def _check_agreement(population: Population, config: TrainConfig, assigner: Assigner) -> None:

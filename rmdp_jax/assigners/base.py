@@ -15,6 +15,7 @@ import numpy as np
 
 from rmdp_jax.config import LARGEST_N
 from rmdp_jax.errors import whole_number
+from rmdp_jax.limits import Loads
 from rmdp_jax.types import Array, Key, PyTree
 
 LARGEST_BEHAVIOURS = 10**5  # environments, or archived policies, whose segments are looked at
@@ -44,6 +45,7 @@ class EStepInput(NamedTuple):
     archived: Array | None = None  # (archive_size, n) running estimates of the archive, as they were when it was filled
     can_restore: bool = True  # archived policies can be copied back; not so where all policies share one trunk
     given: Given = NOTHING_GIVEN  # what the run was given; static
+    limits: Loads | None = None  # how many agents each policy may serve, where that is limited; static
 
 
 class Copies(NamedTuple):
@@ -83,6 +85,7 @@ class Assigner(NamedTuple):
     together: Callable[[PyTree], Together] | None = None
     # runs may be given policies: agents choose among all k, `reassign` heeds `EStepInput.given`, and no frozen one needs agents
     takes_given: bool = False
+    takes_limits: bool = False  # labels hold `EStepInput.limits` after every hard `reassign`
     options: Mapping[str, Any] = MappingProxyType({})  # arguments that made it, for config.json and result.json
 
 

@@ -19,6 +19,9 @@ Plain EM is K-means. It ends in local optima, and a policy that never visits wha
 Policies that a run was given (`Given`) do not explore: the others are one, most for those whom the given ones serve least, and
 agents choose from the first iteration on. Frozen ones keep their places; facility location chooses the rest beside them.
 
+Where policies have limits (`EStepInput.limits`) every hard E-step holds them, and so do the groups of a relocation; behaviours
+are chosen and compared without them, and weights of all agents for all policies, while a start explores or cools, know none.
+
 Only rewards of observed steps enter.
 """
 
@@ -142,6 +145,7 @@ def em(
         archive_size=with_segments + k,  # and those that restarts begin with
         together=_together if explores else None,
         takes_given=True,
+        takes_limits=True,
         options=options._asdict(),
         init=init,
         weights=lambda state: state.weights,
@@ -211,7 +215,7 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
     phase = _phase(options, before, inputs, iterations)
     exploring, (given, frozen) = phase.exploration.under_way, (inputs.given.number, inputs.given.frozen)
     moves = (~exploring | (given > 0)) & (now >= before.hold_until)
-    labels = jnp.where(moves, best_policies(inputs.utility, before.labels, frozen), before.labels)
+    labels = jnp.where(moves, best_policies(inputs.utility, before.labels, frozen, inputs.limits), before.labels)
     start, decision = check_stopping_rule(
         before.start,
         inputs.utility[labels, jnp.arange(n)].mean(),
@@ -265,7 +269,7 @@ def _conclude(sample: SampledAgents | None, state: EMState, inputs: EStepInput) 
     frozen = inputs.given.frozen
     chosen = choose_facilities(of_sampled, allowed, stay, jnp.where(under_way, 2 * k, 0), frozen)
     chosen = chosen[order_by_policy(chosen, k)]
-    labels = best_policies(table[chosen], state.labels, frozen)
+    labels = best_policies(table[chosen], state.labels, frozen, inputs.limits)
     return jnp.where(under_way, labels, state.labels), jnp.where(under_way, chosen, stay)
 
 
@@ -280,7 +284,8 @@ def _propose(
     since = jnp.where(inputs.can_restore, since, inputs.iteration + 1)  # else only the present policies
     allowed = jnp.where(archived_at >= since.astype(jnp.float32), archived_at, -jnp.inf)
     own_labels = labels if sample is None else labels[sample.indices]
-    relocation = propose_relocation(k, returns, allowed, own_labels, rounds, inputs.given.frozen)
+    limits = inputs.limits if sample is None else None  # they are of all agents
+    relocation = propose_relocation(k, returns, allowed, own_labels, rounds, inputs.given.frozen, limits)
     return relocation if sample is None else extend_to_all(sample, relocation, labels, inputs), returns, archived_at
 
 

@@ -5,15 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, check_sizes, no_copies
+from rmdp_jax.assigners.exchange import best_within, nearest_within
 from rmdp_jax.assigners.fixed import First, fixed, name_of, round_robin
 from rmdp_jax.errors import MOST_ITERATIONS, whole_number
+from rmdp_jax.limits import Loads
 from rmdp_jax.types import Array, Key
 
 
 def plain_em(k: int, n: int, *, warmup: int = 50, first: First = round_robin) -> Assigner:
     """Hard EM (Ivanov & Ben-Porat, 2024): after `warmup` M-steps on `first`, each agent moves to its best policy.
 
-    An agent moves only to a policy that is strictly better, and a policy never loses its last agent.
+    An agent moves only to a policy that is strictly better, and a policy never loses its last agent. Where policies have limits
+    agents have the best assignment within them, and `first` the nearest.
 
     Raises:
         ConfigError: an argument breaks its rule.
@@ -24,14 +27,15 @@ def plain_em(k: int, n: int, *, warmup: int = 50, first: First = round_robin) ->
 
     def reassign(key: Key, labels: Array, inputs: EStepInput) -> tuple[Array, Copies]:
         del key
-        best = best_policies(inputs.utility, labels, inputs.given.frozen)
+        labels = labels if inputs.limits is None else nearest_within(labels, inputs.limits)
+        best = best_policies(inputs.utility, labels, inputs.given.frozen, inputs.limits)
         return jnp.where(inputs.iteration + 1 >= warmup, best, labels), no_copies(k)
 
     options = {"warmup": warmup, "first": name_of(first)}
-    return fixed(k, n, first)._replace(name="plain_em", reassign=reassign, options=options, takes_given=True)
+    return fixed(k, n, first)._replace(name="plain_em", reassign=reassign, options=options, takes_given=True, takes_limits=True)
 
 
-def best_policies(utility: Array, labels: Array, frozen: int = 0) -> Array:
+def best_policies(utility: Array, labels: Array, frozen: int = 0, limits: Loads | None = None) -> Array:
     """The E-step: every agent's best policy, no policy that learns left empty.
 
     Ties: an agent stays where no other policy is strictly better; among several better ones it takes the first of the best.
@@ -40,11 +44,14 @@ def best_policies(utility: Array, labels: Array, frozen: int = 0) -> Array:
         utility: (k, n) float32.
         labels: (n,) int32, the assignment so far; every policy that learns must have an agent in it.
         frozen: the first so many policies learn nothing, so they need no agents.
+        limits: of the agents of each policy, in place of all that; see `best_within`.
 
     Returns:
         Labels (n,) int32 of no less welfare. An abandoned policy keeps the agent (the first of several) that
         loses least by staying.
     """
+    if limits is not None:
+        return best_within(utility, labels, limits)
     k, n = utility.shape
     agents = jnp.arange(n)
     own, best = utility[labels, agents], utility.max(0)

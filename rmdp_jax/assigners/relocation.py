@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from rmdp_jax.assigners.base import EStepInput
+from rmdp_jax.assigners.exchange import nearest_within
 from rmdp_jax.assigners.facility_location import choose_facilities, total
 from rmdp_jax.assigners.plain_em import best_policies
 from rmdp_jax.assigners.sampled_agents import SampledAgents, label_like_nearest
 from rmdp_jax.learning.segments import NO_RETURN
+from rmdp_jax.limits import Loads
 from rmdp_jax.types import Array
 
 
@@ -21,7 +23,15 @@ class Relocation(NamedTuple):
     sources: Array  # (k,) member that each policy becomes a copy of: a policy, or k + slot of the archive
 
 
-def propose_relocation(k: int, returns: Array, archived_at: Array, labels: Array, rounds: Array, frozen: int = 0) -> Relocation:
+def propose_relocation(
+    k: int,
+    returns: Array,
+    archived_at: Array,
+    labels: Array,
+    rounds: Array,
+    frozen: int = 0,
+    limits: Loads | None = None,
+) -> Relocation:
     """The best facilities among the segments that M members showed, by up to `rounds` swaps; skipped at run time when 0.
 
     They are searched on every other segment and tested on the rest, against the present policies by the same measure: what a
@@ -34,6 +44,7 @@ def propose_relocation(k: int, returns: Array, archived_at: Array, labels: Array
         labels: (n,) int32, the assignment so far.
         rounds: () int32.
         frozen: the first so many policies are no copies; their best segments for those whom they serve are held.
+        limits: of the agents of each policy, which the new labels hold; the choice is made without them.
     """
     members, number, n = returns.shape
     half = number // 2 if number > 1 else 1
@@ -60,7 +71,7 @@ def propose_relocation(k: int, returns: Array, archived_at: Array, labels: Array
     facilities = choose_facilities(searched, valid, start, rounds, frozen)
     facilities = facilities[order_by_policy(member[facilities], k)]
     sources = member[facilities]
-    new_labels = best_policies(searched[facilities], labels, frozen)
+    new_labels = best_policies(searched[facilities], labels, frozen, limits)
     proposed = best_segments(sources, groups_of(new_labels), tested, valid_test)
     present = best_segments(index, groups_of(labels), tested, valid_test)
     known = valid_test[proposed].all() & valid_test[present].all()  # a fresh copy has shown nothing yet: it is left alone
@@ -87,4 +98,6 @@ def extend_to_all(sample: SampledAgents, relocation: Relocation, labels: Array, 
     table = inputs.utility if inputs.archived is None else jnp.concatenate([inputs.utility, inputs.archived])
     accepted = relocation.accepted & occupied
     all_labels = label_like_nearest(sample, relocation.labels, labels, table, accepted)
+    if inputs.limits is not None:
+        all_labels = nearest_within(all_labels, inputs.limits)
     return relocation._replace(accepted=accepted, labels=all_labels)

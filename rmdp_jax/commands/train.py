@@ -91,6 +91,10 @@ class Train(Compiling):
     """Fresh episodes of each policy by which the result is evaluated."""
     welfare_p: float = TrainConfig.welfare_p
     """Welfare is the p-mean of returns: 1 their mean (utilitarian), 0 their geometric mean (Nash), -inf the least of them."""
+    at_most: tuple[float, ...] | None = None
+    """Agents that a policy serves at most, from the first E-step on (em, plain_em): one number for all, or k."""
+    at_least: tuple[float, ...] | None = None
+    """Agents that a policy serves at least: one number for all, or k."""
     resume: bool = False
     """Go on with the run in --out, bit for bit as if it had never stopped; begin it where there is none. What is not given is
     as it was."""
@@ -198,6 +202,8 @@ class Train(Compiling):
             checkpoint_every=self.checkpoint_every,
             evaluation_episodes=self.evaluation_episodes,
             welfare_p=self.welfare_p,
+            at_most=self.at_most,
+            at_least=self.at_least,
             sizes=self.sizes,
             rates=self.rates,
         )
@@ -215,10 +221,10 @@ def settings_of(folder: Path) -> dict[str, Any]:
 
     described = RunFolder(folder).read_config()
     config, options = load_train_config(described), described["env_options"]
-    names = ("k", "seed", "log_every", "checkpoint_every", "evaluation_episodes", "welfare_p", "sizes", "rates")
+    names = ("k", "seed", "log_every", "checkpoint_every", "evaluation_episodes", "welfare_p", "at_most", "at_least")
     known = {field.name for field in fields(EnvOptions)}
     return {
-        **{name: getattr(config, name) for name in names},
+        **{name: getattr(config, name) for name in (*names, "sizes", "rates")},
         "n": config.n,
         "transitions": config.transitions + described.get("pretraining_transitions", 0),  # the budget that was given
         "algorithm": described["algorithm"],

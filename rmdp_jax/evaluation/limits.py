@@ -7,31 +7,21 @@ of the linear program is an assignment, so HiGHS's vertex is the answer. With di
 problem, which is NP-hard: HiGHS's branch and bound proves the optimum, or gives up after `PATIENCE` seconds.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from rmdp_jax.errors import ConfigError, shown
+from rmdp_jax.limits import SLACK, Limits, Loads, bounds_of, check_room
 
 if TYPE_CHECKING:  # scipy is imported where it is needed, as it takes long
     from scipy.sparse import csr_array
 
 PATIENCE = 60.0  # seconds, for the proof with different weights
-_SLACK = 1e-9  # relative, of sums of weights
-
-PerPolicy = float | Sequence[float] | np.ndarray
 
 
-class Limits(NamedTuple):
-    """How many agents a policy serves, or how much weight where they have weights; one number for all, or k."""
-
-    at_most: PerPolicy | None = None
-    at_least: PerPolicy | None = None
-
-
-def assign_within(utility: ArrayLike, limits: Limits, weights: ArrayLike | None = None) -> np.ndarray:
+def assign_within(utility: ArrayLike, limits: Limits | Loads, weights: ArrayLike | None = None) -> np.ndarray:
     """The policy of every agent (n,) int32 that makes the weighted sum of utilities largest within the limits; exact.
 
     Args:
@@ -47,12 +37,12 @@ def assign_within(utility: ArrayLike, limits: Limits, weights: ArrayLike | None 
         raise ConfigError(f"utility of shape {table.shape}: must be (k, n) finite numbers")
     k, n = table.shape
     weight = check_weights(weights, n)
-    low, high = (_per_policy(name, getattr(limits, name), k, none) for name, none in (("at_least", 0.0), ("at_most", np.inf)))
+    low, high = bounds_of(limits, k)
     equal = bool((weight == weight[0]).all())
     if equal:  # whole numbers of agents
-        low, high = np.ceil(low / weight[0] - _SLACK), np.floor(high / weight[0] + _SLACK)
+        low, high = np.ceil(low / weight[0] - SLACK), np.floor(high / weight[0] + SLACK)
         table, weight = table * weight[0], np.ones(n)
-    _check_room(low, high, float(weight.sum()), equal)
+    check_room(low, high, float(weight.sum()), "agents" if equal else "of weight")
     labels = table.argmax(0)
     if _within(labels, weight, low, high):
         return labels.astype(np.int32)
@@ -67,39 +57,8 @@ def check_weights(weights: ArrayLike | None, n: int) -> np.ndarray:
     return weight
 
 
-def _per_policy(name: str, limit: PerPolicy | None, k: int, none: float) -> np.ndarray:
-    if limit is None:
-        return np.full(k, none)
-    try:
-        values = np.asarray(limit, np.float64)
-    except (TypeError, ValueError):
-        values = np.full(1, np.nan)
-    if values.shape not in ((), (1,), (k,)) or not (values >= 0).all():
-        raise ConfigError(f"{name} = {shown(limit)}: must be a number from 0 up, or k = {k} of them")
-    return np.broadcast_to(values, k).astype(np.float64)
-
-
-def _check_room(low: np.ndarray, high: np.ndarray, total: float, equal: bool) -> None:
-    """Raise `ConfigError` where sums show that nobody can hold the limits."""
-    k, what = len(low), "agents" if equal else "of weight"
-    for j in np.flatnonzero(low > high):
-        raise ConfigError(
-            f"at_least = {low[j]:g}, at_most = {high[j]:g} for policy {j}: at_least must not be more {what} than at_most"
-        )
-    if high.sum() < total * (1 - _SLACK):
-        raise ConfigError(
-            f"at_most: the {k} policies have room for {high.sum():g} {what} together, and there are {total:g}; "
-            f"give at least {np.ceil(total / k):g} each"
-        )
-    if low.sum() > total * (1 + _SLACK):
-        raise ConfigError(
-            f"at_least: the {k} policies ask for {low.sum():g} {what} together, and there are {total:g}; "
-            f"give at most {np.floor(total / k):g} each"
-        )
-
-
 def _within(labels: np.ndarray, weight: np.ndarray, low: np.ndarray, high: np.ndarray) -> bool:
-    load, slack = np.bincount(labels, weight, minlength=len(low)), _SLACK * weight.sum()
+    load, slack = np.bincount(labels, weight, minlength=len(low)), SLACK * weight.sum()
     return bool(((load >= low - slack) & (load <= high + slack)).all())
 
 

@@ -214,6 +214,9 @@ def dump_train_config(config: TrainConfig) -> dict[str, Any]:
     """
     train = json.loads(json.dumps(asdict(config)))
     train["welfare_p"] = str(config.welfare_p) if config.welfare_p == -math.inf else config.welfare_p  # JSON has no infinity
+    for name in ("at_most", "at_least"):  # as of versions that did not know them
+        if train[name] is None:
+            del train[name]
     if config.n <= min(config.sizes.agents_exact, Sizes.agents_exact):
         for name in ("agents_exact", "utility_steps"):
             del train["sizes"][name]

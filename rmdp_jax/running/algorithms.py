@@ -20,6 +20,7 @@ from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError, check, known_name
 from rmdp_jax.running.affinity import affinity_batch
 from rmdp_jax.running.cluster import after_pretraining, assigner_of, cluster_batch
+from rmdp_jax.trainer import check_limits
 
 
 class Plan(NamedTuple):
@@ -43,6 +44,7 @@ class Resolved(NamedTuple):
     config: TrainConfig
     options: Mapping[str, Any]  # of the assigner
     takes_given: bool = False  # as of an `Assigner`
+    takes_limits: bool = False  # likewise
 
 
 class Algorithm(NamedTuple):
@@ -65,7 +67,7 @@ def _direct(
 
     def resolve_plan(population: Population, config: TrainConfig) -> Resolved:
         config, assigner = plan(population, config)
-        return Resolved(config, assigner.options, assigner.takes_given)
+        return Resolved(config, assigner.options, assigner.takes_given, assigner.takes_limits)
 
     return Algorithm(
         resolve=resolve_plan,
@@ -163,7 +165,9 @@ def resolve(name: str, population: Population, config: TrainConfig) -> Resolved:
         ConfigError: whatever `make_plan` would raise.
     """
     check_algorithm(name)
-    return ALGORITHMS[name].resolve(population, config)
+    resolved = ALGORITHMS[name].resolve(population, config)
+    check_limits(resolved.config, population, name, resolved.takes_limits)
+    return resolved
 
 
 def make_plan(

@@ -15,10 +15,11 @@ from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.episodes import kept_episodes
 from rmdp_jax.evaluation.evaluate import Evaluation, make_evaluate
+from rmdp_jax.evaluation.limits import assign_within
 from rmdp_jax.policies.model import Policies
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.state import Member
-from rmdp_jax.trainer import Conclusion, Trainer, TrainState, assigner_key, make_trainer
+from rmdp_jax.trainer import Conclusion, Trainer, TrainState, assigner_key, check_limits, make_trainer
 from rmdp_jax.types import Array, Key, PyTree
 
 
@@ -78,12 +79,21 @@ def make_init(trainer: Trainer) -> Callable[[InitArguments], TrainState]:
 
 
 def conclude(env: Env, runs: Sequence[RunSpec], states: TrainState, mesh: Mesh | None = None) -> Conclusion:
-    """What every run is evaluated by, stacked: what it ends with, or the best that it knows where it was stopped."""
+    """What every run is evaluated by, stacked: what it ends with, or the best that it knows where it was stopped.
+
+    Where policies have limits, the assignment is the exact best within them, by running utilities.
+    """
     first, stopped = runs[0], int(states.iteration.max()) < runs[0].config.iterations
+    limits = check_limits(first.config, first.population, first.assigner.name, first.assigner.takes_limits, first.given.given)
     assigner = first.assigner if stopped else first.assigner._replace(conclude=None)
-    concluded = over_runs(make_trainer(env, first.population, first.config, assigner).conclude, len(runs))
+    concluded = over_runs(make_trainer(env, first.population, first.config, assigner, first.given.given).conclude, len(runs))
     with tracing_on(mesh):
-        return (jax.jit(concluded) if assigner.conclude else concluded)(states)
+        found = (jax.jit(concluded) if assigner.conclude or limits else concluded)(states)
+    if limits is None:
+        return found
+    known = jax.jit(lambda x: x, **on_mesh(mesh, out_shardings=everywhere(mesh)))(found.worth)
+    labels = [jnp.asarray(assign_within(jax.device_get(one), limits)) for one in unstack(known, len(runs))]
+    return found._replace(labels=stack(labels))
 
 
 def evaluate_runs(

@@ -116,7 +116,7 @@ def _for_everybody(population: Population, config: TrainConfig, name: str) -> Ru
 
 
 def _single(config: TrainConfig) -> TrainConfig:
-    return replace(config, k=1, transitions=max(config.transitions // 2, 1))
+    return replace(config, k=1, at_most=None, at_least=None, transitions=max(config.transitions // 2, 1))
 
 
 def _spent(config: TrainConfig) -> int:
