@@ -63,7 +63,7 @@ def test_every_backend_and_the_self_test_are_looked_at(capsys, monkeypatch):
     said = json.loads(capsys.readouterr().out)
     assert said["ok"] is False
     found = {one["name"]: one for one in said["findings"]}
-    assert looked == ["jax", "native", "mjx", "spring", "positional", "generalized"]
+    assert looked == ["jax", "native", "mjx", "warp", "spring", "positional", "generalized"]
     assert found["backend native"]["status"] == "failed"  # what trains here by default
     assert found["backend spring"]["status"] == "note"
     assert found["backend spring"]["found"] == "RuntimeError: it does not go"

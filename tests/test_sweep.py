@@ -214,14 +214,14 @@ def test_other_settings_are_refused_and_equal_cells_are_trained_once(tmp_path, t
 
 def test_the_command_makes_a_grid_of_rates(tmp_path):
     rates = {"learning_rates": (1e-3, 2e-3), "entropies": (0.1,)}
-    cells = Sweep(envs=("resource_gathering",), out=tmp_path, **rates)._cells()
+    cells = Sweep(envs=("resource_gathering",), out=tmp_path, **rates).cells()
     assert [cell.label for cell in cells] == ["lr0.001-entropy0.1", "lr0.002-entropy0.1"]
     assert [cell.config.rates.learning_rate for cell in cells] == [(1e-3, pytest.approx(2e-4)), (2e-3, pytest.approx(4e-4))]
     assert all(cell.config.rates.entropy == (0.1, pytest.approx(2e-3)) for cell in cells)
-    (none,) = Sweep(envs=("resource_gathering",), out=tmp_path, entropies=(0.0,))._cells()
+    (none,) = Sweep(envs=("resource_gathering",), out=tmp_path, entropies=(0.0,)).cells()
     assert (none.label, none.config.rates.entropy) == ("entropy0", (0.0, 0.0))
     with pytest.raises(ConfigError, match=r"entropy = -0.1: must be a number from 0 up"):
-        Sweep(envs=("resource_gathering",), out=tmp_path, entropies=(-0.1,))._cells()
+        Sweep(envs=("resource_gathering",), out=tmp_path, entropies=(-0.1,)).cells()
 
 
 def test_the_command_trains_a_grid_whose_runs_can_be_reported(tmp_path, capsys):

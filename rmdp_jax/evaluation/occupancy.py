@@ -13,6 +13,7 @@ The minimum, p = -inf, has no gradient: its M-step is solved exactly, as a linea
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -75,9 +76,13 @@ def _m_step(mdp: TabularMDP, reward: np.ndarray, labels: np.ndarray, occupancy: 
         gain = np.einsum("nsa,nsa->n", new[labels], reward) - own
         if slope @ gain <= 1e-13 * abs(slope @ own):  # Frank and Wolfe's gap, above which welfare's shortfall never is
             break
-        share = line_search(lambda t, own=own, gain=gain: p_welfare(own + t * gain, p))
+        share = line_search(partial(_moved_welfare, own, gain, p))
         occupancy = (1 - share) * occupancy + share * new
     return occupancy
+
+
+def _moved_welfare(own: np.ndarray, gain: np.ndarray, p: float, share: float) -> float:
+    return p_welfare(own + share * gain, p)
 
 
 def line_search(value: Callable[[float], float]) -> float:

@@ -150,7 +150,7 @@ def train(
 
     def given_to(folder: str | Path | None) -> GivenPolicies:
         goes_on = local_path("out", folder) if folder is not None and (resume or extend) else None
-        with plain_settings():
+        with plain_settings(lambda told: None):  # `train_batch` tells of them
             return given_policies(env, config, frozen, start, goes_on)
 
     if seeds is None:

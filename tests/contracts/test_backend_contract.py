@@ -1,4 +1,6 @@
-"""The pipelines of brax keep the env contract on every body; native and mjx are held to it in test_native.py."""
+"""The pipelines of brax keep the env contract on every body; native and mjx are held to it in test_native.py. Warp, where it is installed."""
+
+from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,8 @@ from rmdp_jax.env import guard
 from rmdp_jax.envs import make
 from rmdp_jax.envs.speed import BACKENDS, BODIES
 
-OTHERS = sorted(set(BACKENDS) - {"native", "mjx"})
+ELSEWHERE = {"native", "mjx"} | ({"warp"} if find_spec("warp") is None else set())
+OTHERS = sorted(set(BACKENDS) - ELSEWHERE)
 
 
 def describe(tree):
