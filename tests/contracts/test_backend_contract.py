@@ -1,4 +1,4 @@
-"""The pipelines of brax keep the env contract on every body; native and mjx are held to it in test_native.py. Warp, where it is installed."""
+"""The pipelines of brax, and warp where it is installed, keep the env contract on every body; native and mjx: test_native.py."""
 
 from importlib.util import find_spec
 
