@@ -157,7 +157,7 @@ def test_who_cannot_hold_limits_says_so():
 @pytest.mark.parametrize("algorithm", ["cluster", "affinity", "random"])
 def test_the_command_refuses_before_anything_is_trained(algorithm, tmp_path, capsys):
     out = tmp_path / "run"
-    command = ["train", "resource_gathering", "--size", "2", "--k", "2", "--transitions", "200000", *FLAGS, "--out", str(out)]
+    command = ["train", "resource_gathering", "--size", "2", "--k", "2", "--transitions", "1e5", *FLAGS, "--out", str(out)]
     with pytest.raises(SystemExit) as ended:
         main([*command, "--algorithm", algorithm, "--at-most", "2"])
     assert ended.value.code == 2

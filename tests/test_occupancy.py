@@ -77,7 +77,7 @@ def test_a_best_policy_for_the_gradient_alone_can_lower_welfare():
     measure = visits(mdp, best_actions(mdp, np.tensordot(p_slope(own, 0.0), mdp.reward, 1)))
     new = np.einsum("sa,nsa->n", measure, mdp.reward)
     assert p_welfare(new, 0.0) < p_welfare(own, 0.0)
-    share = line_search(lambda t: p_welfare(own + t * (new - own), 0.0))
+    share = line_search(own, new - own, 0.0)
     assert 0.0 < share < 1.0
     assert p_welfare(own + share * (new - own), 0.0) > p_welfare(own, 0.0)
     found = solve_mixed(mdp, 1, np.zeros(2, int), 0.0)

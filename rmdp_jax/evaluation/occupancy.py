@@ -12,8 +12,6 @@ The minimum, p = -inf, has no gradient: its M-step is solved exactly, as a linea
 (`best_least`). Measures are in units of visits: d[s, a] is the discounted number of times.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +19,7 @@ import numpy as np
 from rmdp_jax.evaluation.tabular import TabularMDP
 
 _GOLDEN = (5**0.5 - 1) / 2
-_HALVINGS = 80  # of the line search, beyond float64
+_SECTIONS = 80  # of the line search, beyond float64
 
 
 class Mixed(NamedTuple):
@@ -76,19 +74,19 @@ def _m_step(mdp: TabularMDP, reward: np.ndarray, labels: np.ndarray, occupancy: 
         gain = np.einsum("nsa,nsa->n", new[labels], reward) - own
         if slope @ gain <= 1e-13 * abs(slope @ own):  # Frank and Wolfe's gap, above which welfare's shortfall never is
             break
-        share = line_search(partial(_moved_welfare, own, gain, p))
+        share = line_search(own, gain, p)
         occupancy = (1 - share) * occupancy + share * new
     return occupancy
 
 
-def _moved_welfare(own: np.ndarray, gain: np.ndarray, p: float, share: float) -> float:
-    return p_welfare(own + share * gain, p)
+def line_search(own: np.ndarray, gain: np.ndarray, p: float) -> float:
+    """The share t in [0, 1] with the largest W_p(own + t gain), by golden sections; 0 where none is above the value there."""
 
+    def value(share: float) -> float:
+        return p_welfare(own + share * gain, p)
 
-def line_search(value: Callable[[float], float]) -> float:
-    """The share in [0, 1] where a concave function is largest, by golden sections; 0 where none is above the value there."""
     low, high = 0.0, 1.0
-    for _ in range(_HALVINGS):
+    for _ in range(_SECTIONS):
         left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
         low, high = (low, right) if value(left) > value(right) else (left, high)
     return max((0.0, (low + high) / 2, 1.0), key=value)
