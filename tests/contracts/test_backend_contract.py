@@ -1,4 +1,4 @@
-"""The pipelines of brax, and warp where it is installed, keep the env contract on every body; native and mjx: test_native.py."""
+"""Brax pipelines, and warp where it is installed, keep the env contract on every body; native and mjx: test_native.py."""
 
 from importlib.util import find_spec
 
