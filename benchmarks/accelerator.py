@@ -32,27 +32,33 @@ class Row(NamedTuple):
 
     what: str
     flags: list[str]  # of python -m
-    backend: str = ""  # that has to be installed
+    needs: str = ""  # a module that may not be installed
     variables: tuple[tuple[str, str], ...] = ()
+
+
+def _module(backend: str) -> str:
+    return backend if backend == "warp" else ""
 
 
 def physics(backend: str, environments: int, body: str = "halfcheetah") -> Row:
     """Physics alone."""
     flags = ["benchmarks.physics", "--body", body, "--backend", backend, "--environments", str(environments)]
-    return Row("physics", flags, backend)
+    return Row("physics", flags, _module(backend))
 
 
 def training(backend: str, k: int, environments: int, *more: str, n: int = 1000) -> Row:
     """Training of HalfCheetah, few large minibatches, as on an accelerator."""
     flags = ["--k", str(k), "--n", str(n), "--environments", str(environments)]
     flags += ["--unroll", "16", "--epochs", "4", "--minibatches", "4", "--repeats", "3", *(more or ["--no-parts"])]
-    return Row("training", ["benchmarks.throughput", "--env", "halfcheetah_speed", "--backend", backend, *flags], backend)
+    return Row(
+        "training", ["benchmarks.throughput", "--env", "halfcheetah_speed", "--backend", backend, *flags], _module(backend)
+    )
 
 
 def beside_brax(backend: str, k: int, environments: int) -> Row:
     """Ours and brax's PPO on the same body."""
     flags = ["--k", str(k), "--n", "1000", "--environments", str(environments), "--minibatches", "8", "--runs", "1"]
-    return Row("beside brax", ["benchmarks.vs_brax", "--backend", backend, *flags, "--repeats", "3"], backend)
+    return Row("beside brax", ["benchmarks.vs_brax", "--backend", backend, *flags, "--repeats", "3"], _module(backend))
 
 
 WAVES = [
@@ -126,18 +132,13 @@ def turns() -> Iterator[tuple[str, Callable[[int], bool], Callable[[], None]]]:
         yield folder, ready, lambda: fcntl.flock(turn, fcntl.LOCK_UN)
 
 
-def installed(backend: str) -> bool:
-    """Whether the module behind a backend that is an extra is there."""
-    return backend not in ("warp", "nosuch") or importlib.util.find_spec(backend) is not None
-
-
 def measure_wave(rows: Sequence[Row], deadline: float, precision: str) -> Iterator[dict[str, Any]]:
     """Lines of all rows, each as soon as it is there; reasons of those that have none."""
     running: dict[int, tuple[Row, subprocess.Popen[str]]] = {}
     with turns() as (folder, ready, let_them), tempfile.TemporaryDirectory() as outputs:
         for number, row in enumerate(rows):
-            if not installed(row.backend):
-                yield {"what": row.what, "skipped": f"{row.backend} is not installed"}
+            if row.needs and importlib.util.find_spec(row.needs) is None:
+                yield {"what": row.what, "skipped": f"{row.needs} is not installed"}
                 continue
             told = {**os.environ, **dict(row.variables), TURNS: folder, "JAX_DEFAULT_MATMUL_PRECISION": precision}
             command, output = [sys.executable, "-m", *row.flags], Path(outputs, str(number))
@@ -179,6 +180,9 @@ def show_tables(lines: Sequence[dict[str, Any]]) -> None:
     names = ["body", "backend", "precision", "difference_50", "difference_99"]
     rows = [[_cell(line[name]) for name in names] for line in lines if line.get("benchmark") == "parity"]
     show("one step against C MuJoCo in float64", ["", "", "precision", "median", "99th percentile"], rows)
+    names = ["env", "k", "n", "transitions_per_policy", "welfare", "upper_bound", "wall_s", "compile_s"]
+    rows = [[_cell(line[name]) for name in names] for line in lines if line["what"] == "run"]
+    show("whole runs", ["", "k", "n", "transitions", "welfare", "bound", "wall s", "compile s"], rows)
     for line in lines:
         if line.get("benchmark") == "resume":
             print(f"{line['env']}, stopped and resumed: bit for bit {line['bit_for_bit']}", file=sys.stderr)

@@ -5,7 +5,6 @@ States are of rollouts under random actions by C MuJoCo on the CPU. A difference
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,8 @@ import numpy as np
 import tyro
 
 from benchmarks.common import emit, machine, show
-from rmdp_jax.envs.speed import BACKENDS, BODIES, load_body
+from benchmarks.physics import step_of, still
+from rmdp_jax.envs.speed import BACKENDS, BODIES
 from rmdp_jax.errors import known_name
 
 
@@ -31,17 +31,6 @@ class Parity:
     """Four worlds, two steps, the first precision."""
 
 
-def step_of(body: str, backend: str) -> Any:
-    """One control step of every world, jitted: q, qd, action -> q, qd."""
-    env = load_body(body, backend)
-
-    def step(q: jax.Array, qd: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
-        after = env.pipeline_step(env.pipeline_init(q, qd), action)
-        return after.q, after.qd
-
-    return jax.jit(jax.vmap(step)), env
-
-
 def main() -> None:
     """Measure, print."""
     arguments = tyro.cli(Parity, description=__doc__)
@@ -49,9 +38,9 @@ def main() -> None:
     for backend in arguments.backends:
         known_name("backend", backend, BACKENDS)
     worlds, steps = (4, 2) if arguments.quick else (arguments.worlds, arguments.steps)
-    truth, env = step_of(arguments.body, "native")
+    step, env = step_of(arguments.body, "native")
+    truth, states = jax.jit(step), still(env, worlds)
     generator = np.random.RandomState(0)
-    states = (np.tile(env.sys.init_q, (worlds, 1)).astype(np.float32), np.zeros((worlds, env.sys.qd_size()), np.float32))
     for _ in range(steps + 1):
         before = (*states, generator.uniform(-1, 1, (worlds, env.action_size)).astype(np.float32))
         states = truth(*before)
@@ -60,7 +49,7 @@ def main() -> None:
     for backend in arguments.backends:
         for precision in arguments.precisions[:1] if arguments.quick else arguments.precisions:
             with jax.default_matmul_precision(precision):
-                told = jnp.concatenate(step_of(arguments.body, backend)[0](*before), 1)
+                told = jnp.concatenate(jax.jit(step_of(arguments.body, backend)[0])(*before), 1)
                 difference = np.asarray((jnp.abs(told - expected) / (1.0 + jnp.abs(expected))).max(1))
                 line = {
                     "benchmark": "parity",

@@ -3,6 +3,7 @@
 No env around it, no episodes, no policies: what training on this backend cannot be faster than.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,27 +30,35 @@ class Physics:
     """Two environments, two steps, one repeat."""
 
 
-def measure(body: str, backend: str, environments: int, unroll: int, repeats: int) -> dict[str, Any]:
-    """Rate and memory of one number of environments."""
+def step_of(body: str, backend: str) -> tuple[Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]], Any]:
+    """One control step of many worlds, (E, nq), (E, nv), (E, nu) -> (E, nq), (E, nv), and the brax env of the body."""
     env = load_body(body, backend)
-    start = jax.vmap(env.pipeline_init)(
-        jnp.tile(jnp.asarray(env.sys.init_q, jnp.float32), (environments, 1)),
-        jnp.zeros((environments, env.sys.qd_size()), jnp.float32),
-    )
-    like = start.replace(q=None, qd=None)
 
     def step(q: jax.Array, qd: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
-        after = env.pipeline_step(jax.tree.map(lambda leaf: leaf[0], like).replace(q=q, qd=qd), action)
+        after = env.pipeline_step(env.pipeline_init(q, qd), action)
         return after.q, after.qd
+
+    return jax.vmap(step), env
+
+
+def still(env: Any, worlds: int) -> tuple[jax.Array, jax.Array]:
+    """Positions (E, nq) and velocities (E, nv) of so many worlds at the start."""
+    q = jnp.tile(jnp.asarray(env.sys.init_q, jnp.float32), (worlds, 1))
+    return q, jnp.zeros((worlds, env.sys.qd_size()), jnp.float32)
+
+
+def measure(body: str, backend: str, environments: int, unroll: int, repeats: int) -> dict[str, Any]:
+    """Rate and memory of one number of environments."""
+    step, env = step_of(body, backend)
 
     def run(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         q, qd, key = carry
         key, action_key = jax.random.split(key)
         actions = jax.random.uniform(action_key, (unroll, environments, env.action_size), jnp.float32, -1.0, 1.0)
-        (q, qd), _ = jax.lax.scan(lambda state, action: (jax.vmap(step)(*state, action), None), (q, qd), actions)
+        (q, qd), _ = jax.lax.scan(lambda state, action: (step(*state, action), None), (q, qd), actions)
         return q, qd, key
 
-    begin = (start.q, start.qd, jax.random.key(0))
+    begin = (*still(env, environments), jax.random.key(0))
     compiled, compile_s = compile_timed(run, begin)
     seconds, (q, _, _) = seconds_per_call(compiled, begin, repeats)
     return {

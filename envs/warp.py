@@ -1,8 +1,8 @@
 """One control step of a brax env in MuJoCo Warp, through MJX: the same MDP as `native.py`, by CUDA kernels written for batches.
 
 All environments of all policies are one batch of worlds, whatever the number of `vmap`s around a step. Room for contacts and
-constraints is what MJX in XLA reserves for every contact that a model can have, so it does not run out; if it did, the step
-would be told as diverged.
+constraints is what MJX in XLA reserves for every contact that a model can have, so it does not run out; a step with more
+constraints would be told as diverged.
 """
 
 from importlib.util import find_spec
@@ -47,13 +47,13 @@ def _warp_advance(sys: Any, frames: int) -> Advance:
         begin = lambda row: blank.replace(qpos=row[:nq], qvel=row[nq : nq + nv], ctrl=row[nq + nv :])  # noqa: E731
         worlds = jax.vmap(begin)(packed)
 
-        def substep(worlds: Any, _: None) -> tuple[Any, None]:
-            return jax.vmap(mjx.step, in_axes=(None, 0))(stepped, worlds), None
+        def substep(worlds: Any, _: None) -> tuple[Any, Array]:
+            worlds = jax.vmap(mjx.step, in_axes=(None, 0))(stepped, worlds)
+            return worlds, worlds._impl.nefc.reshape(len(packed)) > constraints
 
-        worlds, _ = jax.lax.scan(substep, worlds, None, frames)
-        full = (worlds._impl.nefc > constraints).reshape(-1, 1)
+        worlds, full = jax.lax.scan(substep, worlds, None, frames)
         after = jnp.concatenate([worlds.qpos, worlds.qvel], 1)
-        return jnp.where(full, jnp.nan, after)
+        return jnp.where(full.any(0)[:, None], jnp.nan, after)
 
     @custom_vmap
     def advance_all(packed: Array) -> Array:
