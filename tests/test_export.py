@@ -10,8 +10,10 @@ import sys
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from tiny import CONFIG, SIZES, K, N, make_tiny
 
 from rmdp_jax import Sizes, TrainConfig, make_act, plain_em, train
@@ -44,6 +46,7 @@ acts = [lambda x, session=session: session.run(["action"], {"observation": x})[0
 """,
     "jax": """
 import jax
+import jax.numpy as jnp
 exported = [jax.export.deserialize(bytearray(open(folder + "/" + files[j]["jax"], "rb").read())) for j in range(k)]
 assert all(one.platforms == ("cpu", "cuda", "tpu") for one in exported)
 acts = [one.call for one in exported]
@@ -167,9 +170,15 @@ def test_the_manifest_says_what_is_there(exported):
     assert told["policies"][1]["files"] == names
 
 
+PATCHED_BY_CONVERTERS = {"jnp.cumsum": lambda: jnp.cumsum, "Conv": lambda: nn.Conv.__call__, "tanh": lambda: jnp.tanh}
+AT_IMPORT = {name: get() for name, get in PATCHED_BY_CONVERTERS.items()}
+
+
 def test_this_process_is_as_before(exported):
     """Converters that patch JAX put it back, and what they log is heard again."""
     run, _ = exported
+    assert {name: get() for name, get in PATCHED_BY_CONVERTERS.items()} == AT_IMPORT
+    np.testing.assert_array_equal(jnp.cumsum(jnp.ones((2, 3)), 1), [[1, 2, 3]] * 2)
     assert np.isfinite(evaluate_run(run, 2, 0, True).welfare)
     assert logging.getLogger("jax2onnx").level == logging.NOTSET
 

@@ -1,12 +1,14 @@
 """The formats that a policy is exported as, by name: each makes one file of it."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +60,7 @@ def check_formats(formats: Iterable[str]) -> tuple[str, ...]:
 
 def write_onnx(source: Source) -> bytes:
     """An ONNX model: observation (batch, o) float32 -> action (batch,) int32 or (batch, a) float32."""
-    with _silent("jax2onnx"):
+    with _silent("jax2onnx"), _put_back("jax", "flax"):
         from jax2onnx import to_onnx
 
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
@@ -107,3 +109,24 @@ def _silent(name: str) -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def _put_back(*packages: str) -> Iterator[None]:
+    """Afterwards functions in public modules and classes of `packages` are those of before: jax2onnx leaves a `jnp.cumsum` of
+    its own, without positional axis, and some layers of Flax."""
+
+    def public(name: str) -> bool:
+        return name.split(".")[0] in packages and "._" not in name
+
+    modules = [module for name, module in sys.modules.items() if public(name) and isinstance(module, ModuleType)]
+    classes = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
+    places: list[Any] = [*modules, *(each for each in classes if public(each.__module__))]
+    before = [(place, {name: value for name, value in vars(place).items() if callable(value)}) for place in places]
+    try:
+        yield
+    finally:
+        for place, functions in before:
+            for name, function in functions.items():
+                if vars(place).get(name) is not function:
+                    setattr(place, name, function)
