@@ -1,6 +1,7 @@
 """Strict JAX for all tests: a silent broadcast or cast is an error here, long before it is a wrong number."""
 
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -18,8 +19,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 )
 # Hundreds of tests compile the same few programs. Each worker, with the processes that it starts, keeps them for as long as
 # it runs: in a folder of its own, as JAX may read a file that another is still writing, and not in anybody's home.
-_programs = tempfile.TemporaryDirectory(prefix="rmdp_jax-tests-", ignore_cleanup_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="rmdp_jax-tests-")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 os.environ.setdefault("MPLBACKEND", "Agg")  # before matplotlib is imported, and for the processes that tests start
@@ -40,7 +40,7 @@ hypothesis.settings.load_profile("compiles")
 
 
 def pytest_unconfigure():
-    _programs.cleanup()
+    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items):
