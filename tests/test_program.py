@@ -155,7 +155,8 @@ def test_ctrl_c_while_importing_is_one_line(tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_twice_leaves_no_traceback(tmp_path):
     command = [*START, *COMMAND, "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}  # so that it is still compiling
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert heard(process, "compiling")
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
