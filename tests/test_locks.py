@@ -73,6 +73,7 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
     assert len(told) == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_runs_that_others_train_to_them(tmp_path, capsys):
     with locked(tmp_path / f"{NAME}1"):
         lines = sweep([CELL], [0, 1, 2], tmp_path, make=make)
