@@ -101,7 +101,7 @@ def test_a_stop_while_evaluating_loses_nothing_in_memory(interrupted_evaluation)
     assert np.isnan(result.evaluation.welfare)
     assert np.isnan(result.evaluation.utility).all()
     assert result.assignment.shape == (N,)
-    assert [line["iteration"] for line in result.history] == [5, 10, 15, 20]
+    assert [line["iteration"] for line in result.metrics] == [5, 10, 15, 20]
 
 
 def test_a_second_stop_while_evaluating_loses_nothing_on_disk(tmp_path, interrupted_evaluation, finished, capsys):
