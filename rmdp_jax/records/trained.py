@@ -173,9 +173,8 @@ class Several(list[Any]):
     def __repr__(self) -> str:
         if not self:
             return "[]"
-        return "\n".join(
-            [f"Results: {self._told()[0]}", self._told()[1], "look at: .table() .history .best, or one of the list"]
-        )
+        task, welfare = self._told()
+        return f"Results: {task}\n{welfare}\nlook at: .table() .history .best, or one of the list; keep: .save(path)"
 
     def _repr_html_(self) -> str:
         if not self:

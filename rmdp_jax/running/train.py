@@ -82,7 +82,8 @@ class Result(Trained, ResultFields):
         Raises:
             ConfigError: there is a run already, or it cannot be written.
         """
-        run = self.spec._replace(out=local_path("path", path), on_metrics=None)
+        given, options = self.spec.given, self.spec.env_options
+        run = RunSpec(*self.spec[:3], out=local_path("path", path), given=given, env_options=options)
         check_folders([run], False)
         with hold_folders([run]), plain_settings():
             writer = open_writer(self.env, run, resume=False, extend=False, progress=False)
