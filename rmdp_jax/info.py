@@ -48,6 +48,7 @@ def make_info(
     """Put an `Info` together from utilities (k, n) in returns, and weights (k, n) before and after the reassignment."""
     k, n = table.shape
     labels, served = harden(after), harden(before)
+    own = jnp.arange(k)[:, None] == served[None]  # and not an index, as devices share the policies
     return Info(
         welfare=scale * welfare.mean(table[labels, jnp.arange(n)]),
         utility=scale * table,
@@ -62,7 +63,9 @@ def make_info(
         diverged=learned.diverged,
         nonfinite_rewards=learned.totals.nonfinite.sum(0, dtype=jnp.int32),
         outcome=learned.outcome,
-        paid=jnp.where(jnp.arange(k)[:, None] == served, learned.totals.rewards, 0.0).sum(0),  # devices share the policies
+        paid=jnp.where(jnp.arange(k)[:, None] == served[None], learned.totals.rewards, 0.0).sum(
+            0
+        ),  # devices share the policies
         ended=learned.episodes[served],
         steps=jnp.int32(steps),
     )
