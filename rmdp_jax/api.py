@@ -26,7 +26,8 @@ from rmdp_jax.running.assign import assign
 from rmdp_jax.running.budget import budget
 from rmdp_jax.running.cache import use_cache
 from rmdp_jax.running.cluster import cluster
-from rmdp_jax.running.train import Result, Results, train, train_batch
+from rmdp_jax.running.result import Result, Results
+from rmdp_jax.running.train import train, train_batch
 from rmdp_jax.trainer import Trainer, TrainState, make_trainer
 
 if _TYPE_CHECKING:

@@ -63,9 +63,7 @@ def make_info(
         diverged=learned.diverged,
         nonfinite_rewards=learned.totals.nonfinite.sum(0, dtype=jnp.int32),
         outcome=learned.outcome,
-        paid=jnp.where(jnp.arange(k)[:, None] == served[None], learned.totals.rewards, 0.0).sum(
-            0
-        ),  # devices share the policies
+        paid=jnp.where(own, learned.totals.rewards, 0.0).sum(0),
         ended=learned.episodes[served],
         steps=jnp.int32(steps),
     )

@@ -160,6 +160,11 @@ class Several(list[Any]):
         lines = [{"seed": run.summary["seed"], **flat(line)} for run in self for line in run.metrics]
         return import_pandas().DataFrame(lines)
 
+    @property
+    def plot(self) -> "SeveralPlots":
+        """Pictures of all runs together: `plot.welfare()`; those of a single one are its own."""
+        return SeveralPlots(self)
+
     def _rows(self) -> list[dict[str, Any]]:
         names = ("welfare", "welfare_standard_error", "welfare_deterministic", "share_of_bound")
         return [{"seed": run.summary["seed"], **{name: run.summary[name] for name in names}} for run in self]
@@ -174,9 +179,26 @@ class Several(list[Any]):
         if not self:
             return "[]"
         task, welfare = self._told()
-        return f"Results: {task}\n{welfare}\nlook at: .table() .history .best, or one of the list; keep: .save(path)"
+        return f"Results: {task}\n{welfare}\nlook at: .table() .history .plot .best, or one of the list; keep: .save(path)"
 
     def _repr_html_(self) -> str:
         if not self:
             return "[]"
         return "<br>".join(map(escape, self._told())) + html_table(self._rows(), "table() has all")
+
+
+class SeveralPlots:
+    """Pictures of several runs together."""
+
+    def __init__(self, runs: Several) -> None:
+        self._runs = runs
+
+    def welfare(self) -> "Figure":
+        """Running welfare of every run over training, their mean, and what fresh episodes said of each."""
+        from rmdp_jax.plots import welfare_of_seeds
+
+        summaries = [run.summary for run in self._runs]
+        return welfare_of_seeds([run.metrics for run in self._runs], summaries, summaries[0]["upper_bound"])
+
+    def __repr__(self) -> str:
+        return ".plot.welfare()"

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import overload
 
 import jax
 import jax.numpy as jnp
@@ -23,18 +23,14 @@ from rmdp_jax.errors import seed_range
 from rmdp_jax.evaluation.episodes import evaluated_steps
 from rmdp_jax.evaluation.evaluate import Evaluation
 from rmdp_jax.paths import local_path
-from rmdp_jax.policies.model import Policies
-from rmdp_jax.records.episodes import KeptEpisodes
 from rmdp_jax.records.given import Named, describe_given, given_policies
 from rmdp_jax.records.lines import Timing, summarize
 from rmdp_jax.records.spec import GivenPolicies, RunSpec
-from rmdp_jax.records.trained import Several, Trained
 from rmdp_jax.records.writer import RunWriter, Sink
 from rmdp_jax.running.batch import (
     check_batch,
     conclude,
     evaluate_runs,
-    evaluation_seed,
     over_runs,
     people_of,
     trainer_for,
@@ -44,64 +40,9 @@ from rmdp_jax.running.folders import check_folders, hold_folders, open_writer
 from rmdp_jax.running.interrupts import Ending, aside, ending, stops
 from rmdp_jax.running.loop import learn
 from rmdp_jax.running.progress import Reporter, announce, report_progress
+from rmdp_jax.running.result import Result, Results, kept_of
 from rmdp_jax.trainer import Conclusion, TrainState, check_given
 from rmdp_jax.types import Array
-
-
-class ResultFields(NamedTuple):
-    """Fields of a `Result`."""
-
-    state: TrainState
-    policies: Policies  # what acts: parameters and statistics
-    assignment: Array  # (n,) int32
-    evaluation: Evaluation  # by fresh episodes, acting as trained, which it keeps; NaN where it was interrupted
-    summary: dict[str, Any]  # what result.json holds
-    metrics: list[dict[str, Any]]  # what metrics.jsonl holds
-    env: Env
-    spec: RunSpec  # what was trained, for whom and how
-
-
-class Result(Trained, ResultFields):
-    """What a run ends with; see `Trained` for its tables and pictures."""
-
-    __slots__ = ()
-
-    @property
-    def population(self) -> Population:  # type: ignore[override]
-        """The n people."""
-        return self.spec.population
-
-    @property
-    def config(self) -> TrainConfig:  # type: ignore[override]
-        """Its settings."""
-        return self.spec.config
-
-    def save(self, path: str | Path) -> Path:
-        """Write the run to a folder that all commands read, as `train(out=path)` would have; returns the folder.
-
-        Raises:
-            ConfigError: there is a run already, or it cannot be written.
-        """
-        given, options = self.spec.given, self.spec.env_options
-        run = RunSpec(*self.spec[:3], out=local_path("path", path), given=given, env_options=options)
-        check_folders([run], False)
-        with hold_folders([run]), plain_settings():
-            writer = open_writer(self.env, run, resume=False, extend=False, progress=False)
-            for line in self.metrics:
-                writer.add(line)
-            writer.close(self.summary, self.state, trained=True, kept=_kept(run, self.state, self.evaluation))
-            wait_for_all("written")
-        return Path(str(run.out))
-
-
-class Results(Several):
-    """A list of `Result`s, one a seed; see `Several`."""
-
-    def save(self, path: str | Path) -> Path:
-        """Write each run to a folder seed-S in `path`, which is returned; see `Result.save`."""
-        for result in self:
-            result.save(Path(path) / f"seed-{result.config.seed}")
-        return local_path("path", path)
 
 
 @overload
@@ -325,12 +266,5 @@ def _finish(
     summary |= describe_given(run.given, conclusion.policies)
     if np.isnan(np.asarray(sampled.episode_length)).all():  # it was stopped; --resume makes up for it
         summary |= {"finished": False, "evaluated": False}
-    summary = writer.close(summary, state, trained=timing.transitions > 0, kept=_kept(run, state, sampled))
+    summary = writer.close(summary, state, trained=timing.transitions > 0, kept=kept_of(run, state, sampled))
     return Result(state, conclusion.policies, sampled.assignment, sampled, summary, writer.history, env, run)
-
-
-def _kept(run: RunSpec, state: TrainState, sampled: Evaluation) -> KeptEpisodes | None:
-    """What episodes.npz holds of the run; nothing where no episodes are kept."""
-    if sampled.episodes is None:
-        return None
-    return KeptEpisodes(sampled.episodes, int(state.iteration), evaluation_seed(run.config), deterministic=False)
