@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from rmdp_jax.commands.compiling import Compiling
-from rmdp_jax.commands.train import EnvOptions
+from rmdp_jax.commands.env_options import EnvOptions
 from rmdp_jax.config import Rates
 from rmdp_jax.errors import check, real_number, seed_range
 from rmdp_jax.paths import local_path
@@ -27,7 +27,7 @@ class Sweep(Compiling):
     envs: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="ENV [ENV ...]", help_behavior_hint="(one or more)")
     ]
-    """Tasks, of those that `rmdp-jax envs` lists."""
+    """Tasks, of those that `rmdp-jax envs` lists, or functions of your own as of `rmdp-jax train`."""
     out: Path
     """Folder of the runs, and of runs.jsonl with a line for each finished run."""
     algorithms: tuple[str, ...] = ("em",)

@@ -18,6 +18,7 @@ from rmdp_jax.records.given import describe_given
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.types import Array
 
+LARGEST_OUTCOME = 32  # numbers of one leaf of outcomes that are logged
 LARGEST_LOGGED = 1000  # agents up to which a new assignment is part of its line
 
 
@@ -47,6 +48,7 @@ def describe_task(env: Env, algorithm: str, env_options: Mapping[str, Any] | Non
     """What config.json and result.json begin with; `env_options` where they are not those that made `env`."""
     return {
         "env": env.spec.name,
+        **({} if env.spec.make is None else {"make": env.spec.make}),
         "env_options": dict(env.spec.options if env_options is None else env_options),
         "backend": env.spec.backend,
         "algorithm": algorithm,
@@ -73,15 +75,27 @@ def metrics_line(info: Info, iteration: int, config: TrainConfig, wall_s: float,
         "diverged": info.diverged.tolist(),
         "recovered": info.recovered.tolist(),
         **_nonfinite_rewards(info),
-        **_scalar_outcomes(info),
+        **_mean_outcomes(info),
         **_new_assignment(info, first=iteration <= config.log_every),
     }
 
 
-def _scalar_outcomes(info: Info) -> dict[str, list[float | None]]:
-    """Mean outcome of each policy's steps, those that are one number: speed, pay."""
-    leaves = jax.tree_util.tree_leaves_with_path(info.outcome)
-    return {"mean" + jax.tree_util.keystr(path).replace(".", "_"): _list(x) for path, x in leaves if x.ndim == 1}
+def _mean_outcomes(info: Info) -> dict[str, list[float | None]]:
+    """Mean outcome of each policy's steps, a column a number: mean_speed, or mean_pay_0, mean_pay_1 of a vector.
+
+    An outcome without names is mean_outcome. Of more than `LARGEST_OUTCOME` numbers (an image) nothing is written.
+    """
+    columns: dict[str, list[float | None]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(info.outcome):  # (k, ...)
+        name = "mean_" + (jax.tree_util.keystr(path, simple=True, separator="_") or "outcome")
+        numbers = np.asarray(leaf).reshape(len(leaf), -1)
+        for index, column in zip(np.ndindex(*leaf.shape[1:]), numbers.T, strict=True):
+            own = "_".join(map(str, (name, *index)))
+            while own in columns:  # {"a_b": ..., "a": {"b": ...}}
+                own += "_"
+            if numbers.shape[1] <= LARGEST_OUTCOME:
+                columns[own] = _list(column)
+    return columns
 
 
 def _nonfinite_rewards(info: Info) -> dict[str, Any]:

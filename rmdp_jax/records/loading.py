@@ -1,6 +1,7 @@
 """From a run's folder back to policies, to act, to evaluate them again, to record an episode."""
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,8 +39,15 @@ class Run(NamedTuple):
     iteration: int  # of the policies: that of the result, or of the older checkpoint
 
 
-def load_run(path: str | Path, make: Callable[..., tuple[Env, Population]]) -> Run:
-    """The run in folder `path`; `make` is `rmdp_jax.envs.make`, or a user's own with the same arguments.
+Make = Callable[..., tuple[Env, Population]]  # `rmdp_jax.envs.make`, or a user's own with the same arguments
+
+
+def load_run(path: str | Path, make: Make | None = None) -> Run:
+    """The run in folder `path`, whose env and rewards `make` gives; `rmdp_jax.envs.make` when not given.
+
+    That makes the built-in tasks, and those of a user's own that were made by it or on the command line: it imports the module
+    that config.json names and calls its function, so load folders of those you trust. For another task give a `make` that
+    takes its name and options, such as ``lambda name, **options: (env, population)``.
 
     The agents are those that the run was made with, whatever agents `make` gives.
 
@@ -104,13 +112,17 @@ def _check_agreement(folder: RunFolder, described: dict[str, Any], result: dict[
             )
 
 
-def _remake(
-    folder: RunFolder, described: dict[str, Any], make: Callable[..., tuple[Env, Population]]
-) -> tuple[Env, Population]:
+def _remake(folder: RunFolder, described: dict[str, Any], make: Make | None) -> tuple[Env, Population]:
+    make = import_module("rmdp_jax.envs").make if make is None else make  # a room above, which nothing here needs otherwise
     if not described["env_options"] and not folder.people.exists():
         warn(f"{folder.path}: holds no agents.npz, as older runs do, so the agents are those that make gives")
     try:
-        return make(described["env"], **described["env_options"])
+        return make(folder.read_task(), **described["env_options"])
+    except ConfigError as error:
+        if "make" in described or "is not known" in str(error):
+            way_out = "bring back what makes it, or give load_run(folder, make) in Python"
+            raise ConfigError(f"{folder.path / 'config.json'}: {error}; {way_out}") from error
+        raise
     except TypeError as error:  # of options that somebody changed
         raise ConfigError(f"{folder.path / 'config.json'}: env_options: {reason_of(error)}") from error
 

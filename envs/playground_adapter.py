@@ -1,0 +1,78 @@
+"""Any env of MuJoCo Playground, stepped by MJX or by MuJoCo Warp, as our unbatched `Env`.
+
+    env = from_playground(registry.load("CheetahRun", config_overrides={"impl": "jax"}))
+
+Playground itself is not imported: `pip install 'rmdp-jax[playground]'` gets it. Its robots (locomotion, manipulation) come
+with MuJoCo Menagerie, which Playground clones from GitHub when the first of them is loaded; `dm_control_suite` needs no network.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rmdp_jax.env import Env
+from rmdp_jax.envs.adapting import Observe, known_length
+from rmdp_jax.envs.brax_adapter import from_brax
+from rmdp_jax.errors import ConfigError
+from rmdp_jax.types import PyTree
+
+
+def reward_after(before: Any, after: Any) -> PyTree:
+    """The outcome where none is given: {"reward": what the env itself pays}."""
+    del before
+    return {"reward": after.reward}
+
+
+def actors_part(observation: PyTree) -> PyTree:
+    """What the actor of Playground's own training sees: `state` of a dict, without `privileged_state`; else all of it."""
+    return observation.get("state", observation) if isinstance(observation, Mapping) else observation
+
+
+def from_playground(
+    env: Any,
+    outcome: Callable[[Any, Any], PyTree] = reward_after,
+    *,
+    observe: Observe = actors_part,
+    name: str | None = None,
+    episode_length: int | None = None,
+    discount: float = 0.99,
+    **facts: Any,
+) -> Env:
+    """A MuJoCo Playground env as an `Env`, by `from_brax`: terminated where it says done, truncated by our own clock.
+
+    Actions in [-1, 1] go to the env as they are, as in Playground's own training.
+
+    Args:
+        env: as `registry.load(name)` gives it, not `wrapper.wrap_for_brax_training` of it. Playground's default is
+            ``impl="warp"``, which is for CUDA; give ``config_overrides={"impl": "jax"}`` elsewhere.
+        outcome: (state before, state after) -> pytree of numbers that agents' rewards look at: `data`, `metrics`, `reward` ...
+        observe: the observation -> the part of it that policies see, of any structure.
+        name: for reports; that of the env's class when not given.
+        episode_length: steps after which an episode is truncated; that of the env's config when not given.
+        discount: gamma of the task.
+        **facts: further arguments of `from_brax`, such as `reference_scale` or `segment_length`.
+
+    Raises:
+        ConfigError: this is no env of Playground, or wrapped for training, or its config repeats actions; or as of `from_brax`.
+    """
+    kind = type(env).__name__
+    if not hasattr(env, "mjx_model"):
+        raise ConfigError(f"env = {kind}: has no mjx_model, so it is no env of MuJoCo Playground; take registry.load(name)")
+    config = getattr(env, "_config", None) or {}
+    repeats = config.get("action_repeat", 1)
+    if repeats != 1:
+        raise ConfigError(
+            f"action_repeat = {repeats}: is done by the wrappers of Playground's training, which are left out here; wrap the "
+            "env so that its step repeats, or load it with config_overrides={'action_repeat': 1}"
+        )
+    impl = env.mjx_model.impl.value
+    facts = {"backend": {"jax": "mjx"}.get(impl, impl), **facts}
+    length = known_length(env, episode_length, config.get("episode_length"))
+    return from_brax(
+        env,
+        outcome,
+        observe=observe,
+        name=name or type(env.unwrapped).__name__,
+        episode_length=length,
+        discount=discount,
+        **facts,
+    )
