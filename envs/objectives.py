@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rmdp_jax.env import Column, Env, Population
+from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError, in_line
-from rmdp_jax.evaluation.episodes import outcome_like
+from rmdp_jax.evaluation.episodes import outcome_like, outcome_names
 from rmdp_jax.types import Array, PyTree
 
 MOST_SETS = 10**5  # of k policies that are tried for the exact bound
@@ -24,6 +24,9 @@ MOST_SETS = 10**5  # of k policies that are tried for the exact bound
 
 def weighted_objectives(env: Env, weights: ArrayLike, *, front: ArrayLike | None = None) -> Population:
     """n people who are paid weights[i] @ objectives, m numbers that the outcome of a step holds.
+
+    An agent is a dict: what each objective, by its name in the outcome (``treasure``; ``outcome_0`` of a nameless vector), is
+    worth to them.
 
     Args:
         env: its outcome is the vector of objectives (m,), or any structure of numbers: its leaves, raveled, in their order.
@@ -35,34 +38,26 @@ def weighted_objectives(env: Env, weights: ArrayLike, *, front: ArrayLike | None
     Raises:
         ConfigError: weights or front are no finite numbers of these shapes.
     """
-    names = objective_names(env)
+    names = [name for leaf in outcome_names(outcome_like(env)) for name in leaf]
     given = _matrix("weights", weights, names)
     known = None if front is None else _matrix("front", front, names)
 
-    def reward(agent: Array, outcome: PyTree) -> Array:
-        return agent @ objectives(outcome)
+    def reward(agent: dict[str, Array], outcome: PyTree) -> Array:
+        return jnp.stack([agent[name] for name in names]) @ objectives(outcome)
 
-    def best_return(agents: PyTree) -> Array | None:
-        return None if known is None else jnp.asarray((np.asarray(agents) @ known.T).max(1))
+    def best_return(agents: PyTree) -> ArrayLike | None:
+        return None if known is None else (np.stack([agents[name] for name in names], 1) @ known.T).max(1)
 
     def upper_bound(k: int) -> float | None:
         return None if known is None else best_of(given.astype(np.float64) @ known.T, k)
 
-    # (n, m) is one leaf; a table of agents names its columns after the objectives
-    return Population(
-        jnp.asarray(given), reward, upper_bound=upper_bound, best_return=best_return, columns=(Column("weight"),)
-    )
+    agents = {name: jnp.asarray(column) for name, column in zip(names, given.T, strict=True)}
+    return Population(agents, reward, upper_bound=upper_bound, best_return=best_return)
 
 
 def objectives(outcome: PyTree) -> Array:
     """The outcome of a step as a vector (m,) float32."""
     return jnp.concatenate([jnp.asarray(leaf).astype(jnp.float32).ravel() for leaf in jax.tree.leaves(outcome)])
-
-
-def objective_names(env: Env) -> list[str]:
-    """Paths of the m objectives in the outcome of a step."""
-    leaves = jax.tree_util.tree_leaves_with_path(outcome_like(env))
-    return [f"{jax.tree_util.keystr(path)}[{i}]" for path, leaf in leaves for i in range(math.prod(leaf.shape))]
 
 
 def best_of(returns: np.ndarray, k: int) -> float:

@@ -6,14 +6,23 @@ Playground itself is not imported: `pip install 'rmdp-jax[playground]'` gets it.
 with MuJoCo Menagerie, which Playground clones from GitHub when the first of them is loaded; `dm_control_suite` needs no network.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+
 from rmdp_jax.env import Env
 from rmdp_jax.envs.adapting import Observe, known_length
-from rmdp_jax.envs.brax_adapter import from_brax
+from rmdp_jax.envs.brax_adapter import from_brax, quiet
+from rmdp_jax.envs.brax_checks import check_unwrapped
 from rmdp_jax.errors import ConfigError
-from rmdp_jax.types import PyTree
+from rmdp_jax.types import Array, PyTree
+
+with quiet():
+    from mujoco import mjx
 
 
 def reward_after(before: Any, after: Any) -> PyTree:
@@ -64,11 +73,12 @@ def from_playground(
             f"action_repeat = {repeats}: is done by the wrappers of Playground's training, which are left out here; wrap the "
             "env so that its step repeats, or load it with config_overrides={'action_repeat': 1}"
         )
+    check_unwrapped(env)
     impl = env.mjx_model.impl.value
     facts = {"backend": {"jax": "mjx"}.get(impl, impl), **facts}
     length = known_length(env, episode_length, config.get("episode_length"))
     return from_brax(
-        env,
+        _InOneBatch(env, config) if impl == "warp" else env,
         outcome,
         observe=observe,
         name=name or type(env.unwrapped).__name__,
@@ -76,3 +86,46 @@ def from_playground(
         discount=discount,
         **facts,
     )
+
+
+class _InOneBatch:
+    """A Playground env that Warp steps, whose worlds are one batch whatever the number of `vmap`s around a step.
+
+    Warp's own part of the data holds the contacts of all worlds together, so it is no part of a state: every step finds it
+    anew, and an outcome does not see it.
+    """
+
+    def __init__(self, env: Any, config: Mapping[str, Any]) -> None:
+        self.action_size = env.action_size
+        self.reset = _over_worlds(lambda key: _without_contacts(env.reset(key)), jax.ShapeDtypeStruct((2,), jnp.uint32))
+        like = jax.eval_shape(self.reset, jax.ShapeDtypeStruct((2,), jnp.uint32))
+
+        def step(state: Any, action: Array) -> Any:
+            room = {name: config[name] for name in ("naconmax", "naccdmax", "njmax") if name in config}
+            blank = mjx.make_data(env.mj_model, impl="warp", **room)
+            return _without_contacts(env.step(state.replace(data=state.data.replace(_impl=blank._impl)), action))
+
+        self.step = _over_worlds(step, like, jax.ShapeDtypeStruct((env.action_size,), jnp.float32))
+
+
+def _without_contacts(state: Any) -> Any:
+    return state.replace(data=state.data.replace(_impl=None))
+
+
+def _over_worlds(function: Callable, *like: PyTree) -> Callable:
+    """`function` of one world, arguments `like`, for any leading axes of worlds, as one batch of them under any `vmap`s."""
+
+    @custom_vmap
+    def call(*given: PyTree) -> PyTree:
+        first, known = jax.tree.leaves(given)[0], jax.tree.leaves(like)[0]
+        worlds = first.shape[: first.ndim - len(known.shape)]
+        flat = jax.tree.map(lambda x, one: x.reshape(math.prod(worlds), *one.shape), given, like)
+        return jax.tree.map(lambda x: x.reshape(*worlds, *x.shape[1:]), jax.vmap(function)(*flat))
+
+    @call.def_vmap
+    def _(size: int, batched: Any, *given: PyTree) -> tuple[PyTree, PyTree]:
+        every = jax.tree.map(lambda x, own: x if own else jnp.broadcast_to(x, (size, *x.shape)), given, tuple(batched))
+        result = call(*every)
+        return result, jax.tree.map(lambda _: True, result)
+
+    return call

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env
+from rmdp_jax.evaluation.episodes import outcome_names
 from rmdp_jax.evaluation.evaluate import Evaluation, proved_bound
 from rmdp_jax.evaluation.fairness import of_run, plain
 from rmdp_jax.info import Info
@@ -85,17 +86,11 @@ def _mean_outcomes(info: Info) -> dict[str, list[float | None]]:
 
     An outcome without names is mean_outcome. Of more than `LARGEST_OUTCOME` numbers (an image) nothing is written.
     """
-    columns: dict[str, list[float | None]] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(info.outcome):  # (k, ...)
-        name = "mean_" + (jax.tree_util.keystr(path, simple=True, separator="_") or "outcome")
-        numbers = np.asarray(leaf).reshape(len(leaf), -1)
-        for index, column in zip(np.ndindex(*leaf.shape[1:]), numbers.T, strict=True):
-            own = "_".join(map(str, (name, *index)))
-            while own in columns:  # {"a_b": ..., "a": {"b": ...}}
-                own += "_"
-            if numbers.shape[1] <= LARGEST_OUTCOME:
-                columns[own] = _list(column)
-    return columns
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(info.outcome)]  # (k, ...)
+    names = outcome_names(jax.tree.map(lambda leaf: leaf[0], info.outcome))
+    short = [(own, leaf) for own, leaf in zip(names, leaves, strict=True) if len(own) <= LARGEST_OUTCOME]
+    columns = [(own, leaf.reshape(len(leaf), -1).T) for own, leaf in short]
+    return {f"mean_{name}": _list(one) for own, rows in columns for name, one in zip(own, rows, strict=True)}
 
 
 def _nonfinite_rewards(info: Info) -> dict[str, Any]:
