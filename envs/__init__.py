@@ -74,7 +74,7 @@ def _make_known(name: str, given: dict[str, Any]) -> tuple[Env, Population]:
 def options_of(name: str) -> list[str]:
     """Arguments that `make(name, ...)` takes besides n and seed."""
     if is_own(name):
-        return list(own_options(name))
+        return [*own_options(name)]
     factory = known_name("env", name, ENVS)
     return [option for option in inspect.signature(factory).parameters if option not in ("n", "seed")]
 

@@ -91,12 +91,12 @@ def box(low: ArrayLike, high: ArrayLike, shape: Sequence[int]) -> Actions:
     """Numbers (shape) between `low` and `high`, to which [-1, 1] is scaled; as they are where an end is not finite."""
     ends = np.array([np.broadcast_to(np.asarray(end, np.float32), tuple(shape)) for end in (low, high)])
     finite = np.isfinite(ends).all(0)
-    low, high = np.where(finite, ends[0], np.float32(-1)), np.where(finite, ends[1], np.float32(1))
-    scaled = finite & ((low != -1.0) | (high != 1.0))
-    note = f"actions in [-1, 1] are scaled to {ranges_in_words(low[scaled], high[scaled])}" if scaled.any() else ""
+    least, most = np.where(finite, ends[0], np.float32(-1)), np.where(finite, ends[1], np.float32(1))
+    scaled = finite & ((least != -1.0) | (most != 1.0))
+    note = f"actions in [-1, 1] are scaled to {ranges_in_words(least[scaled], most[scaled])}" if scaled.any() else ""
 
     def give(action: Array) -> Array:
-        return low + (action.reshape(tuple(shape)) + 1.0) * (0.5 * (high - low))
+        return jnp.asarray(least) + (action.reshape(tuple(shape)) + 1.0) * (0.5 * (most - least))
 
     return Actions(int(np.prod(shape, dtype=int)), False, give, note)
 

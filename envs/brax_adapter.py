@@ -57,15 +57,17 @@ def from_brax(
     """`brax_env` as an `Env`: terminated where brax says done, truncated by our own clock.
 
     Policies act in [-1, 1]. Where the actuators of a body take another range and the env hands actions on as they are, they
-    are scaled to it: -1 is the lower end and 1 the upper; see `scale_actions`. Training says so when it begins. (The four bodies of `speed.py` take -1..1, and
-    brax's Humanoid, HumanoidStandup, InvertedPendulum and Pusher scale by themselves: nothing is changed.)
+    are scaled to it: -1 is the lower end and 1 the upper; see `scale_actions`. Training says so when it begins. (The four
+    bodies of `speed.py` take -1..1, and brax's Humanoid, HumanoidStandup, InvertedPendulum and Pusher scale by themselves:
+    nothing is changed.)
 
     Only the leaves of the brax state that can reach a later observation, termination or outcome are carried (for the
     MuJoCo bodies: q and qd), found once from the program of `brax_env.step`.
 
     Args:
-        brax_env: an unwrapped `brax.envs.Env`; resets afresh from every key. Wrappers that end, reset or batch episodes are refused, as all of that is done here: take `brax.envs.get_environment(name)` or, of
-            `brax.envs.create(name)`, what is `unwrapped`. Wrappers of observations, actions or rewards may stay.
+        brax_env: an unwrapped `brax.envs.Env`; resets afresh from every key. Wrappers that end, reset or batch episodes are
+            refused, as all of that is done here: take `brax.envs.get_environment(name)` or, of `brax.envs.create(name)`, what
+            is `unwrapped`. Wrappers of observations, actions or rewards may stay.
         outcome: (brax state before, brax state after) -> pytree of float32 arrays that rewards look at.
         name: for reports.
         episode_length: steps after which an episode is truncated.

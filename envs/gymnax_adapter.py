@@ -71,7 +71,9 @@ def from_gymnax(
 
     length = known_length(env, episode_length, getattr(params, "max_steps_in_episode", None))
     named = {"name": name or str(getattr(env, "name", kind)), "episode_length": length, "discount": discount}
-    return adapted(begin, advance, _actions(env.action_space(params)), brought, observe, **{**named, "backend": "gymnax", **facts})
+    return adapted(
+        begin, advance, _actions(env.action_space(params)), brought, observe, **{**named, "backend": "gymnax", **facts}
+    )
 
 
 def _actions(space: Any) -> Actions:

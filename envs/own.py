@@ -16,12 +16,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple, get_type_hints
 
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError, in_line, shown
 
+PLAIN = (int, float, str, bool)  # types of arguments that are flags on the command line
 GIVEN = ("n", "seed")  # arguments with flags of their own
 _NAME = re.compile(r"(?P<module>.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<function>[^\W\d]\w*)")
 
@@ -32,7 +33,7 @@ def is_own(name: object) -> bool:
 
 
 def full_name(name: str) -> str:
-    """`name` as it is found from any folder: with the path of its file in full, also of a module that lies in the present folder.
+    """`name` as it is found from any folder: with the full path of its file, also of a module that lies in the present folder.
 
     The name of any other task stays as it is.
     """
@@ -74,7 +75,12 @@ def make_own(name: str, given: dict[str, Any]) -> tuple[Env, Population]:
     """
     maker = find_maker(name)
     arguments = _arguments(name, maker, given)
-    made = maker(**arguments)
+    try:
+        made = maker(**arguments)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"env = {shown(name)}: raised {type(error).__name__} ({in_line(error)})") from error
     fits = isinstance(made, tuple | list) and len(made) == 2
     if not (fits and isinstance(made[0], Env) and isinstance(made[1], Population)):
         kinds = ", ".join(type(one).__name__ for one in made) if isinstance(made, tuple | list) else type(made).__name__
@@ -84,11 +90,32 @@ def make_own(name: str, given: dict[str, Any]) -> tuple[Env, Population]:
     return env._replace(spec=env.spec._replace(options=options, make=full_name(name))), population
 
 
-def own_options(name: str) -> dict[str, inspect.Parameter]:
+class Option(NamedTuple):
+    """An argument of a function, other than n and seed."""
+
+    kind: type | None  # int, float, str or bool, by its annotation or else its default; None of another type
+    default: Any  # inspect.Parameter.empty where it has none
+
+
+def own_options(name: str) -> dict[str, Option]:
     """The arguments of the function of a name that are options: all but n and seed."""
-    parameters = inspect.signature(find_maker(name)).parameters
+    return _options(find_maker(name))
+
+
+def _options(maker: Callable[..., Any]) -> dict[str, Option]:
+    try:
+        hints = get_type_hints(maker)
+    except Exception:  # of names that are known to a type checker alone; defaults tell the types then
+        hints = {}
     usable = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {key: of for key, of in parameters.items() if key not in GIVEN and of.kind in usable}
+    parameters = inspect.signature(maker).parameters
+    known = {key: of for key, of in parameters.items() if key not in GIVEN and of.kind in usable}
+    return {key: Option(_plain_kind(hints.get(key), of.default), of.default) for key, of in known.items()}
+
+
+def _plain_kind(hint: Any, default: Any) -> type | None:
+    kinds = [hint, *(kind for kind in PLAIN if hint in (kind | None, None | kind)), type(default)]
+    return next((kind for kind in kinds if kind in PLAIN), None)
 
 
 def own_preset(name: str) -> tuple[TrainConfig, str]:
@@ -116,9 +143,11 @@ def _arguments(name: str, maker: Callable[..., Any], given: dict[str, Any]) -> d
     parameters = inspect.signature(maker).parameters
     known = ", ".join(option for option in parameters) or "no arguments"
     arguments = {}
+    options = _options(maker)
     for argument, value in given.items():
         if takes(maker, argument):
-            arguments[argument] = value
+            kind = options[argument].kind if argument in options else None
+            arguments[argument] = _of_kind(name, argument, value, kind)
         elif argument != "seed":  # which everybody gives; where nothing is drawn there is none
             raise ConfigError(f"{argument} = {shown(value)}: {name} takes {known}")
     plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -127,6 +156,16 @@ def _arguments(name: str, maker: Callable[..., Any], given: dict[str, Any]) -> d
             flag = "--" + argument.replace("_", "-")
             raise ConfigError(f"{argument}: {name} has no default for it; give {flag}, or write one into the function")
     return arguments
+
+
+def _of_kind(name: str, argument: str, value: Any, kind: type | None) -> Any:
+    """A number as its argument wants it; words are left where none is wanted."""
+    if kind not in (int, float) or isinstance(value, bool) or not isinstance(value, int | float | str):
+        return value
+    if isinstance(value, str) or (kind is int and isinstance(value, float)):
+        wanted = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{argument} = {shown(value)}: must be {wanted}, as {name} has it")
+    return kind(value)
 
 
 def _module(name: str, module: str) -> ModuleType:

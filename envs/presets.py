@@ -58,7 +58,9 @@ def is_task(name: str) -> bool:
 
 
 def preset(env: str, kind: str = "default", **changes: Any) -> TrainConfig:
-    """The preset of env `env`, a task of your own too (see `rmdp_jax.envs.own.own_preset`), with fields of `TrainConfig` changed: ``preset("ant_speed", k=5, seed=1)``.
+    """The preset of env `env` with fields of `TrainConfig` changed: ``preset("ant_speed", k=5, seed=1)``.
+
+    That of a task of your own is `rmdp_jax.envs.own.own_preset`.
 
     Args:
         env: name of a task.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from rmdp_jax.commands.compiling import Compiling
-from rmdp_jax.commands.grids import Sweep, check_picture
 from rmdp_jax.commands.env_options import EnvOptions
+from rmdp_jax.commands.grids import Sweep, check_picture
 from rmdp_jax.config import LARGEST_EPISODES
 from rmdp_jax.errors import ConfigError, seed_number, seed_range, shown, whole_number
 from rmdp_jax.paths import folder_name, local_path

@@ -165,9 +165,10 @@ def _parse(arguments: Sequence[str]) -> Any:
 
 
 def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
-    given = {} if type(train.env_options) is EnvOptions else {"env_options": train.env_options}  # flags of a task of one's own
-    sweep: dict[str, Any] = {"default": Sweep(envs=tyro.MISSING, out=tyro.MISSING, **given)} if given else {}
-    budget: dict[str, Any] = {"default": Budget(target=tyro.MISSING, **given)} if given else {}
+    options, sweep, budget = train.env_options, {}, {}
+    if type(options) is not EnvOptions:  # with flags of a task of one's own
+        sweep = {"default": Sweep(envs=tyro.MISSING, out=tyro.MISSING, env_options=options)}
+        budget = {"default": Budget(target=tyro.MISSING, env_options=options)}
     command = (
         Annotated[Train, tyro.conf.subcommand("train", default=train)]
         | Annotated[Extend, tyro.conf.subcommand("extend")]

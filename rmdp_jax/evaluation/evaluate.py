@@ -133,7 +133,9 @@ def make_evaluate(
     check_env(env, population)
     instance_of("config", config, TrainConfig, "the TrainConfig that policies were trained with")
     if env.for_agent is not None and population.n != config.n:
-        raise ConfigError(f"n = {config.n}: the population has {population.n} agents, but the env shows the policy who they are")
+        raise ConfigError(
+            f"n = {config.n}: the population has {population.n} agents, but the env shows the policy who they are"
+        )
     number = config.evaluation_episodes if episodes is None else whole_number("episodes", episodes, 1, LARGEST_EPISODES)
     deterministic = flag("deterministic", deterministic)
     most, of = (number, "the episodes of each policy") if env.for_agent is None else (0, "as an episode is for one agent alone")

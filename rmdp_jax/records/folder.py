@@ -74,7 +74,7 @@ class RunFolder:
         return (self.path / "result.json").exists()
 
     def read_config(self) -> dict[str, Any]:
-        """config.json: format, env, env_options, algorithm, backend, train (a TrainConfig as a dict); `make` of a user's task."""
+        """config.json: format, env, make (of a user's own), env_options, algorithm, backend, train (of a TrainConfig)."""
         return {"algorithm_options": {}, **self._read("config.json", check_config)}
 
     def read_task(self) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.errors import ConfigError, UnknownName
 from rmdp_jax.evaluation.episodes import KEPT_BYTES, kept_episodes
 from rmdp_jax.evaluation.evaluate import Evaluation, Played, evaluate, make_record
 from rmdp_jax.paths import local_path
@@ -119,7 +119,7 @@ def _remake(folder: RunFolder, described: dict[str, Any], make: Make | None) -> 
     try:
         return make(folder.read_task(), **described["env_options"])
     except ConfigError as error:
-        if "make" in described or "is not known" in str(error):
+        if "make" in described or isinstance(error, UnknownName):  # a task of a user's own
             way_out = "bring back what makes it, or give load_run(folder, make) in Python"
             raise ConfigError(f"{folder.path / 'config.json'}: {error}; {way_out}") from error
         raise

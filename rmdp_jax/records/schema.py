@@ -78,7 +78,14 @@ MAKER = Rule(
     lambda value: isinstance(value, str) and (".py:" not in value or _is_full_path(value.rpartition(":")[0])),
     needed=False,
 )
-TASK = {"env": TEXT, "make": MAKER, "env_options": OBJECT, "backend": TEXT, "algorithm": TEXT, "algorithm_options": _optional(OBJECT)}
+TASK = {
+    "env": TEXT,
+    "make": MAKER,
+    "env_options": OBJECT,
+    "backend": TEXT,
+    "algorithm": TEXT,
+    "algorithm_options": _optional(OBJECT),
+}
 SOURCES = Rule(
     "a list of objects with run, policy and sha256",
     lambda value: _are(
