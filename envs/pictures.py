@@ -29,13 +29,18 @@ def task_pictures(run: Run) -> dict[str, Figure]:
     None for a policy that is told for whom it acts either: one episode does not show what it does.
     """
     draw = _PICTURES.get(run.env.spec.name)
-    return {} if draw is None or run.env.for_agent is not None else draw(run)
+    return {} if draw is None or _is_another(run) else draw(run)
 
 
 def policy_pictures(run: Run) -> list[Figure] | None:
     """What each of the k policies does, a picture a policy, of a task that draws it; None of another."""
     draw = _OF_A_POLICY.get(run.env.spec.name)
-    return None if draw is None or run.env.for_agent is not None else draw(run)
+    return None if draw is None or _is_another(run) else draw(run)
+
+
+def _is_another(run: Run) -> bool:
+    """Whether episodes are for one agent each, or the task is a user's own that has the name of one of these."""
+    return run.env.for_agent is not None or run.env.spec.make is not None
 
 
 def _walks(run: Run) -> dict[str, Figure]:

@@ -77,7 +77,7 @@ def test_what_is_of_another_run_is_named(task):
 def test_other_people_than_those_of_the_run_are_evaluated_also_fewer_than_policies(task):
     env, population, policies = task
     every = evaluate(env, population, CONFIG, policies, LABELS)
-    for chosen in ([2], [0, 3, 1], [0, 1, 2, 3, 3, 0]):
+    for chosen in ([2], [0, 1, 2, 3, 3, 0]):
         some = population._replace(agents=jax.tree.map(lambda x, chosen=chosen: x[np.array(chosen)], population.agents))
         found = evaluate(env, some, CONFIG, policies, [LABELS[i] for i in chosen])
         np.testing.assert_allclose(found.utility, every.utility[:, np.array(chosen)], rtol=1e-6)

@@ -30,10 +30,13 @@ def env():
 def best_returns(env, population):
     """Best return of every agent (n,) by value iteration over the 110 cells."""
     cells = jnp.asarray(np.argwhere(np.ones((11, 10))), jnp.int32)
-    by_action = jax.vmap(jax.vmap(env.step, (None, 0)), (0, None))
-    to, step = by_action(cells, jnp.arange(4))  # (110, 4)
-    paid = np.asarray(jax.vmap(jax.vmap(population.rewards))(step)).astype(float)  # (110, 4, n)
-    successor, ends = np.asarray(to[..., 0] * 10 + to[..., 1]), np.asarray(step.terminated)
+
+    def move(cell, action):
+        to, step = env.step(cell, action)
+        return to, step.terminated, population.rewards(step)
+
+    to, ends, paid = jax.jit(jax.vmap(jax.vmap(move, (None, 0)), (0, None)))(cells, jnp.arange(4))  # (110, 4, ...)
+    successor, ends, paid = np.asarray(to) @ [10, 1], np.asarray(ends), np.asarray(paid, float)
     value = np.zeros((110, population.n))
     for _ in range(100):  # the horizon
         value = (paid + np.where(ends[..., None], 0.0, value[successor])).max(1)
@@ -46,7 +49,6 @@ def test_the_value_of_the_convex_coverage_set_of_deep_sea_treasure_is_exact(env)
     check_env(env, population)
     assert sorted(population.agents) == ["time", "treasure"]
     exact = (WEIGHTS @ FRONT.T).max(1)
-    # with weight 0 on treasure nothing is better than the nearest one: all ways out cost time alone
     np.testing.assert_allclose(best_returns(env, population), exact, atol=1e-4)
     np.testing.assert_allclose(population.best_return(population.agents), exact, atol=1e-5)
     assert population.upper_bound(10) == pytest.approx(exact.mean(), abs=1e-5)

@@ -53,4 +53,4 @@ class Extend(Compiling):
         command = replace(Train(env=env), **{**settings, **given, **how, "k": k})
         env_and_people = command.task()[:2]
         check_people(RunFolder(source).people, *env_and_people)
-        command.run()
+        command.train()

@@ -61,12 +61,16 @@ class Sweep(Compiling):
     def run(self) -> None:
         """Train what is missing."""
         from rmdp_jax.envs import make
+        from rmdp_jax.envs.own import is_own, own_preset
+        from rmdp_jax.running.progress import announce
         from rmdp_jax.running.sweep import sweep
 
         seeds = seed_range(self.first_seed, self.seeds, first_name="first_seed")
         for name in ("envs", "algorithms", "ks"):
             check(name, getattr(self, name), len(getattr(self, name)) > 0, "one or more")
         out = local_path("out", self.out)
+        for env in filter(is_own, self.envs):
+            announce(not self.quiet, f"{env}: {own_preset(env)[1]}")
         sweep(self.cells(), seeds, out, make=make, devices=self.devices, progress=not self.quiet)
         print(f"lines    {visible(str(out / 'runs.jsonl'))}\ncompare  rmdp-jax compare {visible(quote(str(out)))}")
 

@@ -121,13 +121,18 @@ class Train(Compiling):
 
     def run(self) -> None:
         """Train, evaluate, and print the table."""
+        from rmdp_jax.envs.own import is_own, own_preset
+
+        self.train(own_preset(self.env)[1] if is_own(self.env) and not self.goes_on else None)
+
+    def train(self, note: str | None = None) -> None:
+        """What `run` does; `note` is told when all is checked."""
         self.machines.join()  # before anything else wakes JAX up
         from rmdp_jax.assigners.base import Given
         from rmdp_jax.commands.pictures import draw_run
         from rmdp_jax.commands.tables import print_pictures, print_summary
         from rmdp_jax.devices.mesh import check_devices
         from rmdp_jax.envs import make
-        from rmdp_jax.envs.own import is_own, own_preset
         from rmdp_jax.records.folder import check_run
         from rmdp_jax.records.loading import load_run
         from rmdp_jax.running.algorithms import make_plan, resolve
@@ -136,7 +141,6 @@ class Train(Compiling):
         from rmdp_jax.trainer import check_given
 
         env, population, config = self.task()
-        announce(not self.quiet and not self.goes_on and is_own(self.env), own_preset(self.env)[1])
         check_devices(self.devices)
         frozen, start = read_policies("freeze", self.freeze), read_policies("start_from", self.start_from)
         resolved = resolve(self.algorithm, population, config)
@@ -144,6 +148,7 @@ class Train(Compiling):
         check_given(resolved.config, self.algorithm, resolved.takes_given, given)
         out = self.folder()
         check_run(out, self.goes_on)
+        announce(note is not None and not self.quiet, note or "")
         plan = make_plan(
             self.algorithm,
             env,
