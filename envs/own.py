@@ -10,6 +10,7 @@ on a machine, only functions are taken whose own module mentions rmdp_jax.
 import importlib
 import importlib.util
 import inspect
+import json
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, get_type_hints
+from zlib import crc32
 
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
@@ -86,7 +88,9 @@ def make_own(name: str, given: dict[str, Any]) -> tuple[Env, Population]:
         kinds = ", ".join(type(one).__name__ for one in made) if isinstance(made, tuple | list) else type(made).__name__
         raise ConfigError(f"env = {shown(name)}: returns ({kinds}), must be (Env, Population)")
     env, population = made
-    options = {**arguments, **({"n": population.n} if takes(maker, "n") else {})}
+    known = _options(maker).items()  # with defaults, so that a run stays as it was when they are changed
+    plain = {option: default for option, (kind, default) in known if kind is not None and isinstance(default, PLAIN)}
+    options = {**plain, **arguments, **({"n": population.n} if takes(maker, "n") else {})}
     return env._replace(spec=env.spec._replace(options=options, make=full_name(name))), population
 
 
@@ -145,6 +149,7 @@ def _arguments(name: str, maker: Callable[..., Any], given: dict[str, Any]) -> d
     arguments = {}
     options = _options(maker)
     for argument, value in given.items():
+        _check_plain(argument, value)
         if takes(maker, argument):
             kind = options[argument].kind if argument in options else None
             arguments[argument] = _of_kind(name, argument, value, kind)
@@ -156,6 +161,14 @@ def _arguments(name: str, maker: Callable[..., Any], given: dict[str, Any]) -> d
             flag = "--" + argument.replace("_", "-")
             raise ConfigError(f"{argument}: {name} has no default for it; give {flag}, or write one into the function")
     return arguments
+
+
+def _check_plain(argument: str, value: Any) -> None:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        rule = "numbers, words, flags, or lists of them, which the folder of a run can hold"
+        raise ConfigError(f"{argument} = {shown(value)}: must be {rule}") from None
 
 
 def _of_kind(name: str, argument: str, value: Any, kind: type | None) -> Any:
@@ -203,7 +216,7 @@ def _file(text: str) -> Path:
 
 def _import_file(path: Path) -> ModuleType:
     """A file as a module, once; files beside it can be imported by it, as by `python FILE`."""
-    called = f"rmdp_jax_task_{path.stem}_{abs(hash(str(path))):x}"
+    called = f"rmdp_jax_task_{path.stem}_{crc32(bytes(path)):x}"
     if called in sys.modules:
         return sys.modules[called]
     if str(path.parent) not in sys.path:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from rmdp_jax import Env, EnvSpec, Population, Rates, Step, TrainConfig
-from rmdp_jax.running.late_pay import late_pay_note, see_pay
+from rmdp_jax.running.late_pay import late_pay_note, notes_on, see_pay
 
 PEOPLE = Population(jnp.array([1.0, 3.0]), lambda agent, paid: agent * paid)
 
@@ -27,6 +27,12 @@ def test_pay_is_seen_by_hand():
     """Two agents weigh it 1 and 3, so a step that pays x is seen as 2 x."""
     pay = see_pay(walk(lambda clock: jnp.where(clock == 6, 5.0, 0.5)), PEOPLE)
     assert pay == pytest.approx((10.0, 1.0, 6.0))
+
+
+def test_what_an_adapter_changed_is_told_too():
+    env = walk(at_the_end)._replace(spec=walk(at_the_end).spec._replace(notes=("actions are scaled",)))
+    first, second = notes_on(env, PEOPLE, TrainConfig(k=2, n=2))
+    assert (first, second[:15]) == ("actions are scaled", "pay comes late:")
 
 
 @pytest.mark.parametrize(

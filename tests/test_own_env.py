@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import sys
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 import jax
@@ -12,7 +14,7 @@ import pytest
 from test_cli import refused
 from tiny import FLAGS
 
-from rmdp_jax import Rates, TrainConfig
+from rmdp_jax import ConfigError, Rates, TrainConfig
 from rmdp_jax.checks import check_env
 from rmdp_jax.commands.cli import main
 from rmdp_jax.envs import make, options_of, preset
@@ -45,10 +47,11 @@ def here(project, monkeypatch):
 @pytest.fixture(scope="module")
 def run_dir(project):
     """runs/line of the page, for a few transitions."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(StringIO()) as told:
         patch.chdir(project)
         line = next(line for line in PAGE.splitlines() if line.strip().startswith("rmdp-jax train")).split("#")[0].split()[1:]
         main([*line, "--transitions", "640", "--algorithm", "plain_em", *FLAGS])
+    (project / "told").write_text(told.getvalue())
     return project / "runs" / "line"
 
 
@@ -68,11 +71,14 @@ def test_the_folder_of_a_run_is_enough_to_evaluate_it_anywhere(run_dir, tmp_path
 
 
 def test_settings_and_where_they_come_from_are_told(run_dir, here, capsys):
+    told = (here / "told").read_text()
+    assert "settings are TrainConfig's own, tuned for no task; a TrainConfig `preset` in my_env.py is taken" in told
+    assert "pay comes late" not in told
     line = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[0])
     assert np.shape(line["mean_place"]) == (2,)  # dict outcomes are columns by their names
     assert [name for name in line if name.startswith("mean")] == ["mean_place"]
     (here / "other.py").write_text(
-        BLOCKS[0] + "\nfrom rmdp_jax import Rates, TrainConfig\npreset = TrainConfig(rates=Rates(clip=0.1))"
+        BLOCKS[0] + "\nfrom rmdp_jax import ConfigError, Rates, TrainConfig\npreset = TrainConfig(rates=Rates(clip=0.1))"
     )
     assert preset("other:make", k=3).rates == Rates(clip=0.1)
     assert preset("my_env:make") == TrainConfig()
@@ -103,6 +109,9 @@ def test_names(here):
     names = ("a.b_c:make", "a.b:other", "/x/my_env.py:make", "resource_gathering")
     assert [folder_name(name) for name in names] == ["b_c", "b-other", "my_env", "resource_gathering"]
     assert make("my_env:make", context=True)[0].for_agent is not None
+    assert dict(make("my_env:make")[0].spec.options) == {"seed": 0, "goal": 4, "n": 6}  # with the default, which may change
+    with pytest.raises(ConfigError, match=r"^goal = \[1 2\]: must be numbers, words, flags, or lists of them"):
+        make("my_env:make", goal=np.array([1, 2]))
 
 
 BAD = """

@@ -25,6 +25,11 @@ class Pay(NamedTuple):
     length: float  # mean number of steps; 0 where no episode ended
 
 
+def notes_on(env: Env, population: Population, config: TrainConfig) -> list[str]:
+    """What a person may want to know of a task before it is trained on: what an adapter changed, and whether pay is late."""
+    return [*env.spec.notes, *filter(None, [late_pay_note(env, population, config)])]
+
+
 def late_pay_note(env: Env, population: Population, config: TrainConfig) -> str | None:
     """What to say at the start where pay comes late and `config.rates` have the default for pay that does not; else None.
 

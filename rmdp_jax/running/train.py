@@ -41,7 +41,7 @@ from rmdp_jax.running.batch import (
 )
 from rmdp_jax.running.folders import check_folders, hold_folders, open_writer
 from rmdp_jax.running.interrupts import interrupts, stops
-from rmdp_jax.running.late_pay import late_pay_note
+from rmdp_jax.running.late_pay import notes_on
 from rmdp_jax.running.loop import learn
 from rmdp_jax.running.progress import announce, report_progress
 from rmdp_jax.trainer import Conclusion, TrainState, check_given
@@ -218,7 +218,7 @@ def train_held(
     mesh = choose_mesh(math.gcd(config.k, given.frozen, given.number), config.sizes.environments, env.spec.backend, devices)
     announce(progress and jax.device_count() > 1, describe_mesh(mesh))
     check_folders(runs, resume or extend)
-    for note in _notes(env, runs[0]) if progress and not resume and not extend else ():
+    for note in notes_on(env, runs[0].population, config) if progress and not resume and not extend else ():
         announce(progress, note)
     wait_for_all("checked")
     with stops():
@@ -236,11 +236,6 @@ def train_held(
         results = [_finish(env, run, writer, timing, *of) for run, writer, *of in zip(runs, writers, *own, strict=True)]
         wait_for_all("written")
     return results
-
-
-def _notes(env: Env, run: RunSpec) -> list[str]:
-    """What a person may want to know of a task of their own before it is trained on."""
-    return [*env.spec.notes, *filter(None, [late_pay_note(env, run.population, run.config)])]
 
 
 def _evaluate(
