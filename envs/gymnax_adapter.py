@@ -2,7 +2,7 @@
 
     env = from_gymnax(*gymnax.make("CartPole-v1"), lambda t: {"alive": t.reward, "x": t.after.x})
 
-gymnax itself is not imported: `pip install 'rmdp-jax[gymnax]'` gets it.
+gymnax itself is not imported: `pip install -c constraints.txt -e '.[gymnax]'` gets it.
 """
 
 from typing import Any

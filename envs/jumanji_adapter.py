@@ -2,7 +2,7 @@
 
     env = from_jumanji(jumanji.make("Snake-v1"), lambda t: {"fruit": t.reward})
 
-jumanji itself is not imported: `pip install 'rmdp-jax[jumanji]'` gets it.
+jumanji itself is not imported: `pip install -c constraints.txt -e '.[jumanji]'` gets it.
 """
 
 from typing import Any

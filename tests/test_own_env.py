@@ -16,10 +16,11 @@ from tiny import FLAGS
 
 from rmdp_jax import ConfigError, Rates, TrainConfig
 from rmdp_jax.checks import check_env
-from rmdp_jax.commands.cli import main
+from rmdp_jax.commands.cli import _parse, main
 from rmdp_jax.envs import make, options_of, preset
 from rmdp_jax.paths import folder_name
 from rmdp_jax.records.loading import load_run
+from rmdp_jax.running.sweep import run_folder
 
 PAGE = (Path(__file__).parent.parent / "docs" / "your_own_env.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
@@ -112,6 +113,15 @@ def test_names(here):
     assert dict(make("my_env:make")[0].spec.options) == {"seed": 0, "goal": 4, "n": 6}  # with the default, which may change
     with pytest.raises(ConfigError, match=r"^goal = \[1 2\]: must be numbers, words, flags, or lists of them"):
         make("my_env:make", goal=np.array([1, 2]))
+
+
+def test_sweeps_and_ladders_take_it_with_its_flags(here):
+    grid = _parse(["sweep", "./my_env.py:make", "--goal", "3", "--ks", "1", "2", "--out", "grid"])
+    cells = grid.cells()
+    assert [(cell.config.k, cell.config.n, cell.env_options) for cell in cells] == [(k, 6, {"goal": 3}) for k in (1, 2)]
+    assert run_folder("grid", cells[1], 2, 0).name == "my_env-goal3-em-k2-s0"
+    ladder = _parse(["budget", "my_env:make", "--goal", "3"])
+    assert (ladder.target, ladder.env_options.given()) == ("my_env:make", {"goal": 3})
 
 
 BAD = """

@@ -119,9 +119,12 @@ class Budget(Compiling):
         out = self._folder(Path("runs") / f"{folder_name(self.target)}-budget")
         given = {name: getattr(self, name) for name in ("transitions", "n", "preset") if getattr(self, name) is not None}
         ks = check_ks(LADDER if self.ks is None else self.ks, 2)
-        grid = Sweep(envs=(self.target,), out=out, ks=ks, first_seed=seeds[0], env_options=self.env_options, **given)
+        how = {"env_options": self.env_options, "quiet": self.quiet, **given}
+        grid = Sweep(envs=(self.target,), out=out, ks=ks, first_seed=seeds[0], **how)
+        cells = grid.cells()
+        grid.tell_settings()
         ladder = train_ladder(
-            grid.cells(),
+            cells,
             seeds,
             out,
             make=make,

@@ -61,18 +61,24 @@ class Sweep(Compiling):
     def run(self) -> None:
         """Train what is missing."""
         from rmdp_jax.envs import make
-        from rmdp_jax.envs.own import is_own, own_preset
-        from rmdp_jax.running.progress import announce
         from rmdp_jax.running.sweep import sweep
 
         seeds = seed_range(self.first_seed, self.seeds, first_name="first_seed")
         for name in ("envs", "algorithms", "ks"):
             check(name, getattr(self, name), len(getattr(self, name)) > 0, "one or more")
         out = local_path("out", self.out)
+        cells = self.cells()
+        self.tell_settings()
+        sweep(cells, seeds, out, make=make, devices=self.devices, progress=not self.quiet)
+        print(f"lines    {visible(str(out / 'runs.jsonl'))}\ncompare  rmdp-jax compare {visible(quote(str(out)))}")
+
+    def tell_settings(self) -> None:
+        """Say where the settings of tasks of one's own come from."""
+        from rmdp_jax.envs.own import is_own, own_preset
+        from rmdp_jax.running.progress import announce
+
         for env in filter(is_own, self.envs):
             announce(not self.quiet, f"{env}: {own_preset(env)[1]}")
-        sweep(self.cells(), seeds, out, make=make, devices=self.devices, progress=not self.quiet)
-        print(f"lines    {visible(str(out / 'runs.jsonl'))}\ncompare  rmdp-jax compare {visible(quote(str(out)))}")
 
     def cells(self) -> "list[Cell]":
         """What is to be trained, in the order of the ks."""
