@@ -2,8 +2,9 @@
 
     env = from_playground(registry.load("CheetahRun", config_overrides={"impl": "jax"}))
 
-Playground itself is not imported: `pip install -c constraints.txt -e '.[playground]'` gets it. Its robots (locomotion, manipulation) come with
-MuJoCo Menagerie, which Playground clones from GitHub when the first is loaded; `dm_control_suite` needs no network.
+Playground itself is not imported: `pip install -c constraints.txt -e '.[playground]'` gets it. Its robots (locomotion,
+manipulation) come with MuJoCo Menagerie, which Playground clones from GitHub when the first is loaded; `dm_control_suite` needs
+no network.
 """
 
 import math
