@@ -41,7 +41,6 @@ def load_run(path: str | _Path, make: _Callable[..., tuple[Env, Population]] | N
         path: of `Result.save`, or of `train(..., out=path)`.
         make: what made its env and people; `rmdp_jax.envs.make` when not given.
     """
-    from rmdp_jax.envs import make as make_known
     from rmdp_jax.records.loading import load_run
 
-    return load_run(path, make or make_known)
+    return load_run(path, make)

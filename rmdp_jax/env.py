@@ -36,6 +36,10 @@ class EnvSpec(NamedTuple):
     observation_limit: float = float("inf")  # an observation of this size or more means that the physics broke
     options: Mapping[str, Any] = MappingProxyType({})  # arguments that made it, set by `envs.make`
     probe: bool = True  # play some steps of it before training, to see whether it keeps its word; see `rmdp_jax.checks`
+    make: str | None = (
+        None  # module:function that made it, set by `envs.make`, so that the folder of a run is enough to make it
+    )
+    notes: tuple[str, ...] = ()  # what an adapter changed, told when training begins
 
 
 class Step(NamedTuple):

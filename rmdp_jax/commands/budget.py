@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from rmdp_jax.commands.compiling import Compiling
+from rmdp_jax.commands.env_options import EnvOptions
 from rmdp_jax.commands.grids import Sweep, check_picture
-from rmdp_jax.commands.train import EnvOptions
 from rmdp_jax.config import LARGEST_EPISODES
 from rmdp_jax.errors import ConfigError, seed_number, seed_range, shown, whole_number
-from rmdp_jax.paths import local_path
+from rmdp_jax.paths import folder_name, local_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +33,7 @@ class Budget(Compiling):
     """
 
     target: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR|ENV")]
-    """Folder of a run; or a task, of those that `rmdp-jax envs` lists."""
+    """Folder of a run; or a task, of those that `rmdp-jax envs` lists, or a function of your own as of `rmdp-jax train`."""
     ks: tuple[int, ...] | None = None
     """Numbers of policies, rising. Default: of a run 1, 2, ..., 10, or twice its k; of a task 1 2 3 5 8."""
     price: float | None = None
@@ -67,13 +67,13 @@ class Budget(Compiling):
 
     def run(self) -> None:
         """Check, predict or train, write, print."""
-        from rmdp_jax.envs.presets import PRESETS
+        from rmdp_jax.envs.presets import PRESETS, is_task
         from rmdp_jax.evaluation.budget import check_ks, check_rule
 
         check_rule(self.price, self.share)
         if self.ks is not None:
             check_ks(self.ks)
-        if self.target in PRESETS["default"]:
+        if is_task(self.target):
             self._refuse(_OF_RUNS, "for the folder of a run, not for a task")
             self._train()
             return
@@ -116,12 +116,15 @@ class Budget(Compiling):
         from rmdp_jax.running.ladder import train_ladder
 
         seeds = seed_range(self.first_seed or 0, 3 if self.seeds is None else self.seeds, first_name="first_seed")
-        out = self._folder(Path("runs") / f"{self.target}-budget")
+        out = self._folder(Path("runs") / f"{folder_name(self.target)}-budget")
         given = {name: getattr(self, name) for name in ("transitions", "n", "preset") if getattr(self, name) is not None}
         ks = check_ks(LADDER if self.ks is None else self.ks, 2)
-        grid = Sweep(envs=(self.target,), out=out, ks=ks, first_seed=seeds[0], env_options=self.env_options, **given)
+        how = {"env_options": self.env_options, "quiet": self.quiet, **given}
+        grid = Sweep(envs=(self.target,), out=out, ks=ks, first_seed=seeds[0], **how)
+        cells = grid.cells()
+        grid.tell_settings()
         ladder = train_ladder(
-            grid.cells(),
+            cells,
             seeds,
             out,
             make=make,

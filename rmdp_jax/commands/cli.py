@@ -9,7 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,13 +20,15 @@ from rmdp_jax.commands.budget import Budget
 from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.doctor import Doctor
 from rmdp_jax.commands.dossier import Dossier
+from rmdp_jax.commands.env_options import EnvOptions, options_for, tasks_in
 from rmdp_jax.commands.envs import Envs
 from rmdp_jax.commands.extend import Extend
 from rmdp_jax.commands.finished import Evaluate, Export, Play, Render, Report
 from rmdp_jax.commands.grids import Compare, Sweep
 from rmdp_jax.commands.numbers import REGISTRY
-from rmdp_jax.commands.train import UNFINISHED, EnvOptions, Train, settings_of
+from rmdp_jax.commands.train import UNFINISHED, Machines, Train, settings_of
 from rmdp_jax.commands.usage import Heard, wrap_usage
+from rmdp_jax.config import Rates, Sizes
 from rmdp_jax.devices.settings import plain_settings
 from rmdp_jax.errors import ConfigError, TrainingError
 from rmdp_jax.records.files import RunWarning
@@ -39,6 +41,7 @@ __all__ = ["COMMANDS", "EnvOptions", "main"]
 
 DESCRIPTION = "k policies for n people: train, compare and look at them."
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+TAKEN = {of.name for kind in (Train, Sweep, Budget, Machines, Sizes, Rates) for of in fields(kind)}  # flags that mean else
 COMMANDS = {
     "train": Train,
     "extend": Extend,
@@ -95,9 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _trains(arguments: Sequence[str]) -> bool:
     """Whether the command is one to start again when it was stopped."""
     if arguments[:1] == ["budget"]:
-        from rmdp_jax.envs.presets import PRESETS
-
-        return not PRESETS["default"].keys().isdisjoint(arguments)  # a ladder
+        return bool(tasks_in(arguments))  # a ladder
     return bool({"train", "extend", "sweep"} & set(arguments[:1]))
 
 
@@ -136,24 +137,25 @@ def _note(told: str) -> None:
 
 
 def _parse(arguments: Sequence[str]) -> Any:
-    from rmdp_jax.envs.presets import PRESETS
+    from rmdp_jax.envs.own import full_name
+    from rmdp_jax.envs.presets import is_task
 
-    guess = next((word for word in arguments if word in PRESETS["default"]), None)
+    guess = next(iter(tasks_in(arguments)), None)
     parsed = _parse_with(_preset_defaults(guess, arguments), arguments)
     if not isinstance(parsed, Train):
         return parsed
-    if parsed.env not in PRESETS["default"] and Path(parsed.env).is_dir():  # the folder of a run
+    if not is_task(parsed.env) and Path(parsed.env).is_dir():  # the folder of a run
         found = _parse_with(replace(Train(env=tyro.MISSING), **settings_of(Path(parsed.env))), arguments)
-        env = RunFolder(Path(parsed.env)).read_config()["env"]
+        env = RunFolder(Path(parsed.env)).read_task()
         return replace(found, env=env, resume=True)
-    if parsed.env != guess and parsed.env in PRESETS["default"]:
+    if parsed.env != guess and is_task(parsed.env):
         parsed = _parse_with(_preset_defaults(parsed.env, arguments), arguments)  # another word was an env's name too
-    known = parsed.env in PRESETS["default"] and (parsed.out is not None or not parsed.machines.distributed)
+    known = is_task(parsed.env) and (parsed.out is not None or not parsed.machines.distributed)
     if parsed.goes_on and known:  # a folder without a name takes JAX to know, which several processes wake together
         out = parsed.folder()
         if RunFolder(out).holds_run():
-            env = RunFolder(out).read_config()["env"]
-            if env != parsed.env:
+            env = RunFolder(out).read_task()
+            if env != full_name(parsed.env):
                 raise ConfigError(
                     f"resume: env ({env} there, {parsed.env} here) differs from the run in {out}; give another --out"
                 )
@@ -162,14 +164,18 @@ def _parse(arguments: Sequence[str]) -> Any:
 
 
 def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
+    options, sweep, budget = train.env_options, {}, {}
+    if type(options) is not EnvOptions:  # with flags of a task of one's own
+        sweep = {"default": Sweep(envs=tyro.MISSING, out=tyro.MISSING, env_options=options)}
+        budget = {"default": Budget(target=tyro.MISSING, env_options=options)}
     command = (
         Annotated[Train, tyro.conf.subcommand("train", default=train)]
         | Annotated[Extend, tyro.conf.subcommand("extend")]
-        | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+        | Annotated[Sweep, tyro.conf.subcommand("sweep", **sweep)]
         | Annotated[Compare, tyro.conf.subcommand("compare")]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Assign, tyro.conf.subcommand("assign")]
-        | Annotated[Budget, tyro.conf.subcommand("budget")]
+        | Annotated[Budget, tyro.conf.subcommand("budget", **budget)]
         | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Dossier, tyro.conf.subcommand("dossier")]
         | Annotated[Render, tyro.conf.subcommand("render")]
@@ -207,7 +213,7 @@ def _preset_defaults(env: str | None, arguments: Sequence[str]) -> Train:
     """Defaults of `train`, those of the env's preset where one is named."""
     from rmdp_jax.envs.presets import preset
 
-    blank = Train(env=tyro.MISSING)
+    blank = Train(env=tyro.MISSING, env_options=options_for(tasks_in(arguments), TAKEN))
     if env is None:
         return blank
     config = preset(env, _value_of("--preset", arguments) or blank.preset)

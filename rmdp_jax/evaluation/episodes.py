@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population, Step
@@ -44,6 +45,26 @@ def outcome_like(env: Env) -> PyTree:
     spec = env.spec
     action = jax.ShapeDtypeStruct(() if spec.discrete else (spec.action_size,), jnp.int32 if spec.discrete else jnp.float32)
     return jax.eval_shape(lambda key, action: env.step(env.reset(key)[0], action)[1].outcome, key, action)
+
+
+def outcome_names(outcome: PyTree) -> list[list[str]]:
+    """Names of the numbers of each leaf of an outcome of one step: speed, or pay_0, pay_1 of a vector; outcome without a name.
+
+    All are different.
+    """
+    found: list[list[str]] = []
+    taken: set[str] = set()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(outcome):
+        name = jax.tree_util.keystr(path, simple=True, separator="_") or "outcome"
+        while taken.intersection(names := _numbered(name, leaf.shape)):  # {"a_b": ..., "a": {"b": ...}}
+            name += "_"
+        taken.update(names)
+        found.append(names)
+    return found
+
+
+def _numbered(name: str, shape: tuple[int, ...]) -> list[str]:
+    return ["_".join(map(str, (name, *at))) for at in np.ndindex(*shape)]
 
 
 def bytes_per_episode(env: Env, config: TrainConfig) -> int:

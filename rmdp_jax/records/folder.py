@@ -74,8 +74,13 @@ class RunFolder:
         return (self.path / "result.json").exists()
 
     def read_config(self) -> dict[str, Any]:
-        """config.json: format, env, env_options, algorithm, backend, train (a TrainConfig as a dict)."""
+        """config.json: format, env, make (of a user's own), env_options, algorithm, backend, train (of a TrainConfig)."""
         return {"algorithm_options": {}, **self._read("config.json", check_config)}
+
+    def read_task(self) -> str:
+        """The name by which `rmdp_jax.envs.make` makes the env of the run."""
+        described = self.read_config()
+        return str(described.get("make", described["env"]))
 
     def read_result(self, check: Callable[[Path, Any], None] = check_result) -> dict[str, Any]:
         """result.json, which names a file of `arrays` instead of holding them for very many agents; see `read_arrays`.

@@ -1,6 +1,7 @@
 """From a run's folder back to policies, to act, to evaluate them again, to record an episode."""
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.errors import ConfigError, UnknownName
 from rmdp_jax.evaluation.episodes import KEPT_BYTES, kept_episodes
 from rmdp_jax.evaluation.evaluate import Evaluation, Played, evaluate, make_record
 from rmdp_jax.paths import local_path
@@ -63,8 +64,15 @@ class Run(Trained, RunFields):
         return path
 
 
-def load_run(path: str | Path, make: Callable[..., tuple[Env, Population]]) -> Run:
-    """The run in folder `path`; `make` is `rmdp_jax.envs.make`, or a user's own with the same arguments.
+Make = Callable[..., tuple[Env, Population]]  # `rmdp_jax.envs.make`, or a user's own with the same arguments
+
+
+def load_run(path: str | Path, make: Make | None = None) -> Run:
+    """The run in folder `path`, whose env and rewards `make` gives; `rmdp_jax.envs.make` when not given.
+
+    That makes the built-in tasks, and those of a user's own that were made by it or on the command line: it imports the module
+    that config.json names and calls its function, so load folders of those you trust. For another task give a `make` that
+    takes its name and options, such as ``lambda name, **options: (env, population)``.
 
     The agents are those that the run was made with, whatever agents `make` gives.
 
@@ -129,13 +137,17 @@ def _check_agreement(folder: RunFolder, described: dict[str, Any], result: dict[
             )
 
 
-def _remake(
-    folder: RunFolder, described: dict[str, Any], make: Callable[..., tuple[Env, Population]]
-) -> tuple[Env, Population]:
+def _remake(folder: RunFolder, described: dict[str, Any], make: Make | None) -> tuple[Env, Population]:
+    make = import_module("rmdp_jax.envs").make if make is None else make  # a room above, which nothing here needs otherwise
     if not described["env_options"] and not folder.people.exists():
         warn(f"{folder.path}: holds no agents.npz, as older runs do, so the agents are those that make gives")
     try:
-        return make(described["env"], **described["env_options"])
+        return make(folder.read_task(), **described["env_options"])
+    except ConfigError as error:
+        if "make" in described or isinstance(error, UnknownName):  # a task of a user's own
+            way_out = "bring back what makes it, or give load_run(folder, make) in Python"
+            raise ConfigError(f"{folder.path / 'config.json'}: {error}; {way_out}") from error
+        raise
     except TypeError as error:  # of options that somebody changed
         raise ConfigError(f"{folder.path / 'config.json'}: env_options: {reason_of(error)}") from error
 

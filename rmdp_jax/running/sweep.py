@@ -15,7 +15,7 @@ from rmdp_jax.context import agents_in
 from rmdp_jax.devices.mesh import check_devices
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import MOST_SEEDS, ConfigError, check, seed_number
-from rmdp_jax.paths import local_path
+from rmdp_jax.paths import folder_name, local_path
 from rmdp_jax.records.files import append_line, read_lines, to_json
 from rmdp_jax.records.folder import RunFolder, check_run, dump_train_config, plain_result
 from rmdp_jax.records.lines import describe_task
@@ -37,7 +37,7 @@ class Cell:
     """What the runs of one cell have in common."""
 
     env: str
-    """Name of the task."""
+    """Name of the task, or of a user's own, as `make` takes it."""
     env_options: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of `make`, n too where it is not the task's own, but no seed: the agents' is the run's."""
     algorithm: str = "em"
@@ -118,7 +118,7 @@ def sweep(
 def run_folder(out: str | Path, cell: Cell, k: int, seed: int) -> Path:
     """Where `sweep` writes the run of `cell` with `seed`, whose algorithm comes to k policies."""
     options = [f"{name}{value}" for name, value in cell.env_options.items()]
-    parts = [cell.env, *options, cell.algorithm, f"k{k}", *filter(None, [cell.label]), f"s{seed}"]
+    parts = [folder_name(cell.env), *options, cell.algorithm, f"k{k}", *filter(None, [cell.label]), f"s{seed}"]
     return local_path("out", out) / "-".join(parts)
 
 

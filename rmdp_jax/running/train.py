@@ -38,6 +38,7 @@ from rmdp_jax.running.batch import (
 )
 from rmdp_jax.running.folders import check_folders, hold_folders, open_writer
 from rmdp_jax.running.interrupts import WRITING, Ending, aside, ending, stops
+from rmdp_jax.running.late_pay import notes_on
 from rmdp_jax.running.loop import learn
 from rmdp_jax.running.progress import Reporter, announce, report_progress
 from rmdp_jax.running.result import Result, Results, kept_of
@@ -205,6 +206,8 @@ def train_held(
     mesh = choose_mesh(math.gcd(config.k, given.frozen, given.number), config.sizes.environments, env.spec.backend, devices)
     announce(progress and jax.device_count() > 1, describe_mesh(mesh))
     check_folders(runs, resume or extend)
+    for note in notes_on(env, runs[0].population, config) if progress and not resume and not extend else ():
+        announce(progress, note)
     wait_for_all("checked")
     with stops():
         writers = [open_writer(env, run, resume=resume or extend, extend=extend, progress=progress) for run in runs]
