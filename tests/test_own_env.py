@@ -91,10 +91,11 @@ def test_settings_and_where_they_come_from_are_told(run_dir, here, capsys):
     assert "(default: 0.1)" in shown
 
 
-def test_a_run_goes_on_by_its_folder_or_by_its_function_and_not_by_another(run_dir, here, tmp_path, capsys):
-    shutil.copytree(run_dir, tmp_path / "run")
-    main(["train", str(tmp_path / "run"), "--resume", "--quiet"])  # finished, so it is evaluated again alone
-    capsys.readouterr()
+def test_a_run_goes_on_by_its_folder_or_by_its_function_and_not_by_another(run_dir, here, capsys):
+    for name in (str(run_dir), "./my_env.py:make", "my_env:make"):
+        found = _parse(["train", name, "--out", str(run_dir), "--resume"])
+        assert (found.resume, found.env_options.given(), found.k, found.algorithm) == (True, {"goal": 5}, 2, "plain_em")
+        assert found.task()[0].spec.make == f"{here / 'my_env.py'}:make"
     (here / "other.py").write_text(BLOCKS[0])
     words = refused(["train", "other:make", "--out", str(run_dir), "--resume"], capsys)
     assert words.startswith(f"resume: env ({here / 'my_env.py'}:make there, other:make here) differs from the run in {run_dir}")
