@@ -265,7 +265,7 @@ def test_the_command_writes_prints_and_draws(run, bare, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["nowhere"], "target = 'nowhere': is neither the folder of a run nor a task (known: ant_speed, "),
-        (["."], "out = .: holds no config.json, so it is not the folder of a finished run"),
+        (["."], "run = .: holds no config.json, so it is not the folder of a finished run"),
         ([".", "--seeds", "3"], "seeds = 3: is for a task to train, not for the folder of a run; leave it out"),
         ([".", "--size", "4"], "size = 4: is for a task to train, not for the folder of a run; leave it out"),
         ([".", "--ks", "3", "2"], "ks = (3, 2): must be whole numbers of at least 1, each above the one before"),

@@ -55,7 +55,9 @@ def print_summary(result: dict[str, Any]) -> None:
         facts.add_row("faults", faults)
     facts.add_row("device", visible(f"{result['device']}, backend {result['backend']}"))
     who = f"k = {result['k']} policies for n = {result['n']} agents"
-    task = visible(f"  {result['algorithm']}, {who}, seed {result['seed']}")
+    drawn = result["env_options"].get("seed", result["seed"])
+    people = "" if drawn == result["seed"] else f", people of seed {drawn}"
+    task = visible(f"  {result['algorithm']}, {who}, seed {result['seed']}{people}")
     console.print(Text.assemble("\n", (visible(str(result["env"])), "bold"), task))
     console.print(facts)
     console.print(_policy_table(result["policy_sizes"], result["utility"], result["assignment"], result["episode_length"]))
