@@ -36,7 +36,7 @@ class Assign(Compiling):
         from rmdp_jax.commands.tables import print_assigned
         from rmdp_jax.envs import make
         from rmdp_jax.errors import ConfigError
-        from rmdp_jax.evaluation.limits import Limits
+        from rmdp_jax.limits import Limits
         from rmdp_jax.paths import local_path
         from rmdp_jax.records.agents_csv import read_agents, write_table
         from rmdp_jax.records.files import to_json

@@ -36,9 +36,13 @@ def print_summary(result: dict[str, Any]) -> None:
     if terms := describe_terms(result):
         facts.add_row("", terms)
     facts.add_row("", f"{_figure(result['welfare_deterministic'])} acting by the most likely action")
+    limits = describe_limits(result)
+    if limits:
+        facts.add_row("limits", limits)
     if bound is not None and result["share_of_bound"] is not None:
         k = result["n"] if result["env_options"].get("context") else result["k"]  # who is told can behave in n ways
-        facts.add_row("upper bound", f"{bound:.2f} proved for k = {k}; reached {result['share_of_bound']:.1%}")
+        without = " without limits" if limits else ""
+        facts.add_row("upper bound", f"{bound:.2f} proved for k = {k}{without}; reached {result['share_of_bound']:.1%}")
     reachable = result.get("reachable")
     if reachable and result["welfare"] is not None:
         facts.add_row("reachable", f"{reachable:.2f}, an estimate, not proved; reached {result['welfare'] / reachable:.1%}")
@@ -68,6 +72,13 @@ def describe_terms(result: dict[str, Any]) -> str:
     if "welfare_p" not in result and not result.get("weighted"):
         return ""
     return f"p-mean of returns, p = {result.get('welfare_p', 1)}" + (", by weight" * result.get("weighted", False))
+
+
+def describe_limits(result: dict[str, Any]) -> str:
+    """How many agents a policy serves, in words; nothing where that is not limited."""
+    limits = {name.replace("_", " "): result.get(name) for name in ("at_least", "at_most")}
+    told = [f"{name} {' '.join(f'{of:g}' for of in np.ravel(limit))}" for name, limit in limits.items() if limit is not None]
+    return ", ".join(told) + (" of weight" if result.get("weighted") else " agents") + " a policy" if told else ""
 
 
 def print_evaluation(evaluation: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from rmdp_jax.env import Population
 from rmdp_jax.errors import ConfigError, shown
 from rmdp_jax.evaluation.episodes import Episodes, score_episodes
 from rmdp_jax.evaluation.fairness import served_above
-from rmdp_jax.evaluation.limits import Limits, assign_within, check_weights
+from rmdp_jax.limits import Limits, assign_within, check_weights
 from rmdp_jax.records.agents_csv import agent_leaves, check_values
 from rmdp_jax.types import PyTree
 

@@ -23,7 +23,7 @@ class Ladder(NamedTuple):
     ks: tuple[int, ...]  # (K,)
     predicted: np.ndarray  # (K,) mean over seeds of what the run of the largest k of each seed predicts
     trained: "tuple[Summary, ...]"  # (K,) over seeds: mean, standard error, 95% bootstrap interval
-    transitions: tuple[int, ...]  # (K,) environment steps of all policies of one seed, with those of the runs it goes back to
+    transitions: tuple[int, ...]  # (K,) environment steps of one seed, where it is warm with those of the ks before
     error: float  # mean over k of |predicted - mean trained|
     individual: float  # predicted, mean over seeds
     bound: np.ndarray | None  # (K,) mean over seeds, as speed tasks have other targets with each
@@ -31,7 +31,7 @@ class Ladder(NamedTuple):
     confirmed: Recommended  # by the same rule on the means that were trained
     seeds: tuple[int, ...]
     budgets: tuple[Budget, ...]  # of each seed
-    warm: bool
+    warm: bool  # each k began with the policies of the one before
 
 
 def train_ladder(
@@ -42,7 +42,7 @@ def train_ladder(
     make: Make,
     price: float | None = None,
     share: float | None = None,
-    warm: bool = True,
+    warm: bool = False,
     devices: int | None = None,
     progress: bool = True,
 ) -> Ladder:
@@ -54,7 +54,8 @@ def train_ladder(
         out: folder of the runs, as of `sweep`.
         make: `rmdp_jax.envs.make`.
         price, share: as of `budget`.
-        warm: each k but the first begins with the policies of the one before, of the same seed, which go on learning.
+        warm: each k but the first begins with the policies of the one before, of the same seed, which go on learning. Takes an
+            algorithm whose agents choose. Anew when not given, as that was better as often as not (docs/how_many.md).
         devices: how many to train on at most, as in `train`.
         progress: show on stderr what is going on.
 
