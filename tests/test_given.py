@@ -274,6 +274,7 @@ def test_a_folder_says_which_policies_it_was_given(described):
         (["--freeze", "here:1,x"], "freeze = here:1,x: must be DIR:J,J"),
         (["--freeze", "here:0", "--algorithm", "cluster"], "algorithm = 'cluster': must be em, plain_em or end_to_end"),
         (["--start-from", "here:0,1", "--k", "2"], "k = 2: must be above 2"),
+        (["--freeze", "here:0"], "run = here: holds no config.json, so it is not the folder of a finished run"),
     ],
 )
 @pytest.mark.usefixtures("trained")
@@ -282,6 +283,7 @@ def test_bad_words_are_refused(words, message, capsys, tmp_path):
         main(["train", "resource_gathering", "--out", str(tmp_path / "run"), *words])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_table_names_what_was_given(beside, capsys):

@@ -110,8 +110,7 @@ class Budget(Compiling):
         out = self._folder(run.folder.path)
         episodes = run.config.evaluation_episodes if self.episodes is None else int(self.episodes)
         check_evaluation(run.env, run.config, batch_size(episodes), available_memory())
-        rule = {"price": self.price, "share": self.share, "limits": self._limits()}
-        found = budget(run, ks=self.ks, episodes=episodes, seed=seed, **rule)
+        found = budget(run, ks=self.ks, price=self.price, share=self.share, episodes=episodes, seed=seed, limits=self._limits())
         terms: dict[str, Any] = {
             name: run.result[name] for name in ("algorithm", "welfare_p", "weighted") if name in run.result
         }
