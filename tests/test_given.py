@@ -267,6 +267,13 @@ def test_a_folder_says_which_policies_it_was_given(described):
     assert settings_of(described)["start_from"] == ()
 
 
+def test_a_folder_says_whose_seed_drew_its_people(described):
+    config = RunFolder(described).read_config()
+    assert settings_of(described)["env_options"].people_seed == 0, "the run's own is another"
+    RunFolder(described).write_config({**config, "env_options": {**config["env_options"], "seed": CONFIG.seed}})
+    assert settings_of(described)["env_options"].people_seed is None
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
