@@ -7,10 +7,10 @@ of the linear program is an assignment, so HiGHS's vertex is the answer. With di
 problem, which is NP-hard: HiGHS's branch and bound proves the optimum, or gives up after `PATIENCE` seconds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -183,6 +183,13 @@ def search_within(utility: ArrayLike, limits: Limits | Loads, weights: ArrayLike
     if _within(labels, weight, low, high):
         return Best(labels.astype(np.int32), True)
     return (_by_vertex if equal else _by_branching)(table, weight, low, high)
+
+
+def describe_limits(result: Mapping[str, Any]) -> str:
+    """The limits that result.json or budget.json names, in words; nothing where there are none."""
+    limits = {name.replace("_", " "): result.get(name) for name in ("at_least", "at_most")}
+    told = [f"{name} {' '.join(f'{of:g}' for of in np.ravel(limit))}" for name, limit in limits.items() if limit is not None]
+    return ", ".join(told) + (" of weight" if result.get("weighted") else " agents") + " a policy" if told else ""
 
 
 def check_weights(weights: ArrayLike | None, n: int) -> np.ndarray:

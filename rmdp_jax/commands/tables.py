@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from rich.table import Table
 from rich.text import Text
 
+from rmdp_jax.limits import describe_limits
 from rmdp_jax.records.settings import words_of
 from rmdp_jax.terminal import PlainConsole, plus_minus, visible
 
@@ -72,13 +73,6 @@ def describe_terms(result: dict[str, Any]) -> str:
     if "welfare_p" not in result and not result.get("weighted"):
         return ""
     return f"p-mean of returns, p = {result.get('welfare_p', 1)}" + (", by weight" * result.get("weighted", False))
-
-
-def describe_limits(result: dict[str, Any]) -> str:
-    """How many agents a policy serves, in words; nothing where that is not limited."""
-    limits = {name.replace("_", " "): result.get(name) for name in ("at_least", "at_most")}
-    told = [f"{name} {' '.join(f'{of:g}' for of in np.ravel(limit))}" for name, limit in limits.items() if limit is not None]
-    return ", ".join(told) + (" of weight" if result.get("weighted") else " agents") + " a policy" if told else ""
 
 
 def print_evaluation(evaluation: dict[str, Any]) -> None:
