@@ -26,7 +26,7 @@ def best_by_moves(utility: Array, labels: Array, limits: Loads) -> Array:
     assert limits.start is not None
     k, n = utility.shape
     weights, start = np.array(limits.weights, np.int32), np.array(limits.start, np.int32)
-    low, high = np.array(limits.at_least, np.int32), np.array(limits.at_most, np.int32)
+    low, high = jnp.array(limits.at_least, jnp.int32), jnp.array(limits.at_most, jnp.int32)
     agents, policies = jnp.arange(n), jnp.arange(k, dtype=jnp.int32)
     least = TOLERANCE * jnp.abs(utility).max()
 
@@ -40,13 +40,13 @@ def best_by_moves(utility: Array, labels: Array, limits: Loads) -> Array:
     def gains_of(labels: Array) -> tuple[Array, Array]:
         """What each move (k, n) and each change of two agents (n, n) gains; -inf where that breaks a limit."""
         loads = loads_of(labels)
-        gain = utility - utility[labels, agents]
-        fits = (loads[:, None] + weights <= high[:, None]) & (loads[labels] - weights >= low[labels])
-        moves = jnp.where(fits & (policies[:, None] != labels), gain, -jnp.inf)
+        gain = utility - utility[labels, agents][None]
+        fits = (loads[:, None] + weights[None] <= high[:, None]) & (loads[labels] - weights >= low[labels])[None]
+        moves = jnp.where(fits & (policies[:, None] != labels[None]), gain, -jnp.inf)
         theirs = gain[labels]  # (n, n), of the second agent with the policy of the first
-        after = loads[labels][:, None] + weights - weights[:, None]  # load of the first's policy once the second is there
+        after = (loads[labels] - weights)[:, None] + weights[None]  # load of the first's policy once the second is there
         fits = (after <= high[labels][:, None]) & (after >= low[labels][:, None])
-        changes = jnp.where(fits & fits.T & (labels[:, None] != labels), theirs + theirs.T, -jnp.inf)
+        changes = jnp.where(fits & fits.T & (labels[:, None] != labels[None]), theirs + theirs.T, -jnp.inf)
         return moves, changes
 
     def move(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
