@@ -73,6 +73,7 @@ def _describe(table: "Table", found: "Assigned") -> dict[str, Any]:
         groups |= {f"group {name}": one for name, one in fairness_by_group(found.expected, table.groups, *of).items()}
     return {
         "agents": len(found.policy),
+        "weighted": table.weights is not None,
         "episodes": found.episodes,
         "unserved_below": found.unserved_below,
         "fairness": {name: plain(one) for name, one in groups.items()},

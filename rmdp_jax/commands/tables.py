@@ -94,7 +94,9 @@ def print_assigned(told: dict[str, Any]) -> None:
     """The tables of `rmdp-jax assign`: who serves how many, and how returns are spread."""
     console = PlainConsole()
     mean = Text.assemble("\nmean return ", (f"{told['fairness']['everybody']['mean']:.2f}", "bold"), " of 100")
-    console.print(Text.assemble(mean, f" for {told['agents']:,} agents, by {told['episodes']} kept episodes of each policy"))
+    weighted = " by weight" if told["weighted"] else ""
+    who = f"{weighted} for {told['agents']:,} agents, by {told['episodes']} kept episodes of each policy"
+    console.print(Text.assemble(mean, who))
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for name in ("policy", "agents", "mean return", "worst agent", "best agent"):
         table.add_column(name, justify="right")
