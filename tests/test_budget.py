@@ -210,8 +210,11 @@ def test_limits_leave_out_ks_without_room(run, monkeypatch):
     assert found.limits == Limits((2.0,), None)
     assert found.individual == 60.0
     for choice in found.choices:
+        assert len(set(choice.members.tolist())) == len(choice.members), "a policy twice would serve twice as many"
         assert (np.bincount(choice.labels) <= 2).all()
         assert choice.welfare <= choice.limit
+    assert found.choices[0].members.tolist() == [0, 2]
+    assert found.welfare.tolist() == [42.5, 52.5, 52.5]  # agent 0 is best off elsewhere, then agent 1 too
     with pytest.raises(ConfigError, match=r"^ks = \(1,\): must be numbers of policies with room for all .* as \(2, 4\) are"):
         budget(held, ks=[1, 2, 4])
     with pytest.raises(ConfigError, match=r"^at_most = \(2\.0, 3\.0\): must be one number for all policies, as"):

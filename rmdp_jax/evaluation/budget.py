@@ -152,7 +152,8 @@ def choose_members(
     """For every k the members that together serve the agents best, each agent by the one best for it, by two searches.
 
     Of more than `learning.segments.LARGEST_UNSAMPLED` agents a sample decides; labels, welfare and limit are of all. Where
-    there are `limits`, members are chosen without them, and then serve the agents in the best way within them.
+    there are `limits`, members are chosen without them, in place of repeated ones those that are best on the mean, and then
+    serve the agents in the best way within the limits.
 
     Args:
         utility: (M, n) what every member brings every agent.
@@ -164,6 +165,8 @@ def choose_members(
     worth, sample = welfare.worth(table, None), scored_agents(table.shape[1])
     searched = worth if sample is None else worth[:, sample]
     sets = _choose_sets(searched, ks)
+    if limits is not None:
+        sets = [_all_different(np.asarray(worth), chosen) for chosen in sets]
     bounds = [_limit(np.asarray(worth), chosen) for chosen in sets]
     returns = np.asarray(table)
     labels = [chosen[_serve(returns, np.asarray(worth), chosen, limits, weights)] for chosen in sets]
@@ -181,6 +184,13 @@ def _serve(
         return returns[chosen].argmax(0)
     weight = check_weights(weights, returns.shape[1])
     return assign_within(worth[chosen] * weight.mean() / weight, limits, weight)
+
+
+def _all_different(worth: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """The `chosen` rows of worth (M, n), each once, and as many as they were by those of the rest with the best means."""
+    own = list(dict.fromkeys(chosen.tolist()))
+    rest = [row for row in np.argsort(-worth.mean(1), kind="stable").tolist() if row not in own]
+    return np.array([*own, *rest][: len(chosen)], np.int32)
 
 
 def _choose_sets(worth: Array, ks: Sequence[int]) -> list[np.ndarray]:
