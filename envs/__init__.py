@@ -39,7 +39,15 @@ ENVS: dict[str, Callable[..., tuple[Env, Population]]] = {
 }
 
 
-def make(name: str, *, n: int | None = None, seed: int = 0, context: bool = False, **options: Any) -> tuple[Env, Population]:
+def make(
+    name: str,
+    *,
+    n: int | None = None,
+    seed: int = 0,
+    people_seed: int | None = None,
+    context: bool = False,
+    **options: Any,
+) -> tuple[Env, Population]:
     """The env `name` and its population of n agents.
 
     Args:
@@ -47,13 +55,15 @@ def make(name: str, *, n: int | None = None, seed: int = 0, context: bool = Fals
             returns (Env, Population) and gets n and seed where it takes them. See `rmdp_jax.envs.own`.
         n: number of agents; the task's own default when not given.
         seed: draws the agents where they are drawn (target speeds).
+        people_seed: does that in its place, where the same options are given for runs of several seeds.
         context: let each episode be for one agent, which the policy is told (`rmdp_jax.context.with_context`).
         **options: of the env, for instance `size=4` for resource_gathering or `backend="mjx"` for speed tasks.
 
     Raises:
         ConfigError: the name or an option is not known, or a value breaks its rule.
     """
-    given = {"seed": seed_number("seed", seed), **{option: _plain(value) for option, value in options.items()}}
+    drawn = seed_number("seed", seed) if people_seed is None else seed_number("people_seed", people_seed)
+    given = {"seed": drawn, **{option: _plain(value) for option, value in options.items()}}
     given = (
         given
         if n is None

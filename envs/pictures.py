@@ -24,9 +24,7 @@ def policy_pictures(run: "Trained") -> "list[Figure] | None":
     None of a policy that is told for whom it acts either: one episode does not show what it does.
     """
     draw = _OF_A_POLICY.get(run.env.spec.name)
-    is_another = (
-        run.env.for_agent is not None or run.env.spec.make is not None
-    )  # own tasks may have these names
+    is_another = run.env.for_agent is not None or run.env.spec.make is not None  # own tasks may have these names
     return None if draw is None or is_another else draw(run)
 
 

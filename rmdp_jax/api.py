@@ -17,8 +17,8 @@ from rmdp_jax.context import with_context
 from rmdp_jax.env import Column, Env, EnvSpec, Population, Step
 from rmdp_jax.errors import ConfigError, TrainingError
 from rmdp_jax.evaluation.evaluate import Evaluation, evaluate, make_evaluate, make_record
-from rmdp_jax.evaluation.limits import Limits
 from rmdp_jax.info import Info
+from rmdp_jax.limits import Limits
 from rmdp_jax.policies.model import make_act
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.running.affinity import affinity

@@ -68,10 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     be started again; 130 another command that was stopped.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    trains = _trains(arguments)
+    goes_on = _goes_on(arguments)
     gc.freeze()  # the modules stay: collections while programs are traced need not go through them, which is a tenth of a start
     try:
-        with _warnings_in_a_line(), watched(lambda number: _give_up(number, trains)), stops():
+        with _warnings_in_a_line(), watched(lambda number: _give_up(number, goes_on)), stops():
             command = _parse(arguments)
             with plain_settings(say=_note) if isinstance(command, Compiling) else contextlib.nullcontext():
                 if isinstance(command, Compiling):
@@ -89,30 +89,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"rmdp-jax: error: {error.filename}: {error.strerror}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt as stop:  # while compiling, evaluating or pre-training; training itself ends by itself
-        print(_stopped(str(stop), trains), file=sys.stderr, flush=True)
+        print(_stopped(str(stop), goes_on), file=sys.stderr, flush=True)
         if any(thread.name.startswith(BACKGROUND) for thread in threading.enumerate()):
-            os._exit(UNFINISHED if trains else 130)  # XLA would be waited for
-        raise SystemExit(UNFINISHED if trains else 130) from None
+            os._exit(UNFINISHED if goes_on else 130)  # XLA would be waited for
+        raise SystemExit(UNFINISHED if goes_on else 130) from None
 
 
-def _trains(arguments: Sequence[str]) -> bool:
-    """Whether the command is one to start again when it was stopped."""
-    if arguments[:1] == ["budget"]:
-        return bool(tasks_in(arguments))  # a ladder
-    return bool({"train", "extend", "sweep"} & set(arguments[:1]))
+def _goes_on(arguments: Sequence[str]) -> str:
+    """How a stopped command is gone on with; nothing where it is none to start again."""
+    command = arguments[0] if arguments else ""
+    if command == "budget":
+        command = "ladder" if tasks_in(arguments) else "budget of a run"
+    resumes, again = "what was saved can be gone on with: --resume", "the same command goes on with what was saved"
+    return {"train": resumes, "extend": resumes, "sweep": again, "ladder": again}.get(command, "")
 
 
-def _stopped(what: str, trains: bool) -> str:
+def _stopped(what: str, goes_on: str) -> str:
     """The line that a command ends with when it was stopped."""
     if "stopped by" in what or not what:
-        what = (what or "interrupted") + ("; what was saved can be gone on with: --resume" if trains else "")
+        what = "; ".join(filter(None, [what or "interrupted", goes_on]))
     return f"rmdp-jax: {what}"
 
 
-def _give_up(number: int, trains: bool) -> None:
+def _give_up(number: int, goes_on: str) -> None:
     """End at once, as the main thread is in compiled code for long; there is nothing to be saved there."""
-    os.write(2, (_stopped(f"stopped by {signal.Signals(number).name}", trains) + "\n").encode())
-    os._exit(UNFINISHED if trains else 130)
+    os.write(2, (_stopped(f"stopped by {signal.Signals(number).name}", goes_on) + "\n").encode())
+    os._exit(UNFINISHED if goes_on else 130)
 
 
 @contextlib.contextmanager

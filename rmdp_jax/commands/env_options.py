@@ -20,6 +20,8 @@ class EnvOptions:
     """Steps after which an episode is cut."""
     backend: str | None = None
     """Physics of speed tasks: auto, native, mjx, warp, spring, positional, generalized."""
+    people_seed: int | None = None
+    """Seed of the agents, where they are drawn (targets of speed tasks). Default: the run's."""
 
     def given(self) -> dict[str, Any]:
         """Those that were given."""

@@ -39,7 +39,7 @@ class Sweep(Compiling):
     entropies: tuple[float, ...] = ()
     """Weights of the entropy bonus, in the same way. All rates and seeds are trained in one program."""
     seeds: int = 5
-    """Number of seeds; each draws its own agents, where agents are drawn."""
+    """Number of seeds; each draws its own agents, where agents are drawn and --people-seed is not given."""
     first_seed: int = 0
     """The seeds are this one and those after it."""
     preset: str = "default"

@@ -66,7 +66,7 @@ class Train(Compiling):
     n: int | None = None
     """Agents. Default: the task's own."""
     seed: int = 0
-    """Seed of everything random, the agents' targets too."""
+    """Seed of everything random, the agents' targets too where --people-seed is not given."""
     transitions: int = TrainConfig.transitions
     """Environment steps of each policy, rounded up to whole iterations."""
     log_every: int = TrainConfig.log_every
@@ -134,6 +134,7 @@ class Train(Compiling):
         from rmdp_jax.devices.mesh import check_devices
         from rmdp_jax.envs import make
         from rmdp_jax.records.folder import check_run
+        from rmdp_jax.records.given import given_policies
         from rmdp_jax.records.loading import load_run
         from rmdp_jax.running.algorithms import make_plan, resolve
         from rmdp_jax.running.progress import announce
@@ -147,6 +148,7 @@ class Train(Compiling):
         given = Given(len(frozen), len(frozen) + len(start))
         check_given(resolved.config, self.algorithm, resolved.takes_given, given)
         out = self.folder()
+        given_policies(env, resolved.config, frozen, start, out if self.goes_on else None)  # or ConfigError, before a folder
         check_run(out, self.goes_on)
         announce(note is not None and not self.quiet, note or "")
         plan = make_plan(
@@ -217,6 +219,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
     config, options = load_train_config(described), described["env_options"]
     names = ("k", "seed", "log_every", "checkpoint_every", "evaluation_episodes", "welfare_p", "at_most", "at_least")
     known = options_for([RunFolder(folder).read_task()])
+    people = {} if options.get("seed", config.seed) == config.seed else {"people_seed": options["seed"]}
     return {
         **{name: getattr(config, name) for name in (*names, "sizes", "rates")},
         "n": config.n,
@@ -224,7 +227,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
         "algorithm": described["algorithm"],
         "out": folder,
         **{flag: words_of(described.get(name, [])) for flag, name in (("freeze", "frozen"), ("start_from", "start"))},
-        "env_options": replace(known, **{name: value for name, value in options.items() if name in vars(known)}),
+        "env_options": replace(known, **{name: value for name, value in options.items() if name in vars(known)}, **people),
     }
 
 

@@ -161,7 +161,7 @@ class RunFolder:
         path = self.path / name
         if not os.path.exists(path):  # which a name that is too long does not either, where Path.exists raises
             way_out = "; --resume ends it" if name == "result.json" and self.holds_run() else ""
-            raise ConfigError(f"out = {self.path}: holds no {name}, so it is not the folder of a finished run{way_out}")
+            raise ConfigError(f"run = {self.path}: holds no {name}, so it is not the folder of a finished run{way_out}")
         content = read_json(path)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else None

@@ -214,9 +214,11 @@ def summarize(
 
 
 def _terms(run: RunSpec) -> dict[str, Any]:
-    """On whose terms welfare is, where it is not the mean over agents."""
+    """On whose terms welfare is, where it is not the mean over agents, and within which limits."""
     p = run.config.welfare_p
-    terms = {} if p == 1.0 else {"welfare_p": p if np.isfinite(p) else str(p)}
+    terms: dict[str, Any] = {} if p == 1.0 else {"welfare_p": p if np.isfinite(p) else str(p)}
+    limits = run.config.limits
+    terms |= {} if limits is None else {name: limit for name, limit in limits._asdict().items() if limit is not None}
     return terms if run.population.weights is None else {**terms, "weighted": True}
 
 
