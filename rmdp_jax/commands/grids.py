@@ -52,6 +52,8 @@ class Sweep(Compiling):
     """Fresh episodes of each policy by which a result is evaluated."""
     log_every: int | None = None
     """Iterations between two lines of metrics."""
+    log: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SINK ...")] = ()
+    """Log every run to these too, as `rmdp-jax train` does."""
     devices: int | None = None
     """How many to train on at most. Default: all that JAX finds."""
     quiet: bool = False
@@ -67,7 +69,7 @@ class Sweep(Compiling):
         for name in ("envs", "algorithms", "ks"):
             check(name, getattr(self, name), len(getattr(self, name)) > 0, "one or more")
         out = local_path("out", self.out)
-        sweep(self.cells(), seeds, out, make=make, devices=self.devices, progress=not self.quiet)
+        sweep(self.cells(), seeds, out, make=make, devices=self.devices, progress=not self.quiet, log=self.log)
         print(f"lines    {visible(str(out / 'runs.jsonl'))}\ncompare  rmdp-jax compare {visible(quote(str(out)))}")
 
     def cells(self) -> "list[Cell]":
