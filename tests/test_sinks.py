@@ -59,7 +59,7 @@ class Stub:
 def stubbed(monkeypatch, name, failing=()):
     stub, module = Stub(failing), ModuleType(name)
     module.__spec__ = SimpleNamespace()
-    module.init, module.login, module.Settings = stub.init, lambda prompt: True, lambda **how: how
+    module.init, module.login, module.Settings = stub.init, lambda prompt, verify: True, lambda **how: how
     monkeypatch.setitem(sys.modules, name, module)
     return stub
 
@@ -178,7 +178,7 @@ def test_without_a_login_wandb_is_kept_offline(monkeypatch):
 
     stub = stubbed(monkeypatch, "wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    sys.modules["wandb"].login = lambda prompt: prompt
+    sys.modules["wandb"].login = lambda prompt, verify: prompt
     with pytest.warns(RunWarning, match="nobody is logged in"):
         SINKS["wandb"].open(Told("run", "1", None, None, {}))
     assert stub.inits[0]["mode"] == "offline"

@@ -110,7 +110,7 @@ def _open_wandb(told: Told) -> Log:
             **how,
         )
 
-    if "WANDB_MODE" not in os.environ and not wandb.login(prompt=False):  # it would ask for a key and wait
+    if "WANDB_MODE" not in os.environ and not wandb.login(prompt=False, verify=False):  # it would ask for a key and wait
         warn("wandb: nobody is logged in (wandb login), so it is kept offline; wandb sync uploads it")
         run = init(mode="offline")
     else:
@@ -193,12 +193,13 @@ class Sinks:
 
     def close(self, history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
         """Hand on what is missing, and the evaluation, and close."""
+        self.tell(history)
         for name in self.names:
-            self._guarded(name, lambda known, log: _add_lines(known, log, history) or _add_evaluation(known, log, summary))
+            self._guarded(name, lambda known, log: _add_evaluation(known, log, summary))
         for name, log in self.opened.items():
             self._try(name, log.close)
 
-    def _guarded(self, name: str, hand_on: Callable[[dict[str, Any], Callable[[], Log]], Any]) -> None:
+    def _guarded(self, name: str, hand_on: Callable[[dict[str, Any], Callable[[], Log]], None]) -> None:
         known = self.state.setdefault(name, {"id": uuid4().hex[:12], "step": 0, "evaluated": 0})
 
         def hand_on_and_note() -> None:
