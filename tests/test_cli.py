@@ -284,6 +284,24 @@ def test_help_fits_80_columns_and_names_every_flag(command, capsys, monkeypatch)
     assert flags_of(COMMANDS[command], *GROUPS.get(command, ())) - NO_FLAGS <= words
 
 
+def test_help_of_all_commands_fits_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if len(line) > 80] == []
+    assert f"{{{','.join(COMMANDS)}}}" in "".join(out.split("\n\n")[0].split())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shells_complete_commands_and_flags(shell, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--tyro-print-completion", shell])
+    assert stop.value.code in (0, None)
+    script = capsys.readouterr().out
+    assert all(word in script for word in (*COMMANDS, "--learning-rate", "--ks"))
+
+
 def test_whole_numbers_may_be_written_with_an_exponent(capsys):
     assert refused([*GRID, "--transitions", "1e3", "--k", "2.6e1"], capsys).startswith("k = 26: must be at most n = 25")
     assert [read_number(text) for text in ("1e6", "1_000", "2.0", "2.5", "two")] == [1_000_000, 1000, 2, 2.5, "two"]

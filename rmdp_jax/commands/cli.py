@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +18,7 @@ import tyro
 from rmdp_jax.commands.assign import Assign
 from rmdp_jax.commands.budget import Budget
 from rmdp_jax.commands.compiling import Compiling
+from rmdp_jax.commands.config_file import read_config_file, with_settings
 from rmdp_jax.commands.doctor import Doctor
 from rmdp_jax.commands.dossier import Dossier
 from rmdp_jax.commands.envs import Envs
@@ -140,15 +141,21 @@ def _parse(arguments: Sequence[str]) -> Any:
     from rmdp_jax.envs.presets import PRESETS
 
     guess = next((word for word in arguments if word in PRESETS["default"]), None)
-    parsed = _parse_with(_preset_defaults(guess, arguments), arguments)
+    named, configure = _configured(arguments)
+    guess = guess or named
+    parsed = _parse_with(configure(_preset_defaults(guess, arguments)), arguments)
     if not isinstance(parsed, Train):
         return parsed
     if parsed.env not in PRESETS["default"] and Path(parsed.env).is_dir():  # the folder of a run
         found = _parse_with(replace(Train(env=tyro.MISSING), **settings_of(Path(parsed.env))), arguments)
         env = RunFolder(Path(parsed.env)).read_config()["env"]
+        if found.config is not None:
+            raise ConfigError(f"config = {found.config}: settings are those of the run in {parsed.env}; leave it out")
         return replace(found, env=env, resume=True)
     if parsed.env != guess and parsed.env in PRESETS["default"]:
-        parsed = _parse_with(_preset_defaults(parsed.env, arguments), arguments)  # another word was an env's name too
+        parsed = _parse_with(
+            configure(_preset_defaults(parsed.env, arguments)), arguments
+        )  # another word was an env, too
     known = parsed.env in PRESETS["default"] and (parsed.out is not None or not parsed.machines.distributed)
     if parsed.goes_on and known:  # a folder without a name takes JAX to know, which several processes wake together
         out = parsed.folder()
@@ -158,7 +165,7 @@ def _parse(arguments: Sequence[str]) -> Any:
                 raise ConfigError(
                     f"resume: env ({env} there, {parsed.env} here) differs from the run in {out}; give another --out"
                 )
-            return _parse_with(replace(Train(env=tyro.MISSING), **settings_of(out)), arguments)
+            return _parse_with(configure(replace(Train(env=tyro.MISSING), **settings_of(out))), arguments)
     return parsed
 
 
@@ -192,6 +199,15 @@ def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
         sys.stdout.write(wrap_usage(shown.getvalue()))
         sys.stderr.write(heard.getvalue())
         raise
+
+
+def _configured(arguments: Sequence[str]) -> tuple[str | None, Callable[[Train], Train]]:
+    """The env that --config names, and defaults of `train` with its settings; as they are where none is given."""
+    path = _value_of("--config", arguments) if arguments[:1] == ["train"] else None
+    if path is None:
+        return None, lambda train: train
+    content = read_config_file(Path(path))
+    return content.get("env"), lambda train: with_settings(train, Path(path), content)
 
 
 def _value_of(flag: str, arguments: Sequence[str]) -> str | None:

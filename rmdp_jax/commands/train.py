@@ -70,6 +70,8 @@ class Train(Compiling):
     """Task, one of those that `rmdp-jax envs` lists; or the folder of a run, to go on with it."""
     out: Path | None = None
     """Folder to write to. Default: runs/ENV-ALGORITHM-kK-sSEED."""
+    config: Path | None = None
+    """Settings from a config.json, of a run or by hand (env, env_options, algorithm, train). Flags beside it win."""
     algorithm: str = "em"
     """em, plain_em, end_to_end, end_to_end_surrogate, cluster, affinity, cover, random, oracle, single (k = 1),
     individual (k = n), contextual (k = 1, a policy that is told for whom it acts)."""
@@ -139,6 +141,7 @@ class Train(Compiling):
         """Train, evaluate, and print the table."""
         self.machines.join()  # before anything else wakes JAX up
         from rmdp_jax.assigners.base import Given
+        from rmdp_jax.commands.config_file import check_algorithm_options
         from rmdp_jax.commands.pictures import draw_run
         from rmdp_jax.commands.tables import print_pictures, print_summary
         from rmdp_jax.devices.mesh import check_devices
@@ -155,6 +158,8 @@ class Train(Compiling):
         sink_names(self.log)
         frozen, start = read_policies("freeze", self.freeze), read_policies("start_from", self.start_from)
         resolved = resolve(self.algorithm, population, config)
+        if self.config is not None:
+            check_algorithm_options(self.config, resolved.options)
         given = Given(len(frozen), len(frozen) + len(start))
         check_given(resolved.config, self.algorithm, resolved.takes_given, given)
         out = self.folder()
