@@ -69,6 +69,7 @@ class Budget(Compiling):
         """Check, predict or train, write, print."""
         from rmdp_jax.envs.presets import PRESETS
         from rmdp_jax.evaluation.budget import check_ks, check_rule
+        from rmdp_jax.records.places import run_folder
 
         check_rule(self.price, self.share)
         if self.ks is not None:
@@ -78,7 +79,7 @@ class Budget(Compiling):
             self._train()
             return
         tasks = ", ".join(sorted(PRESETS["default"]))
-        if not os.path.exists(local_path("target", self.target)):
+        if not os.path.exists(run_folder("target", self.target)):
             raise ConfigError(f"target = {shown(self.target)}: is neither the folder of a run nor a task (known: {tasks})")
         self._refuse((*_OF_LADDERS, *self.env_options.given()), "for a task to train, not for the folder of a run")
         self._predict()

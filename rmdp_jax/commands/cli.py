@@ -23,7 +23,7 @@ from rmdp_jax.commands.doctor import Doctor
 from rmdp_jax.commands.dossier import Dossier
 from rmdp_jax.commands.envs import Envs
 from rmdp_jax.commands.extend import Extend
-from rmdp_jax.commands.finished import Evaluate, Export, Play, Render, Report
+from rmdp_jax.commands.finished import Evaluate, Export, Play, Release, Render, Report
 from rmdp_jax.commands.grids import Compare, Sweep
 from rmdp_jax.commands.numbers import REGISTRY
 from rmdp_jax.commands.train import UNFINISHED, EnvOptions, Train, settings_of
@@ -54,6 +54,7 @@ COMMANDS = {
     "render": Render,
     "play": Play,
     "export": Export,
+    "release": Release,
     "envs": Envs,
     "doctor": Doctor,
 }
@@ -153,9 +154,7 @@ def _parse(arguments: Sequence[str]) -> Any:
             raise ConfigError(f"config = {found.config}: settings are those of the run in {parsed.env}; leave it out")
         return replace(found, env=env, resume=True)
     if parsed.env != guess and parsed.env in PRESETS["default"]:
-        parsed = _parse_with(
-            configure(_preset_defaults(parsed.env, arguments)), arguments
-        )  # another word was an env, too
+        parsed = _parse_with(configure(_preset_defaults(parsed.env, arguments)), arguments)  # another word was an env, too
     known = parsed.env in PRESETS["default"] and (parsed.out is not None or not parsed.machines.distributed)
     if parsed.goes_on and known:  # a folder without a name takes JAX to know, which several processes wake together
         out = parsed.folder()
@@ -183,6 +182,7 @@ def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
         | Annotated[Render, tyro.conf.subcommand("render")]
         | Annotated[Play, tyro.conf.subcommand("play")]
         | Annotated[Export, tyro.conf.subcommand("export")]
+        | Annotated[Release, tyro.conf.subcommand("release")]
         | Annotated[Envs, tyro.conf.subcommand("envs")]
         | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     )

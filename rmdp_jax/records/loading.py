@@ -13,13 +13,14 @@ from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.episodes import KEPT_BYTES, kept_episodes
 from rmdp_jax.evaluation.evaluate import Evaluation, Played, evaluate, make_record
-from rmdp_jax.paths import local_path
 from rmdp_jax.policies.model import Policies, describe_policies, make_model
 from rmdp_jax.records.checkpoint import latest_step, restore_checkpoint, saved_shape, saved_steps
+from rmdp_jax.records.checksums import damage_of
 from rmdp_jax.records.episodes import KeptEpisodes, read_episodes, write_episodes
 from rmdp_jax.records.files import reason_of, warn
 from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.people import with_people
+from rmdp_jax.records.places import run_folder
 from rmdp_jax.records.settings import load_train_config
 from rmdp_jax.types import PyTree
 
@@ -39,8 +40,9 @@ class Run(NamedTuple):
 
 
 def load_run(path: str | Path, make: Callable[..., tuple[Env, Population]]) -> Run:
-    """The run in folder `path`; `make` is `rmdp_jax.envs.make`, or a user's own with the same arguments.
+    """The run at `path`; `make` is `rmdp_jax.envs.make`, or a user's own with the same arguments.
 
+    `path` is a folder, the name of one under runs/, or a release on the hub, hf://USER/NAME: `rmdp_jax.records.places`.
     The agents are those that the run was made with, whatever agents `make` gives.
 
     Warns:
@@ -50,8 +52,11 @@ def load_run(path: str | Path, make: Callable[..., tuple[Env, Population]]) -> R
         ConfigError: the folder holds no finished run, or one of another version, or one that went on and did not end, or a
             damaged one, or `make` gives other rewards.
     """
-    folder = RunFolder(local_path("run", path))
-    described, result = folder.read_config(), folder.read_result() | folder.read_arrays()
+    folder = RunFolder(run_folder("run", path))
+    described = folder.read_config()
+    if described.get("release") and (damage := damage_of(folder.path)):
+        raise ConfigError(f"{damage}; bring it back, or download the release again")
+    result = folder.read_result() | folder.read_arrays()
     result["episode_length"] = np.array(result["episode_length"], float).tolist()  # NaN instead of null, for tables
     _check_agreement(folder, described, result)
     config = load_train_config(described)
