@@ -1,4 +1,4 @@
-"""The command line: ``rmdp-jax train | extend | sweep | compare | evaluate | assign | budget | report | dossier | ...``."""
+"""The command line: ``rmdp-jax train | extend | sweep | tune | compare | evaluate | assign | budget | report | ...``."""
 
 import contextlib
 import gc
@@ -27,6 +27,7 @@ from rmdp_jax.commands.finished import Evaluate, Export, Play, Release, Render, 
 from rmdp_jax.commands.grids import Compare, Sweep
 from rmdp_jax.commands.numbers import REGISTRY
 from rmdp_jax.commands.train import UNFINISHED, EnvOptions, Train, settings_of
+from rmdp_jax.commands.tune import Tune
 from rmdp_jax.commands.usage import Heard, wrap_usage
 from rmdp_jax.devices.settings import plain_settings
 from rmdp_jax.errors import ConfigError, TrainingError
@@ -45,6 +46,7 @@ COMMANDS = {
     "train": Train,
     "extend": Extend,
     "sweep": Sweep,
+    "tune": Tune,
     "compare": Compare,
     "evaluate": Evaluate,
     "assign": Assign,
@@ -101,7 +103,7 @@ def _trains(arguments: Sequence[str]) -> bool:
         from rmdp_jax.envs.presets import PRESETS
 
         return not PRESETS["default"].keys().isdisjoint(arguments)  # a ladder
-    return bool({"train", "extend", "sweep"} & set(arguments[:1]))
+    return bool({"train", "extend", "sweep", "tune"} & set(arguments[:1]))
 
 
 def _stopped(what: str, trains: bool) -> str:
@@ -173,6 +175,7 @@ def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
         Annotated[Train, tyro.conf.subcommand("train", default=train)]
         | Annotated[Extend, tyro.conf.subcommand("extend")]
         | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+        | Annotated[Tune, tyro.conf.subcommand("tune")]
         | Annotated[Compare, tyro.conf.subcommand("compare")]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Assign, tyro.conf.subcommand("assign")]
