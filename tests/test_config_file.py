@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from test_cli import refused
@@ -9,10 +10,10 @@ from tiny import COMMAND, CONFIG
 
 from rmdp_jax import plain_em
 from rmdp_jax.commands.cli import _parse, main
-from rmdp_jax.commands.config_file import check_algorithm_options
 from rmdp_jax.envs import make
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.records.lines import describe_run
+from rmdp_jax.records.settings import check_algorithm_options
 from rmdp_jax.records.spec import RunSpec
 
 
@@ -76,7 +77,7 @@ def test_a_file_that_is_none_is_refused(tmp_path, capsys):
 
 
 def test_options_that_only_python_sets_are_refused(tmp_path):
-    path = written(tmp_path, {"algorithm_options": {"warmup": 3}})
+    path = Path(written(tmp_path, {"algorithm_options": {"warmup": 3}}))
     with pytest.raises(ConfigError, match="algorithm_options: warmup = 3: is set in Python only, here 10"):
         check_algorithm_options(path, {"warmup": 10})
     check_algorithm_options(path, {"warmup": 3})

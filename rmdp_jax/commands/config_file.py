@@ -1,6 +1,5 @@
 """``--config FILE``: settings of `train` from a config.json, of a run or written by hand."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -85,17 +84,6 @@ def _plain(path: Path, name: str, value: Any) -> Any:
     if name == "welfare_p" and value == "-inf":  # JSON has no infinity
         return -math.inf
     raise ConfigError(f"config = {path}: train: {name} = {shown(value)}: must be a number")
-
-
-def check_algorithm_options(path: Path, options: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` unless the file asks for the `options` that its algorithm has on the command line, or for none."""
-    asked = read_config_file(path).get("algorithm_options") or {}
-    here = json.loads(json.dumps(dict(options)))
-    for name, value in asked.items():
-        if name in here and here[name] != value:
-            raise ConfigError(
-                f"config = {path}: algorithm_options: {name} = {shown(value)}: is set in Python only, here {shown(here[name])}"
-            )
 
 
 def _check_names(path: Path, where: str, content: Any, known: Any) -> None:

@@ -141,13 +141,13 @@ class Train(Compiling):
         """Train, evaluate, and print the table."""
         self.machines.join()  # before anything else wakes JAX up
         from rmdp_jax.assigners.base import Given
-        from rmdp_jax.commands.config_file import check_algorithm_options
         from rmdp_jax.commands.pictures import draw_run
         from rmdp_jax.commands.tables import print_pictures, print_summary
         from rmdp_jax.devices.mesh import check_devices
         from rmdp_jax.envs import make
         from rmdp_jax.records.folder import check_run
         from rmdp_jax.records.loading import load_run
+        from rmdp_jax.records.settings import check_algorithm_options
         from rmdp_jax.records.sinks import sink_names
         from rmdp_jax.running.algorithms import make_plan, resolve
         from rmdp_jax.running.train import train
@@ -159,7 +159,7 @@ class Train(Compiling):
         frozen, start = read_policies("freeze", self.freeze), read_policies("start_from", self.start_from)
         resolved = resolve(self.algorithm, population, config)
         if self.config is not None:
-            check_algorithm_options(self.config, resolved.options)
+            check_algorithm_options(local_path("config", self.config), resolved.options)
         given = Given(len(frozen), len(frozen) + len(start))
         check_given(resolved.config, self.algorithm, resolved.takes_given, given)
         out = self.folder()

@@ -35,5 +35,5 @@ def verify(result: Mapping[str, Any], evaluation: Evaluation, *, deterministic: 
     of_difference = math.hypot(error, error if known is None else known)
     difference = welfare - recorded
     same = abs(difference) <= _ROUNDING * abs(recorded)
-    apart = abs(difference) / of_difference if of_difference else math.inf
-    return Verified(recorded, known, difference, 0.0 if same else apart, same or apart <= AGREES)
+    apart = abs(difference) / of_difference if of_difference else 0.0 if same else math.inf
+    return Verified(recorded, known, difference, apart, same or apart <= AGREES)
