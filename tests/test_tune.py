@@ -16,8 +16,10 @@ from rmdp_jax.commands.tune import describe_final
 from rmdp_jax.envs import make, preset
 from rmdp_jax.running import tune as module
 from rmdp_jax.running.search import Setting, default_search, read_search, values_of, with_values
+from rmdp_jax.running.study import Search
 from rmdp_jax.running.sweep import Cell
-from rmdp_jax.running.tune import Search, Tuned, rungs_of, tune
+from rmdp_jax.running.trials import rungs_of
+from rmdp_jax.running.tune import Tuned, tune
 
 CELL = Cell(env="resource_gathering", env_options={"size": 2}, algorithm="plain_em", config=CONFIG)
 RATES = (Setting("clip", 0.1, 0.4), Setting("epochs", choices=(1, 2)))
@@ -34,7 +36,7 @@ def told(monkeypatch):
             raise KeyboardInterrupt
         return [math.nan if trial.params["clip"] > 0.39 else trial.params["clip"] * iteration for trial in trials]
 
-    monkeypatch.setattr(module._Trainer, "welfare", welfare)
+    monkeypatch.setattr(module.Trials, "welfare", welfare)
     monkeypatch.setattr(module, "_compare", lambda *arguments: {})
     return told
 

@@ -76,7 +76,8 @@ class Tune(Compiling):
         from rmdp_jax.records.agents_csv import write_table
         from rmdp_jax.records.files import writing
         from rmdp_jax.running.search import read_search
-        from rmdp_jax.running.tune import BEST, Search, check_tune, tune
+        from rmdp_jax.running.study import Search
+        from rmdp_jax.running.tune import BEST, check_tune, tune
 
         check_tune()
         seed_number("first_seed", self.first_seed)
