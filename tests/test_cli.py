@@ -103,6 +103,8 @@ def refused(arguments, capsys):
         (["--backend", "mjx"], "backend = 'mjx': resource_gathering takes size, episode_length"),
         (["--devices", "0"], "devices = 0: must be from 1 to 1, the devices that JAX finds"),
         (["--devices", "2", "--algorithm", "cluster"], "devices = 2: must be from 1 to 1, the devices that JAX finds"),
+        (["--log", "tensorbord"], "log = 'tensorbord' is not known; did you mean 'tensorboard'?"),
+        (["--config", "none.json"], "none.json: cannot be read (No such file or directory)"),
         (["--processes", "2"], "processes = 2: must be given together with --distributed"),
         (["--process-id", "0"], "process_id = 0: must be given together with --distributed"),
         (["--distributed", "--coordinator", "here"], "coordinator = here: must be HOST:PORT of the first process"),

@@ -97,23 +97,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(UNFINISHED if trains else 130) from None
 
 
-def _trains(arguments: Sequence[str]) -> bool:
-    """Whether the command is one to start again when it was stopped."""
+def _trains(arguments: Sequence[str]) -> str:
+    """How a command that was stopped is gone on with; nothing of one that is not."""
     if arguments[:1] == ["budget"]:
         from rmdp_jax.envs.presets import PRESETS
 
-        return not PRESETS["default"].keys().isdisjoint(arguments)  # a ladder
-    return bool({"train", "extend", "sweep", "tune"} & set(arguments[:1]))
+        return "" if PRESETS["default"].keys().isdisjoint(arguments) else _AGAIN  # a ladder
+    return _GO_ON.get(arguments[0] if arguments else "", "")
 
 
-def _stopped(what: str, trains: bool) -> str:
+_AGAIN = "the same command goes on with what was saved"
+_GO_ON = {
+    **dict.fromkeys(("train", "extend"), "what was saved can be gone on with: --resume"),
+    **dict.fromkeys(("sweep", "tune"), _AGAIN),
+}
+
+
+def _stopped(what: str, trains: str) -> str:
     """The line that a command ends with when it was stopped."""
     if "stopped by" in what or not what:
-        what = (what or "interrupted") + ("; what was saved can be gone on with: --resume" if trains else "")
+        what = "; ".join(filter(None, [what or "interrupted", trains]))
     return f"rmdp-jax: {what}"
 
 
-def _give_up(number: int, trains: bool) -> None:
+def _give_up(number: int, trains: str) -> None:
     """End at once, as the main thread is in compiled code for long; there is nothing to be saved there."""
     os.write(2, (_stopped(f"stopped by {signal.Signals(number).name}", trains) + "\n").encode())
     os._exit(UNFINISHED if trains else 130)
