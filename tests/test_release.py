@@ -12,7 +12,7 @@ import pytest
 from test_cli import refused
 from tiny import CONFIG, assert_same, make_tiny
 
-from rmdp_jax import ConfigError, em, train
+from rmdp_jax import ConfigError, em, make_act, train
 from rmdp_jax.commands.cli import main
 from rmdp_jax.deploy.release import write_release
 from rmdp_jax.envs import make
@@ -42,9 +42,24 @@ def test_a_release_reads_like_its_run(released):
     assert small.config == run.config
     assert small.result["welfare"] == run.result["welfare"]
     assert written.size < 60_000 < 10 * sum(path.stat().st_size for path in run.folder.path.rglob("*") if path.is_file())
+    told = [
+        path
+        for path in written.folder.rglob("*")
+        if path.is_file() and str(written.folder.parent).encode() in path.read_bytes()
+    ]
+    assert told == []  # nothing says where on this machine it was made
     card = (written.folder / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: rmdp-jax\n")
     assert f"{run.result['welfare']:.2f} ± {run.result['welfare_standard_error']:.2f}" in card
+
+
+def test_the_release_among_the_examples_is_whole():
+    run = load_run(Path(__file__).parent.parent / "examples" / "resource_gathering_k3", make)
+    assert (run.config.k, run.config.n, run.iteration) == (3, 25, run.config.iterations)
+    assert sum(path.stat().st_size for path in run.folder.path.rglob("*")) < 200_000
+    act = make_act(run.env, run.config)
+    _, obs = run.env.reset(jax.random.key(0))
+    assert {int(act(run.policies, j, obs)) for j in range(3)} <= set(range(run.env.spec.action_size))
 
 
 @pytest.mark.parametrize("name", ["result.json", "agents.npz", "README.md"])

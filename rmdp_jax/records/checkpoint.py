@@ -76,6 +76,9 @@ def save_leaves(folder: Path, step: int, leaves: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with _quiet(), _plain_path(folder) as plain, ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             checkpointer.save(plain / str(step) / _ITEM, args=ocp.args.PyTreeSave(dict(leaves)))
+        mark = folder / str(step) / _ITEM / "commit_success.txt"
+        if mark.exists():
+            mark.write_text(f"step {step}\n")  # it names the folder on this machine
         write_checksums(folder / str(step))
     except ConfigError:
         raise

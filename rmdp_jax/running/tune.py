@@ -93,6 +93,9 @@ def tune(
     out = local_path("out", out)
     seeds = seed_range(first_seed, search.seeds + search.final_seeds, first_name="first_seed")
     resolve(cell.algorithm, task_of(cell.algorithm, *make(cell.env, seed=first_seed, **cell.env_options))[1], cell.config)
+    stops = len(rungs_of(cell.config, search.rungs, search.reduction)) - 1
+    few = f"{stops} of {search.rungs} rungs: the run has {cell.config.iterations} iterations, {cell.config.log_every} a line"
+    announce(progress and stops < search.rungs, f"{few}; a smaller log_every makes room")
     with locked(out):
         study = open_study(out, cell, search, first_seed)
         trainer = Trials(cell, seeds[: search.seeds], out, make, devices, progress)
