@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
-from benchmarks.common import emit, machine, peak_memory_gib, show
+from benchmarks.common import emit, machine, peak_memory_gib, read_arguments, show
 from rmdp_jax import Limits, assign, random_even, train
 from rmdp_jax.envs import make, preset
 from rmdp_jax.records.loading import Run, load_run
@@ -67,7 +66,7 @@ def measure(run: Run, number: int, arguments: AssignMany) -> dict[str, Any]:
 
 def main() -> None:
     """A line for each number of agents, then the table."""
-    arguments = tyro.cli(AssignMany, description=__doc__)
+    arguments = read_arguments(AssignMany, __doc__)
     name, k, numbers = arguments.env, arguments.k, arguments.agents
     if arguments.quick:
         name, k, numbers = "resource_gathering", 2, (100, 300)

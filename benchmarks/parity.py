@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
-from benchmarks.common import emit, machine, show
+from benchmarks.common import emit, machine, read_arguments, show
 from benchmarks.physics import step_of, still
 from rmdp_jax.envs.speed import BACKENDS, BODIES
 from rmdp_jax.errors import known_name
@@ -33,7 +32,7 @@ class Parity:
 
 def main() -> None:
     """Measure, print."""
-    arguments = tyro.cli(Parity, description=__doc__)
+    arguments = read_arguments(Parity, __doc__)
     known_name("body", arguments.body, BODIES)
     for backend in arguments.backends:
         known_name("backend", backend, BACKENDS)

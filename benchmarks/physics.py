@@ -9,9 +9,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import tyro
 
-from benchmarks.common import compile_timed, emit, machine, peak_memory_gib, seconds_per_call, show
+from benchmarks.common import compile_timed, emit, machine, peak_memory_gib, read_arguments, seconds_per_call, show
 from rmdp_jax.envs.speed import BACKENDS, BODIES, load_body
 from rmdp_jax.errors import known_name
 
@@ -76,7 +75,7 @@ def measure(body: str, backend: str, environments: int, unroll: int, repeats: in
 
 def main() -> None:
     """Measure, print."""
-    arguments = tyro.cli(Physics, description=__doc__)
+    arguments = read_arguments(Physics, __doc__)
     known_name("body", arguments.body, BODIES)
     known_name("backend", arguments.backend, BACKENDS)
     environments, sizes = arguments.environments, (arguments.unroll, arguments.repeats)

@@ -1,4 +1,4 @@
-"""What `benchmarks.ablation` compares: ways past the local optimum, and settings of PPO, by name. No name has a comma."""
+"""What `benchmarks.ablation` compares: ways past the local optimum, and settings of PPO, by name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

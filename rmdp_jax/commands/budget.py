@@ -76,6 +76,7 @@ class Budget(Compiling):
         """Check, predict or train, write, print."""
         from rmdp_jax.envs.presets import PRESETS, is_task
         from rmdp_jax.evaluation.budget import check_ks, check_rule
+        from rmdp_jax.records.places import run_folder
 
         check_rule(self.price, self.share)
         if self.ks is not None:
@@ -85,7 +86,7 @@ class Budget(Compiling):
             self._train()
             return
         tasks = ", ".join(sorted(PRESETS["default"]))
-        if not os.path.exists(local_path("target", self.target)):
+        if not os.path.exists(run_folder("target", self.target)):
             raise ConfigError(f"target = {shown(self.target)}: is neither the folder of a run nor a task (known: {tasks})")
         self._refuse((*_OF_LADDERS, *self.env_options.given()), "for a task to train, not for the folder of a run")
         self._predict()

@@ -1,4 +1,4 @@
-"""The command line: ``rmdp-jax train | extend | sweep | compare | evaluate | assign | budget | report | dossier | ...``."""
+"""The command line: ``rmdp-jax train | extend | sweep | tune | compare | evaluate | assign | budget | report | ...``."""
 
 import contextlib
 import gc
@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,15 +18,17 @@ import tyro
 from rmdp_jax.commands.assign import Assign
 from rmdp_jax.commands.budget import Budget
 from rmdp_jax.commands.compiling import Compiling
+from rmdp_jax.commands.config_file import read_config_file, task_of, with_settings
 from rmdp_jax.commands.doctor import Doctor
 from rmdp_jax.commands.dossier import Dossier
 from rmdp_jax.commands.env_options import EnvOptions, options_for, tasks_in
 from rmdp_jax.commands.envs import Envs
 from rmdp_jax.commands.extend import Extend
-from rmdp_jax.commands.finished import Evaluate, Export, Play, Render, Report
+from rmdp_jax.commands.finished import Evaluate, Export, Play, Release, Render, Report
 from rmdp_jax.commands.grids import Compare, Sweep
 from rmdp_jax.commands.numbers import REGISTRY
 from rmdp_jax.commands.train import UNFINISHED, Machines, Train, settings_of
+from rmdp_jax.commands.tune import Tune
 from rmdp_jax.commands.usage import Heard, wrap_usage
 from rmdp_jax.config import Rates, Sizes
 from rmdp_jax.devices.settings import plain_settings
@@ -41,11 +43,14 @@ __all__ = ["COMMANDS", "EnvOptions", "main"]
 
 DESCRIPTION = "k policies for n people: train, compare and look at them."
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-TAKEN = {of.name for kind in (Train, Sweep, Budget, Machines, Sizes, Rates) for of in fields(kind)}  # flags that mean else
+TAKEN = {
+    of.name for kind in (Train, Sweep, Tune, Budget, Machines, Sizes, Rates) for of in fields(kind)
+}  # flags that mean else
 COMMANDS = {
     "train": Train,
     "extend": Extend,
     "sweep": Sweep,
+    "tune": Tune,
     "compare": Compare,
     "evaluate": Evaluate,
     "assign": Assign,
@@ -55,6 +60,7 @@ COMMANDS = {
     "render": Render,
     "play": Play,
     "export": Export,
+    "release": Release,
     "envs": Envs,
     "doctor": Doctor,
 }
@@ -99,9 +105,15 @@ def _goes_on(arguments: Sequence[str]) -> str:
     """How a stopped command is gone on with; nothing where it is none to start again."""
     command = arguments[0] if arguments else ""
     if command == "budget":
-        command = "ladder" if tasks_in(arguments) else "budget of a run"
-    resumes, again = "what was saved can be gone on with: --resume", "the same command goes on with what was saved"
-    return {"train": resumes, "extend": resumes, "sweep": again, "ladder": again}.get(command, "")
+        return _AGAIN if tasks_in(arguments) else ""  # a ladder; or of a run
+    return _GO_ON.get(command, "")
+
+
+_AGAIN = "the same command goes on with what was saved"
+_GO_ON = {
+    **dict.fromkeys(("train", "extend"), "what was saved can be gone on with: --resume"),
+    **dict.fromkeys(("sweep", "tune"), _AGAIN),
+}
 
 
 def _stopped(what: str, goes_on: str) -> str:
@@ -142,16 +154,19 @@ def _parse(arguments: Sequence[str]) -> Any:
     from rmdp_jax.envs.own import full_name
     from rmdp_jax.envs.presets import is_task
 
-    guess = next(iter(tasks_in(arguments)), None)
-    parsed = _parse_with(_preset_defaults(guess, arguments), arguments)
+    named, configure = _configured(arguments)
+    guess = next(iter(tasks_in(arguments)), named)
+    parsed = _parse_with(configure(_preset_defaults(guess, arguments)), arguments)
     if not isinstance(parsed, Train):
         return parsed
     if not is_task(parsed.env) and Path(parsed.env).is_dir():  # the folder of a run
         found = _parse_with(replace(Train(env=tyro.MISSING), **settings_of(Path(parsed.env))), arguments)
+        if found.config is not None:
+            raise ConfigError(f"config = {found.config}: settings are those of the run in {parsed.env}; leave it out")
         env = RunFolder(Path(parsed.env)).read_task()
         return replace(found, env=env, resume=True)
     if parsed.env != guess and is_task(parsed.env):
-        parsed = _parse_with(_preset_defaults(parsed.env, arguments), arguments)  # another word was an env's name too
+        parsed = _parse_with(configure(_preset_defaults(parsed.env, arguments)), arguments)  # another word was an env, too
     known = is_task(parsed.env) and (parsed.out is not None or not parsed.machines.distributed)
     if parsed.goes_on and known:  # a folder without a name takes JAX to know, which several processes wake together
         out = parsed.folder()
@@ -161,19 +176,21 @@ def _parse(arguments: Sequence[str]) -> Any:
                 raise ConfigError(
                     f"resume: env ({env} there, {parsed.env} here) differs from the run in {out}; give another --out"
                 )
-            return _parse_with(replace(Train(env=tyro.MISSING), **settings_of(out)), arguments)
+            return _parse_with(configure(replace(Train(env=tyro.MISSING), **settings_of(out))), arguments)
     return parsed
 
 
 def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
-    options, sweep, budget = train.env_options, {}, {}
+    options, sweep, budget, tune = train.env_options, {}, {}, {}
     if type(options) is not EnvOptions:  # with flags of a task of one's own
         sweep = {"default": Sweep(envs=tyro.MISSING, out=tyro.MISSING, env_options=options)}
         budget = {"default": Budget(target=tyro.MISSING, env_options=options)}
+        tune = {"default": Tune(env=tyro.MISSING, env_options=options)}
     command = (
         Annotated[Train, tyro.conf.subcommand("train", default=train)]
         | Annotated[Extend, tyro.conf.subcommand("extend")]
         | Annotated[Sweep, tyro.conf.subcommand("sweep", **sweep)]
+        | Annotated[Tune, tyro.conf.subcommand("tune", **tune)]
         | Annotated[Compare, tyro.conf.subcommand("compare")]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Assign, tyro.conf.subcommand("assign")]
@@ -183,6 +200,7 @@ def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
         | Annotated[Render, tyro.conf.subcommand("render")]
         | Annotated[Play, tyro.conf.subcommand("play")]
         | Annotated[Export, tyro.conf.subcommand("export")]
+        | Annotated[Release, tyro.conf.subcommand("release")]
         | Annotated[Envs, tyro.conf.subcommand("envs")]
         | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     )
@@ -201,6 +219,15 @@ def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
         raise
 
 
+def _configured(arguments: Sequence[str]) -> tuple[str | None, Callable[[Train], Train]]:
+    """The env that --config names, and defaults of `train` with its settings; as they are where none is given."""
+    path = _value_of("--config", arguments) if arguments[:1] == ["train"] else None
+    if path is None:
+        return None, lambda train: train
+    content = read_config_file(Path(path))
+    return task_of(content), lambda train: with_settings(train, Path(path), content)
+
+
 def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
     """What follows `flag`; defaults depend on it, so it is looked for before the arguments are parsed."""
     for word, after in zip(arguments, [*arguments[1:], None], strict=True):
@@ -215,7 +242,7 @@ def _preset_defaults(env: str | None, arguments: Sequence[str]) -> Train:
     """Defaults of `train`, those of the env's preset where one is named."""
     from rmdp_jax.envs.presets import preset
 
-    blank = Train(env=tyro.MISSING, env_options=options_for(tasks_in(arguments), TAKEN))
+    blank = Train(env=tyro.MISSING, env_options=options_for({*tasks_in(arguments), *filter(None, [env])}, TAKEN))
     if env is None:
         return blank
     config = preset(env, _value_of("--preset", arguments) or blank.preset)

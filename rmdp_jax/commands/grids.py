@@ -52,6 +52,8 @@ class Sweep(Compiling):
     """Fresh episodes of each policy by which a result is evaluated."""
     log_every: int | None = None
     """Iterations between two lines of metrics."""
+    log: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SINK ...")] = ()
+    """Log every run to these too, as `rmdp-jax train` does."""
     devices: int | None = None
     """How many to train on at most. Default: all that JAX finds."""
     quiet: bool = False
@@ -69,7 +71,7 @@ class Sweep(Compiling):
         out = local_path("out", self.out)
         cells = self.cells()
         self.tell_settings()
-        sweep(cells, seeds, out, make=make, devices=self.devices, progress=not self.quiet)
+        sweep(cells, seeds, out, make=make, devices=self.devices, progress=not self.quiet, log=self.log)
         print(f"lines    {visible(str(out / 'runs.jsonl'))}\ncompare  rmdp-jax compare {visible(quote(str(out)))}")
 
     def tell_settings(self) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -80,11 +81,21 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
     error = _plus_minus(evaluation["welfare_standard_error"])
     played = f"{error} of 100 ({evaluation['episodes']} fresh episodes of each policy)"
     console.print(Text.assemble("\nwelfare ", (_figure(evaluation["welfare"]), "bold"), played))
+    if "verified" in evaluation:
+        console.print(_describe_verified(**evaluation["verified"]))
     console.print(f"if everyone moved to the policy best for them in these episodes: {_figure(evaluation['best_welfare'])}")
     console.print(_policy_table(evaluation))
     print_fairness({"everybody": evaluation["fairness"]}, evaluation["unserved_below"])
     if "episodes_kept" in evaluation:
         console.print(f"{evaluation['episodes_kept']} episodes of each policy kept in episodes.npz for rmdp-jax assign")
+
+
+def _describe_verified(
+    recorded: float, recorded_standard_error: float | None, difference: float, standard_errors: float, agrees: bool
+) -> str:
+    told = f"recorded {recorded:.2f}{_plus_minus(recorded_standard_error)}: "
+    apart = f"{difference:+.2f}, {standard_errors:.1f} standard errors"
+    return told + (f"agrees ({apart})" if agrees else f"DOES NOT AGREE ({apart}): other physics or versions, or other policies")
 
 
 def print_assigned(told: dict[str, Any]) -> None:
@@ -156,6 +167,14 @@ def print_exported(folder: Path, files: Sequence[str]) -> None:
     console = PlainConsole(soft_wrap=True)
     console.print(f"export   {visible(str(folder))}")
     console.print(f"{len(files)} files; {files[-1]} says what each of them is")
+
+
+def print_released(folder: Path, files: Sequence[str], size: int) -> None:
+    """Where a release is, and how to hand it on."""
+    console, path = PlainConsole(soft_wrap=True), visible(str(folder))
+    console.print(f"release  {path} ({len(files)} files, {size / 1e3:,.0f} kB)")
+    console.print(f"verify   rmdp-jax evaluate {visible(quote(str(folder)))}")
+    console.print(f"upload   hf upload USER/NAME {visible(quote(str(folder)))}")
 
 
 def print_envs(rows: list[tuple[str, str, str, str]]) -> None:

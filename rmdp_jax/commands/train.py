@@ -56,6 +56,8 @@ class Train(Compiling):
     makes env and people: package.module:make, or my_env.py:make."""
     out: Path | None = None
     """Folder to write to. Default: runs/ENV-ALGORITHM-kK-sSEED."""
+    config: Path | None = None
+    """Settings from a config.json, of a run or by hand (env, env_options, algorithm, train). Flags beside it win."""
     algorithm: str = "em"
     """em, plain_em, end_to_end, end_to_end_surrogate, cluster, affinity, cover, random, oracle, single (k = 1),
     individual (k = n), contextual (k = 1, a policy that is told for whom it acts)."""
@@ -90,6 +92,8 @@ class Train(Compiling):
     """Policies of finished runs that stay as they are; --k counts them, agents may choose them, the others learn."""
     start_from: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR:J,J ...")] = ()
     """Policies of finished runs that come next among the k, and go on learning once groups have formed."""
+    log: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SINK ...")] = ()
+    """Log to these too: tensorboard, wandb, trackio (each an extra of that name). One that fails does not end the run."""
     devices: int | None = None
     """How many to train on at most. Default: all that JAX finds."""
     quiet: bool = False
@@ -136,6 +140,8 @@ class Train(Compiling):
         from rmdp_jax.records.folder import check_run
         from rmdp_jax.records.given import given_policies
         from rmdp_jax.records.loading import load_run
+        from rmdp_jax.records.settings import check_algorithm_options
+        from rmdp_jax.records.sinks import sink_names
         from rmdp_jax.running.algorithms import make_plan, resolve
         from rmdp_jax.running.progress import announce
         from rmdp_jax.running.train import train
@@ -143,8 +149,11 @@ class Train(Compiling):
 
         env, population, config = self.task()
         check_devices(self.devices)
+        sink_names(self.log)
         frozen, start = read_policies("freeze", self.freeze), read_policies("start_from", self.start_from)
         resolved = resolve(self.algorithm, population, config)
+        if self.config is not None:
+            check_algorithm_options(local_path("config", self.config), resolved.options)
         given = Given(len(frozen), len(frozen) + len(start))
         check_given(resolved.config, self.algorithm, resolved.takes_given, given)
         out = self.folder()
@@ -172,6 +181,7 @@ class Train(Compiling):
             frozen=frozen,
             start=start,
             progress=not self.quiet,
+            log=self.log,
         )
         if not result.summary.get("evaluated", True):
             raise KeyboardInterrupt(f"stopped before it was evaluated; what was learned is in {out}, --resume goes on")
@@ -214,6 +224,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
     """
     from rmdp_jax.records.folder import RunFolder
     from rmdp_jax.records.settings import load_train_config, words_of
+    from rmdp_jax.records.sinks import sinks_of
 
     described = RunFolder(folder).read_config()
     config, options = load_train_config(described), described["env_options"]
@@ -226,6 +237,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
         "transitions": config.transitions + described.get("pretraining_transitions", 0),  # the budget that was given
         "algorithm": described["algorithm"],
         "out": folder,
+        "log": sinks_of(folder),
         **{flag: words_of(described.get(name, [])) for flag, name in (("freeze", "frozen"), ("start_from", "start"))},
         "env_options": replace(known, **{name: value for name, value in options.items() if name in vars(known)}, **people),
     }

@@ -192,7 +192,11 @@ def check_run(path: Path, resume: bool) -> None:
     try:
         there = [name for name in _OF_A_RUN if (path / name).exists()]
         if resume and folder.holds_run():
-            folder.read_config()
+            if folder.read_config().get("release"):
+                raise ConfigError(
+                    f"out = {path}: is a release, whose training cannot go on; begin with its policies: rmdp-jax train ENV "
+                    "--start-from DIR:J,J, or rmdp-jax extend DIR"
+                )
         elif resume and there:
             raise ConfigError(f"out = {path}: holds no config.json beside its {there[0]}, so nobody can tell which run it is")
         elif there:

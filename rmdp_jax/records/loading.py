@@ -18,10 +18,12 @@ from rmdp_jax.evaluation.evaluate import Evaluation, Played, evaluate, make_reco
 from rmdp_jax.paths import local_path
 from rmdp_jax.policies.model import Policies, describe_policies, make_model
 from rmdp_jax.records.checkpoint import latest_step, restore_checkpoint, saved_shape, saved_steps
+from rmdp_jax.records.checksums import damage_of
 from rmdp_jax.records.episodes import KeptEpisodes, read_episodes, write_episodes
 from rmdp_jax.records.files import reason_of, warn, writing
 from rmdp_jax.records.folder import RunFolder, check_run
 from rmdp_jax.records.people import with_people
+from rmdp_jax.records.places import run_folder
 from rmdp_jax.records.settings import load_train_config
 from rmdp_jax.records.trained import Trained
 from rmdp_jax.types import PyTree
@@ -68,12 +70,13 @@ Make = Callable[..., tuple[Env, Population]]  # `rmdp_jax.envs.make`, or a user'
 
 
 def load_run(path: str | Path, make: Make | None = None) -> Run:
-    """The run in folder `path`, whose env and rewards `make` gives; `rmdp_jax.envs.make` when not given.
+    """The run at `path`, whose env and rewards `make` gives; `rmdp_jax.envs.make` when not given.
 
     That makes the built-in tasks, and those of a user's own that were made by it or on the command line: it imports the module
     that config.json names and calls its function, so load folders of those you trust. For another task give a `make` that
     takes its name and options, such as ``lambda name, **options: (env, population)``.
 
+    `path` is a folder, the name of one under runs/, or a release on the hub, hf://USER/NAME: `rmdp_jax.records.places`.
     The agents are those that the run was made with, whatever agents `make` gives.
 
     Warns:
@@ -83,8 +86,11 @@ def load_run(path: str | Path, make: Make | None = None) -> Run:
         ConfigError: the folder holds no finished run, or one of another version, or one that went on and did not end, or a
             damaged one, or `make` gives other rewards.
     """
-    folder = RunFolder(local_path("run", path))
-    described, result = folder.read_config(), folder.read_result() | folder.read_arrays()
+    folder = RunFolder(run_folder("run", path))
+    described = folder.read_config()
+    if described.get("release") and (damage := damage_of(folder.path)):
+        raise ConfigError(f"{damage}; bring it back, or download the release again")
+    result = folder.read_result() | folder.read_arrays()
     result["episode_length"] = np.array(result["episode_length"], float).tolist()  # NaN instead of null, for tables
     _check_agreement(folder, described, result)
     config = load_train_config(described)

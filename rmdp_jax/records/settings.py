@@ -1,12 +1,14 @@
 """Which settings a run in a folder was made with, and whether others may go on with it."""
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from rmdp_jax.config import Rates, Sizes, TrainConfig
-from rmdp_jax.errors import ConfigError
-from rmdp_jax.records.files import reason_of
+from rmdp_jax.errors import ConfigError, shown
+from rmdp_jax.records.files import read_json, reason_of, to_json
 from rmdp_jax.records.folder import RunFolder
 
 _MAY_CHANGE_ON_RESUME = ("log_every", "checkpoint_every", "evaluation_episodes")
@@ -66,6 +68,17 @@ def check_same_run(folder: RunFolder, config: dict[str, Any], extend: bool) -> i
         hint = "; a run goes on beyond its end by --extend, never ends before" if only else "; give what it was made with"
         raise ConfigError(f"resume: {', '.join(changed)} differ from the run in {folder.path}{hint}")
     return there if longer else None
+
+
+def check_algorithm_options(path: Path, options: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` unless the config.json at `path` asks for the `options` that its algorithm has here, or for none."""
+    content = read_json(path / "config.json" if path.is_dir() else path)
+    asked, here = content.get("algorithm_options") or {}, json.loads(to_json(dict(options)))
+    for name, value in asked.items():
+        if name in here and here[name] != value:
+            raise ConfigError(
+                f"config = {path}: algorithm_options: {name} = {shown(value)}: is set in Python only, here {shown(here[name])}"
+            )
 
 
 def words_of(sources: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

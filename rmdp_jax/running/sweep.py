@@ -22,6 +22,7 @@ from rmdp_jax.records.given import Named, describe_given, given_policies
 from rmdp_jax.records.lines import describe_task
 from rmdp_jax.records.lock import Locked, locked
 from rmdp_jax.records.settings import changed_settings, words_of
+from rmdp_jax.records.sinks import sink_names
 from rmdp_jax.records.spec import GivenPolicies, RunSpec, Source
 from rmdp_jax.running.algorithms import PlanRequest, make_plans, resolve, task_of
 from rmdp_jax.running.progress import announce
@@ -74,6 +75,7 @@ def sweep(
     devices: int | None = None,
     progress: bool = True,
     on_done: Callable[[Line], None] | None = None,
+    log: Sequence[str] = (),
     start_of: StartOf = lambda cell, seed: (),
 ) -> list[Line]:
     """Train whatever of the grid is not there yet.
@@ -87,6 +89,7 @@ def sweep(
         devices: how many to train on at most, as in `train`.
         progress: show on stderr what is going on.
         on_done: called with the line of every run that was trained.
+        log: sinks of every run, as in `train`.
         start_of: policies that a run begins with, `start` of `train`: of runs that are finished, or in cells before its own.
 
     Returns:
@@ -99,6 +102,7 @@ def sweep(
         KeyboardInterrupt: Ctrl-C. The same call goes on where it was.
     """
     check_devices(devices)
+    sinks = sink_names(log)
     check("seeds", f"{len(seeds)} of them", 0 < len(seeds) <= MOST_SEEDS, f"from 1 to {MOST_SEEDS:,} numbers")
     seeds = [seed_number("seeds", seed) for seed in seeds]
     out = local_path("out", out)
@@ -108,16 +112,16 @@ def sweep(
     for runs in programs:
         for run in runs:
             _check_writable(run)
-    log = _Lines(out / "runs.jsonl")
+    done = _Lines(out / "runs.jsonl")
     lines: list[Line] = []
     for number, runs in enumerate(programs, 1):
         with ExitStack() as held:
             runs = _hold(runs, held, number, progress)  # and as they are now: others may have got on with them
             missing = [run for run in runs if run.result is None]
             announce(progress and bool(runs), f"cell {number}/{len(programs)}  {_describe_program(runs, missing)}")
-            lines += [log.append_once(run.result) for run in runs if run.result is not None]
+            lines += [done.append_once(run.result) for run in runs if run.result is not None]
             for group in _groups(missing):
-                lines += _train(group, log, devices, progress, on_done)
+                lines += _train(group, done, sinks, devices, progress, on_done)
     return lines
 
 
@@ -257,19 +261,24 @@ def _groups(runs: list[_Run]) -> list[list[_Run]]:
 
 
 def _train(
-    runs: list[_Run], log: "_Lines", devices: int | None, progress: bool, on_done: Callable[[Line], None] | None
+    runs: list[_Run],
+    done: "_Lines",
+    sinks: tuple[str, ...],
+    devices: int | None,
+    progress: bool,
+    on_done: Callable[[Line], None] | None,
 ) -> list[Line]:
     first = runs[0]
     requests = [PlanRequest(run.population, run.config, run.folder.checkpoints if first.iteration else None) for run in runs]
     plans = make_plans(first.cell.algorithm, first.env, requests, devices=devices, progress=progress)
     specs = [
-        RunSpec(run.population, plan.config, plan.assigner, run.folder.path, None, _given(run), run.env.spec.options)
+        RunSpec(run.population, plan.config, plan.assigner, run.folder.path, None, _given(run), sinks, run.env.spec.options)
         for run, plan in zip(runs, plans, strict=True)
     ]
     results = train_held(first.env, specs, devices=devices, resume=first.iteration is not None, progress=progress)
     if not all(result.summary["finished"] for result in results):
         raise KeyboardInterrupt("interrupted; the same command goes on with what was saved")
-    lines = [log.append_once(result.summary) for result in results]
+    lines = [done.append_once(result.summary) for result in results]
     for line in lines if on_done else []:
         on_done(line)  # type: ignore[misc]
     return lines
