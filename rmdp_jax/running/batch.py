@@ -17,6 +17,7 @@ from rmdp_jax.evaluation.episodes import kept_episodes
 from rmdp_jax.evaluation.evaluate import Evaluation, make_evaluate
 from rmdp_jax.evaluation.limits import assign_within
 from rmdp_jax.policies.model import Policies
+from rmdp_jax.records.folder import NUMERICS, describe_numerics
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.state import Member
 from rmdp_jax.trainer import Conclusion, Trainer, TrainState, assigner_key, check_limits, make_trainer
@@ -144,6 +145,12 @@ def check_batch(runs: Sequence[RunSpec]) -> None:
     if len(set(folders)) < len(folders):
         raise ConfigError("out: two of the runs would write to the same folder; give each its own")
     first = runs[0]
+    generator = describe_numerics()["JAX_DEFAULT_PRNG_IMPL"]
+    if len(runs) > 1 and generator != NUMERICS["JAX_DEFAULT_PRNG_IMPL"]:
+        raise ConfigError(
+            f"JAX_DEFAULT_PRNG_IMPL = {generator}: draws by the key of the first of several runs in one program, so none is "
+            f"what it is alone; take {NUMERICS['JAX_DEFAULT_PRNG_IMPL']}, or train one run at a time"
+        )
     for name, fact in _SHARED.items():
         for run in runs[1:]:
             if fact(run) != fact(first):
