@@ -162,6 +162,17 @@ def golden_of(lines: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def unknown_calls(found: dict[str, Any], golden: dict[str, Any]) -> list[dict[str, Any]]:
+    """Calls that are not in custom_calls.json."""
+    return [
+        {"platform": platform, "program": program, "env": name, "new": new}
+        for platform, of in found.items()
+        for program, tasks in of.items()
+        for name, calls in tasks.items()
+        if (new := sorted({*calls} - {*golden.get(platform, {}).get(program, {}).get(name, [])}))
+    ]
+
+
 def version() -> str:
     """Of JAX, as custom_calls.json has it: its names of calls change from one to the next."""
     return ".".join(jax.__version__.split(".")[:2])
@@ -192,8 +203,9 @@ def main() -> None:
     rows = [[*where, name, " ".join(calls)] for *where, tasks in of_programs for name, calls in tasks.items()]
     show("custom calls", ["", "", "", ""], rows)
     faults = [line for line in lines if any(line["faults"].values())]
-    if faults:
-        raise SystemExit("\n".join(json.dumps(line) for line in faults))
+    new = unknown_calls(found, read_golden().get(version(), {}))
+    if faults or new:
+        raise SystemExit("\n".join(map(json.dumps, [*faults, *new])))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from benchmarks.lowering import (
     programs,
     read_golden,
     smaller,
+    unknown_calls,
     version,
 )
 from rmdp_jax import make_trainer
@@ -91,6 +92,14 @@ def test_golden_calls_are_of_both_versions_of_jax():
         assert set(calls) == set(PLATFORMS)
         for programs_of in calls.values():
             assert set(programs_of["step"]) == set(calls["tpu"]["init"])
+
+
+def test_calls_that_are_new_are_told():
+    golden = {"cuda": {"step": {"a": ["old"]}}}
+    assert unknown_calls({"cuda": {"step": {"a": ["old"]}}}, golden) == []
+    assert unknown_calls({"cuda": {"step": {"a": ["new", "old"]}}}, golden) == [
+        {"platform": "cuda", "program": "step", "env": "a", "new": ["new"]}
+    ]
 
 
 def test_what_no_accelerator_takes_is_found():
