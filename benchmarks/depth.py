@@ -109,21 +109,18 @@ def target_config(device: Device) -> str:
 
 
 def optimised(function: Any, arguments: Any, target: str) -> tuple[str, Any]:
-    """Text of the program that XLA makes of a function for a target, and its `memory_analysis`.
+    """Text of the program that XLA makes of a function for a target, and its `memory_analysis`."""
+    given = placed(target, arguments) if target in DEVICES else arguments
+    compiled = jax.jit(function).lower(*given).compile()
+    return compiled.as_text() or "", compiled.memory_analysis()
+
+
+def placed(target: str, arguments: Any) -> Any:
+    """Shapes of arguments on a device that is not there.
 
     Raises:
         ConfigError: the plugin that compiles for GPUs is not installed.
     """
-    if target != "cpu":
-        arguments = jax.tree.map(
-            lambda x, own: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=own), arguments, _placed(target, arguments)
-        )
-    compiled = jax.jit(function).lower(*arguments).compile()
-    return compiled.as_text() or "", compiled.memory_analysis()
-
-
-def _placed(target: str, arguments: Any) -> Any:
-    """Shardings on a device that is not there."""
     from jax.experimental import topologies
 
     if not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
@@ -133,7 +130,7 @@ def _placed(target: str, arguments: Any) -> Any:
         )
     found = topologies.get_topology_desc(target, "cuda", target_config=target_config(DEVICES[target]), topology="1x1x1")
     place = NamedSharding(topologies.make_mesh(found, (1,), ("x",)), PartitionSpec())
-    return jax.tree.map(lambda _: place, arguments)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), arguments)
 
 
 def part_of(kernel: Kernel) -> str:

@@ -217,6 +217,8 @@ def dump_train_config(config: TrainConfig) -> dict[str, Any]:
     for name in ("at_most", "at_least"):  # as of versions that did not know them
         if train[name] is None:
             del train[name]
+    if config.sizes.explore == Sizes.explore:  # likewise
+        del train["sizes"]["explore"]
     if config.n <= min(config.sizes.agents_exact, Sizes.agents_exact):
         for name in ("agents_exact", "utility_steps"):
             del train["sizes"][name]

@@ -82,7 +82,12 @@ def _flat(config: dict[str, Any], *, with_options: bool) -> dict[str, Any]:
     settings |= config.get("algorithm_options", {}) if with_options else {}
     for name in ("frozen", "start"):  # policies of other runs
         settings[name] = words_of(config.get(name, []))
-    settings |= {"welfare_p": 1.0, "at_most": None, "at_least": None}  # of versions that did not know them
+    settings |= {
+        "welfare_p": 1.0,
+        "at_most": None,
+        "at_least": None,
+        "explore": "in_turn",
+    }  # of versions that did not know them
     settings |= NUMERICS | config.get("numerics", {})
     settings |= {name: value for name, value in train.items() if name not in ("sizes", "rates")}
     return settings | train["sizes"] | train["rates"]
