@@ -22,7 +22,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from benchmarks.common import emit, machine, show
 from benchmarks.hlo import Kernel, launches
 from benchmarks.throughput import Case, Throughput, resolve
-from rmdp_jax import em, make_trainer
+from rmdp_jax import TrainConfig, em, make_trainer
+from rmdp_jax.env import Env
+from rmdp_jax.envs import native
 from rmdp_jax.errors import ConfigError, known_name
 
 LAUNCH_S = 3e-6  # of a kernel after another
@@ -87,7 +89,9 @@ class Depth:
     targets: tuple[str, ...] = ("h100", "a100")
     """h100, a100, or cpu (what its program would take on an H100)."""
     rounds: int = 1
-    """Of loops whose rounds depend on data."""
+    """Of loops whose rounds depend on data; of MJX on HalfCheetah 3 fit what an H100 did."""
+    line_search: int | None = None
+    """Rounds of MJX's line search at most; what envs take when not given."""
     measured: Path = Path(__file__).parent / "results" / "accelerator.jsonl"
     """Lines of a GPU, to stand beside the forecast."""
     text: Path | None = None
@@ -165,6 +169,8 @@ def measured_rate(path: Path, about: dict[str, Any], name: str) -> float | None:
 def measure(arguments: Depth, target: str) -> dict[str, Any]:
     """One line."""
     asked = {name: getattr(arguments, name) for name in ("unroll", "epochs", "minibatches", "backend")}
+    if arguments.line_search is not None:
+        native.LINE_SEARCH = arguments.line_search
     case = Case(k=arguments.k, n=arguments.n, environments=arguments.environments)
     env, population, config = resolve(Throughput(env=arguments.env, **asked), case)
     trainer = make_trainer(env, population, config, em(config.k, config.n, explore_share=0.0, anneal=1))
@@ -173,6 +179,11 @@ def measure(arguments: Depth, target: str) -> dict[str, Any]:
     if arguments.text is not None:
         arguments.text.mkdir(parents=True, exist_ok=True)
         (arguments.text / f"{arguments.env}-{target}.hlo").write_text(text)
+    return describe(arguments, target, env, config, text, memory.temp_size_in_bytes)
+
+
+def describe(arguments: Depth, target: str, env: Env, config: TrainConfig, text: str, temporary: int) -> dict[str, Any]:
+    """What a program says of an iteration."""
     found = launches(text, arguments.rounds)
     device = DEVICES["h100" if target == "cpu" else target]
     parts = {name: [kernel for kernel in found.kernels if part_of(kernel) == name] for name in (*PARTS, "rest")}
@@ -187,8 +198,10 @@ def measure(arguments: Depth, target: str) -> dict[str, Any]:
         "forecast_per_s": round(config.k * sizes.transitions / whole["forecast_s"]),
         "measured_per_s": measured_rate(arguments.measured, about, target.upper()),
         "parts": {name: forecast(kernels, device) for name, kernels in parts.items()},
-        "unknown_loops": found.unknown_loops,
-        "temporary_gib": round(memory.temp_size_in_bytes / 2**30, 3),
+        **({"line_search": native.LINE_SEARCH} if env.spec.backend == "mjx" else {}),
+        "rounds": arguments.rounds,
+        "loops_of_unknown_rounds": found.unknown_loops,
+        "temporary_gib": round(temporary / 2**30, 3),
         "versions": machine()["versions"],
         "commit": machine()["commit"],
     }
