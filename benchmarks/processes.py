@@ -1,7 +1,7 @@
 """Does every algorithm train on two processes with two devices each, forced on a CPU, and go on there as if never stopped?
 
-Each is stopped halfway and gone on with by both processes; the result stands beside that of one process with one device. And
-what devices with different policies tell each other in an iteration, read off the compiled program: where in the code, and what.
+Each is stopped halfway and gone on with by both processes; the result stands beside that of one process with one device.
+And what devices with different policies tell each other in an iteration, by the compiled program: where in the code, and what.
 """
 
 import os
