@@ -21,6 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks.common import emit, machine, show
 from benchmarks.hlo import Kernel, launches
+from benchmarks.physics import physics_of
 from benchmarks.throughput import Case, Throughput, resolve
 from rmdp_jax import TrainConfig, em, make_trainer
 from rmdp_jax.env import Env
@@ -160,7 +161,7 @@ def forecast(kernels: Sequence[Kernel], device: Device) -> dict[str, Any]:
 
 def measured_rate(path: Path, about: dict[str, Any], name: str) -> float | None:
     """Transitions a second that a GPU of this kind reached by the same settings, where a line tells."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = [{"line_search": 50, **json.loads(line)} for line in path.read_text().splitlines()] if path.exists() else []
     same = [line for line in lines if name in str(line.get("device", "")) and line.get("benchmark") == "throughput"]
     of_settings = [line for line in same if all(line.get(field) == value for field, value in about.items())]
     return of_settings[-1]["transitions_per_s"] if of_settings else None
@@ -190,6 +191,7 @@ def describe(arguments: Depth, target: str, env: Env, config: TrainConfig, text:
     whole, sizes = forecast(found.kernels, device), config.sizes
     about = {"env": arguments.env, "backend": env.spec.backend, "k": config.k, "n": config.n}
     about |= {name: getattr(sizes, name) for name in ("environments", "unroll", "epochs", "minibatches")}
+    about |= physics_of(env.spec.backend)
     return {
         "benchmark": "depth",
         **about,
@@ -198,7 +200,6 @@ def describe(arguments: Depth, target: str, env: Env, config: TrainConfig, text:
         "forecast_per_s": round(config.k * sizes.transitions / whole["forecast_s"]),
         "measured_per_s": measured_rate(arguments.measured, about, target.upper()),
         "parts": {name: forecast(kernels, device) for name, kernels in parts.items()},
-        **({"line_search": native.LINE_SEARCH} if env.spec.backend == "mjx" else {}),
         "rounds": arguments.rounds,
         "loops_of_unknown_rounds": found.unknown_loops,
         "temporary_gib": round(temporary / 2**30, 3),

@@ -13,7 +13,7 @@ import numpy as np
 import tyro
 
 from benchmarks.common import emit, machine, show
-from benchmarks.physics import step_of, still
+from benchmarks.physics import physics_of, step_of, still
 from rmdp_jax.envs import native
 from rmdp_jax.envs.speed import BACKENDS, BODIES
 from rmdp_jax.errors import known_name
@@ -59,7 +59,7 @@ def main() -> None:
             line = {
                 "benchmark": "parity",
                 **{"body": arguments.body, "backend": backend, "precision": precision, "worlds": worlds, "steps": steps},
-                **({"line_search": rounds} if backend == "mjx" else {}),
+                **physics_of(backend),
                 **{f"difference_{p}": float(np.percentile(difference, p)) for p in (50, 99, 100)},
                 **machine(),
             }

@@ -112,4 +112,6 @@ def test_measured_lines_stand_beside_the_same_settings_only(tmp_path):
     assert measured_rate(path, {"k": 8}, "H100") == 5
     assert measured_rate(path, {"k": 8}, "A100") is None
     assert measured_rate(path, {"k": 9}, "H100") is None
-    assert measured_rate(Depth().measured, {"env": "halfcheetah_speed", "k": 8, "backend": "mjx"}, "H100") > 0
+    kept = {"env": "halfcheetah_speed", "k": 8, "backend": "mjx"}
+    assert measured_rate(Depth().measured, kept | {"line_search": 50}, "H100") == 291424
+    assert measured_rate(path, {"k": 8, "line_search": 8}, "H100") is None

@@ -2,9 +2,10 @@
 
 Beside the state itself, whose shapes are known, there is what one iteration makes: two copies of the archive and of the agents'
 assignment (when members are copied), seven tables (k, n) of weights, utilities and choices, the info of an iteration twice, the
-transitions twice (as seen, and normalised), gradients and activations of a minibatch. XLA lets some of
-these share memory and needs scratch space for others. Evaluation comes when all that is gone but the state: its episodes run
-side by side, each with its own state, activations and the rewards of a step for all agents, and what is kept of them.
+transitions twice (as seen, and as learned from; observations only where they are normalised), gradients and activations of a
+minibatch. XLA lets some of these share memory and needs scratch space for others. Evaluation comes when all that is gone but the
+state: its episodes run side by side, each with its own state, activations and the rewards of a step for all agents, and what is
+kept of them.
 
 For the compiled iteration on a CPU XLA reports (arguments, temporaries and results; Resource Gathering with its preset, k = 5),
 and the estimate without the process is
@@ -79,14 +80,15 @@ def estimate_memory(
     columns = n if sizes.critic == "per_agent" else 1
     table = _FLOAT * k * n
     scored = min(n, LARGEST_SAMPLE) if config.estimated else n
-    per_transition = 2 * spec.observation_size + (1 if spec.discrete else spec.action_size) + 4 * columns + 3
+    per_transition = (1 if spec.discrete else spec.action_size) + 4 * columns + 3
+    observed = (4 if sizes.normalize_observations else 2) * spec.observation_size  # as they are they serve the minibatches too
     rows = k * sizes.transitions // sizes.minibatches
     per_run = Memory(
         networks=3 * nbytes(like.learner) + nbytes(like.statistics) + _FLOAT * rows * 6 * sum(sizes.hidden),
         agents=nbytes((agents, like.utilities)) + 3 * nbytes((like.assignment, like.segments)) + 9 * table + 2 * _FLOAT * n,
         archive=3 * nbytes(like.archive),
         environments=(2 + starts_needed(spec, sizes.unroll)) * nbytes(like.episodes)
-        + _FLOAT * k * (2 * sizes.transitions * per_transition + sizes.environments * scored),
+        + _FLOAT * k * (sizes.transitions * (2 * per_transition + observed) + sizes.environments * scored),
         process=0,
     )
     one_env = nbytes(like.episodes) // (k * sizes.environments)
