@@ -33,8 +33,9 @@ with quiet():
 
 # What a brax env may change after loading its XML (Ant does), and C has to know of.
 _OPTIONS = ("timestep", "gravity", "solver", "disableflags", "iterations", "ls_iterations", "tolerance", "ls_tolerance")
-# Rounds of MJX's line search. MJX goes through all that a model allows (50 of brax's bodies), needed or not: five launches in
-# six of a step on a GPU. Two to three are needed (`python -m benchmarks.parity --line-search 50 8 4 2`). C ends by itself.
+# Rounds of MJX's line search. MJX goes through all that a model allows (50 of brax's bodies, 4 of Ant), needed or not: five
+# launches in six of a step on a GPU. Two to three are needed (`python -m benchmarks.parity --line-search 50 8 4 2`). C ends by
+# itself.
 LINE_SEARCH = 8
 
 Advance = Callable[[Array, Array, Array], tuple[Array, Array]]  # q (nq,), qd (nv,), action (nu,) -> q, qd a control step on
