@@ -35,8 +35,9 @@ class Ablation:
 
     env: str = "resource_gathering"
     """Task."""
-    of: Literal["assigners", "settings"] = "assigners"
-    """Compare assigners, each against plain_em, or changes of the preset under em, each against the preset."""
+    of: Literal["assigners", "settings", "gpu"] = "assigners"
+    """Compare assigners, each against plain_em, or changes of the preset under em, each against the preset
+    (gpu: those that suit an accelerator)."""
     ks: tuple[int, ...] = (2, 3, 5)
     """Numbers of policies."""
     seeds: int = 5
@@ -48,7 +49,7 @@ class Ablation:
     quick: bool = False
     """k = 2, 2 seeds, 10,000 transitions, and two variants where none are named; results go to runs/ablation."""
     results: Path | None = None
-    """File of lines; the table is written beside it. Default: benchmarks/results/ablation_ENV.jsonl, or _ENV_settings."""
+    """File of lines; the table is written beside it. Default: benchmarks/results/ablation_ENV.jsonl, or _ENV_OF."""
 
 
 class Cell(NamedTuple):
@@ -76,7 +77,7 @@ class Cell(NamedTuple):
 
 def narrow(arguments: Ablation) -> Ablation:
     """`arguments` with the sizes of --quick, and with a file."""
-    stem = f"ablation_{arguments.env}" + "_settings" * (arguments.of == "settings")
+    stem = f"ablation_{arguments.env}" + (f"_{arguments.of}" if arguments.of != "assigners" else "")
     folder = Path("runs/ablation" if arguments.quick else "benchmarks/results")
     results = arguments.results or folder / f"{stem}.jsonl"
     if not arguments.quick:

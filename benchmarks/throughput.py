@@ -22,6 +22,7 @@ from benchmarks.common import (
     read_arguments,
     show,
 )
+from benchmarks.physics import physics_of
 from rmdp_jax import TrainConfig, em, make_trainer, random_even
 from rmdp_jax.assigners.base import Assigner
 from rmdp_jax.env import Env, EpisodeState, Population, auto_reset, first_episodes, guard, make_starts
@@ -207,6 +208,7 @@ def describe(arguments: Throughput, row: Prepared, seconds: dict[str, float]) ->
         "benchmark": "throughput",
         "env": arguments.env,
         "backend": row.env.spec.backend,
+        **physics_of(row.env.spec.backend),
         "k": k,
         "n": row.config.n,
         **{name: getattr(sizes, name) for name in ("environments", "unroll", "epochs", "minibatches")},

@@ -42,6 +42,7 @@ LARGEST_LAYER, MOST_LAYERS = 2**16, 100
 Trunk = Literal["separate", "shared"]
 Critic = Literal["mixed", "per_agent"]
 Std = Literal["learned", "fixed"]
+Explore = Literal["in_turn", "at_once"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,9 @@ class Sizes:
     """Subtract the running mean and divide by the running deviation of what each policy sees."""
     normalize_returns: bool = True
     """Divide the rewards that policies learn from by a running scale of returns, so that the agents' units do not matter."""
+    explore: Explore = "in_turn"
+    """While all policies are still one it learns from one policy's environments after another's, or from all at once, in
+    minibatches k times as large: quicker on an accelerator, and slower to learn where minibatches are few."""
     agents_exact: int = 4096
     """Agents up to which every agent is scored at every step; beyond it rewards and utilities are estimated from samples."""
     utility_steps: int = 64
@@ -80,7 +84,7 @@ class Sizes:
             _convert(self, name, whole_number)
         _convert(self, "epochs", partial(whole_number, high=LARGEST_EPOCHS))
         _convert(self, "hidden", _layers)
-        for name, words in (("trunk", Trunk), ("std", Std), ("critic", Critic)):
+        for name, words in (("trunk", Trunk), ("std", Std), ("critic", Critic), ("explore", Explore)):
             _convert(self, name, partial(one_of, known=get_args(words)))
         _convert(self, "log_std_init", partial(number_between, low=-10, high=10))
         for name in ("normalize_observations", "normalize_returns"):

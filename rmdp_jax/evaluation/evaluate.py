@@ -181,7 +181,8 @@ def _linearized(welfare: Welfare, population: Population, returns: Array, labels
         return jnp.zeros(1, jnp.float32)
     agents = jnp.arange(labels.size)
     slope = jax.grad(welfare.mean)(returns[labels, agents])
-    return score_episodes(population, kept, population.agents)[labels, :, agents].T @ slope
+    returns_of = score_episodes(population, kept, population.agents)[labels, :, agents].T
+    return jnp.matmul(returns_of, slope, precision="highest")
 
 
 # key, one policy, weights (n,) -> mean returns (n,), returns of its group in each episode (episodes,), mean length (), kept
@@ -198,7 +199,8 @@ def _score_by_all(play_in: _PlayIn, env: Env, population: Population, config: Tr
         def add(totals: tuple[Array, Array, Array], played: Played) -> tuple[tuple[Array, Array, Array], Episodes | None]:
             rewards = step_rewards(population, played.step, played.alive)
             returns, group, steps = totals
-            totals = returns + rewards.sum(0), group + rewards @ weights, steps + played.alive.astype(jnp.float32)
+            group = group + jnp.matmul(rewards, weights, precision="highest")
+            totals = returns + rewards.sum(0), group, steps + played.alive.astype(jnp.float32)
             return totals, keep_step(played.step, played.alive, keep)
 
         nothing = (jnp.zeros(population.n, jnp.float32), jnp.zeros(number, jnp.float32), jnp.zeros(number, jnp.float32))

@@ -226,19 +226,29 @@ def dump_train_config(config: TrainConfig) -> dict[str, Any]:
     for name in ("at_most", "at_least"):  # as of versions that did not know them
         if train[name] is None:
             del train[name]
+    if config.sizes.explore == Sizes.explore:  # likewise
+        del train["sizes"]["explore"]
     if config.n <= min(config.sizes.agents_exact, Sizes.agents_exact):
         for name in ("agents_exact", "utility_steps"):
             del train["sizes"][name]
     return train
 
 
+NUMERICS = {"JAX_DEFAULT_PRNG_IMPL": "threefry2x32", "JAX_DEFAULT_MATMUL_PRECISION": "default"}  # as JAX has them
+
+
+def describe_numerics() -> dict[str, str]:
+    """What is set for JAX from outside and makes other numbers: the generator, and the precision of the networks' products."""
+    return {name: str(getattr(jax.config, name.lower()) or default) for name, default in NUMERICS.items()}
+
+
 def describe_machine() -> dict[str, Any]:
-    """Device, precision of products of matrices where nothing else is said (physics is in float32), and versions."""
+    """Device, precision of the networks' products of matrices (all others are in float32), and versions."""
     device = jax.devices()[0]
     return {
         "device": f"{device.platform}: {device.device_kind}"
         + (f", {os.cpu_count()} cores" if device.platform == "cpu" else ""),
-        "matmul_precision": jax.config.values["jax_default_matmul_precision"] or "default",
+        "matmul_precision": describe_numerics()["JAX_DEFAULT_MATMUL_PRECISION"],
         "versions": describe_versions("rmdp-jax", "jax", "jaxlib", "flax", "optax", "brax", "mujoco", "mujoco-mjx"),
     }
 

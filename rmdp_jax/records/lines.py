@@ -15,7 +15,7 @@ from rmdp_jax.evaluation.episodes import outcome_names
 from rmdp_jax.evaluation.evaluate import Evaluation, proved_bound
 from rmdp_jax.evaluation.fairness import of_run, plain
 from rmdp_jax.info import Info, recent_returns
-from rmdp_jax.records.folder import describe_machine, dump_train_config, listed
+from rmdp_jax.records.folder import describe_machine, describe_numerics, dump_train_config, listed
 from rmdp_jax.records.given import describe_given
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.types import Array
@@ -42,6 +42,7 @@ def describe_run(env: Env, run: RunSpec) -> dict[str, Any]:
         **describe_task(env, run.assigner.name, run.env_options),
         "algorithm_options": dict(run.assigner.options),
         "train": dump_train_config(run.config),
+        "numerics": describe_numerics(),
         **({"pretraining_transitions": pretraining} if pretraining else {}),  # depends on the budget, so resume keeps it
         **describe_given(run.given),
     }

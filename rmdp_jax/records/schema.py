@@ -99,7 +99,7 @@ SOURCES = Rule(
     ),
 )
 GIVEN = {"frozen": _optional(SOURCES), "start": _optional(SOURCES)}
-CONFIG = {**TASK, "train": OBJECT, "pretraining_transitions": _optional(WHOLE), **GIVEN}
+CONFIG = {**TASK, "train": OBJECT, "numerics": _optional(OBJECT), "pretraining_transitions": _optional(WHOLE), **GIVEN}
 CONFIG_TRAIN = {
     "k": COUNT,
     "n": COUNT,

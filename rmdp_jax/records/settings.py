@@ -9,7 +9,7 @@ from typing import Any
 from rmdp_jax.config import Rates, Sizes, TrainConfig
 from rmdp_jax.errors import ConfigError, shown
 from rmdp_jax.records.files import read_json, reason_of, to_json
-from rmdp_jax.records.folder import RunFolder
+from rmdp_jax.records.folder import NUMERICS, RunFolder
 
 _MAY_CHANGE_ON_RESUME = ("log_every", "checkpoint_every", "evaluation_episodes")
 
@@ -95,6 +95,12 @@ def _flat(config: dict[str, Any], *, with_options: bool) -> dict[str, Any]:
     settings |= config.get("algorithm_options", {}) if with_options else {}
     for name in ("frozen", "start"):  # policies of other runs
         settings[name] = words_of(config.get(name, []))
-    settings |= {"welfare_p": 1.0, "at_most": None, "at_least": None}  # of versions that did not know them
+    settings |= {
+        "welfare_p": 1.0,
+        "at_most": None,
+        "at_least": None,
+        "explore": "in_turn",
+    }  # of versions that did not know them
+    settings |= NUMERICS | config.get("numerics", {})
     settings |= {name: value for name, value in train.items() if name not in ("sizes", "rates")}
     return settings | train["sizes"] | train["rates"]

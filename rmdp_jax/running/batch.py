@@ -19,6 +19,7 @@ from rmdp_jax.evaluation.evaluate import Evaluation, make_evaluate
 from rmdp_jax.limits import PATIENCE, Loads, assign_within, check_weights, search_within, with_an_agent_each
 from rmdp_jax.policies.model import Policies
 from rmdp_jax.records.files import warn
+from rmdp_jax.records.folder import NUMERICS, describe_numerics
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.running.interrupts import aside
 from rmdp_jax.state import Member
@@ -177,6 +178,12 @@ def check_batch(runs: Sequence[RunSpec]) -> None:
     first = runs[0]
     if first.config.limits is not None and not all(_alike(run.population.weights, first.population.weights) for run in runs):
         raise ConfigError("weights: those of two runs differ, and policies have limits, which count them; train them apart")
+    generator = describe_numerics()["JAX_DEFAULT_PRNG_IMPL"]
+    if len(runs) > 1 and generator != NUMERICS["JAX_DEFAULT_PRNG_IMPL"]:
+        raise ConfigError(
+            f"JAX_DEFAULT_PRNG_IMPL = {generator}: draws by the key of the first of several runs in one program, so none is "
+            f"what it is alone; take {NUMERICS['JAX_DEFAULT_PRNG_IMPL']}, or train one run at a time"
+        )
     for name, fact in _SHARED.items():
         for run in runs[1:]:
             if fact(run) != fact(first):
