@@ -6,7 +6,6 @@
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.12 python3.11 python3.13 python3.14 python)
 BIN := .venv/bin
 STAMP := .venv/.installed
-DOCS_STAMP := .venv/.installed-docs
 NOTEBOOKS := notebooks/*.py
 DEMO := runs/demo
 COVERED := 92
@@ -35,18 +34,13 @@ lint: $(STAMP) ## ruff check, ruff format --check, mypy
 bench: $(STAMP) ## transitions per second with learning, compile time, rollout and update shares
 	$(BIN)/python -m benchmarks.throughput --env resource_gathering --k 5 $(ARGS)
 
-docs: $(DOCS_STAMP) ## build the documentation into site/, warnings are errors; then open site/index.html
+docs: $(STAMP) ## build the documentation into site/, warnings are errors; then open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-notebooks: $(DOCS_STAMP) ## execute the notebooks into runs/notebooks/*.ipynb (minutes each on a CPU)
+notebooks: $(STAMP) ## execute the notebooks into runs/notebooks/*.ipynb (minutes each on a CPU)
 	for notebook in $(NOTEBOOKS); do \
 	  executed=runs/notebooks/$$(basename $$notebook .py).ipynb; mkdir -p runs/notebooks; echo "$$notebook -> $$executed"; \
 	  $(BIN)/jupytext --quiet --to ipynb --output $$executed $$notebook && $(BIN)/jupyter execute --inplace $$executed || exit 1; done
-
-$(DOCS_STAMP): $(STAMP)
-	@echo "installing what the documentation takes"
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev,docs]'
-	@touch $@
 
 # A .venv that runs is kept and brought up to date; a missing or broken one is made afresh.
 $(STAMP): pyproject.toml constraints.txt

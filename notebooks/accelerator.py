@@ -1,8 +1,8 @@
 # %% [markdown]
 # # On an accelerator
 #
-# Many people, many environments, physics on the device. On a GPU or TPU this trains HalfCheetah for 100,000 people; on a CPU the same cells run small,
-# to be read.
+# Many people, many environments, physics on the device. On a GPU or TPU this trains HalfCheetah for 100,000 people; on a CPU
+# the same cells run small, to be read.
 
 # %% tags=["parameters"]
 transitions = None  # of each policy; chosen by the device
@@ -26,8 +26,8 @@ print(jax.devices())
 # %% [markdown]
 # ## Physics
 #
-# `warp` is the fastest on a CUDA device (extra `[warp]`), `mjx` runs on any, `native` is C MuJoCo on a CPU's threads. All are the same task, so a policy that
-# was learned here is judged there.
+# `warp` is the fastest on a CUDA device (extra `[warp]`), `mjx` runs on any, `native` is C MuJoCo on a CPU's threads. All are
+# the same task, so a policy that was learned here is judged there.
 
 # %%
 backend = "native" if not large else "warp" if jax.default_backend() == "gpu" and find_spec("warp") else "mjx"
@@ -38,8 +38,9 @@ print(f"{backend}, k = {k}, n = {n:,}")
 # %% [markdown]
 # ## Width
 #
-# An accelerator wants many environments (E) and short unrolls (T). Beyond `agents_exact` (4096) people, nothing is scored for everybody at every step:
-# a policy trains on the mean reward of a sample of its people, and the returns of all n are estimated from `utility_steps` random steps, without bias.
+# An accelerator wants many environments (E) and short unrolls (T). Beyond `agents_exact` (4096) people, nothing is scored for
+# everybody at every step: a policy trains on the mean reward of a sample of its people, and the returns of all n are
+# estimated from `utility_steps` random steps, without bias.
 
 # %%
 config = preset("halfcheetah_speed", k=k, n=n, transitions=transitions or (2_000_000 if large else 8_192))
@@ -51,7 +52,8 @@ print(f"{config.iterations} iterations of {config.k} x {config.sizes.transitions
 # %% [markdown]
 # ## How fast is one iteration?
 #
-# The first call compiles. JAX returns before the device is done, so wait for the result; donate the state, so that it is not held twice.
+# The first call compiles. JAX returns before the device is done, so wait for the result; donate the state, so that it is not
+# held twice.
 
 # %%
 trainer = make_trainer(env, population, config, em(k=k, n=n))
@@ -67,8 +69,8 @@ del state
 # %% [markdown]
 # ## Train
 #
-# On several devices `train` spreads policies and environments over all of them; on several machines a command does it with `--distributed`. A run that is cut
-# off goes on bit for bit with `resume`.
+# On several devices `train` spreads policies and environments over all of them; on several machines a command does it with
+# `--distributed`. A run that is cut off goes on bit for bit with `resume`.
 
 # %%
 result = train(env, population, config, em(k=k, n=n))

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Choosing k, and new people
 #
-# How many policies are worth their reviews, who gets which, and what happens when more people come. On the 4 x 4 grid, 16 people, which is
-# learned in a minute.
+# How many policies are worth their reviews, who gets which, and what happens when more people come. On the 4 x 4 grid, 16
+# people, which is learned in a minute.
 
 # %% tags=["parameters"]
 transitions = 200_000
@@ -27,8 +27,9 @@ run = load_run("runs/choosing", make)
 # %% [markdown]
 # ## How many?
 #
-# A run knows more than its k policies: its archive holds what it met on the way. For every k the best k of all are chosen in some episodes, and what they
-# bring is told by others. The rule here: one policy more has to add a point of welfare (`price`); the other rule is a share of the individual end.
+# A run knows more than its k policies: its archive holds what it met on the way. For every k the best k of all are chosen in
+# some episodes, and what they bring is told by others. The rule here: one policy more has to add a point of welfare
+# (`price`); the other rule is a share of the individual end.
 
 # %%
 found = budget(run, ks=(1, 2, 3, 4, 6, 8), price=1.0)
@@ -37,7 +38,8 @@ print("recommended: k =", found.recommended.k)
 plots.welfare_by_budget(found.ks, [curve], found.individual, bound=found.bound, recommended=found.recommended.k, price=1.0)
 
 # %% [markdown]
-# For a k far below its own a run predicts too little, as nobody trained for that: `rmdp-jax budget ENV --ks 1 2 4` trains the ladder to confirm it.
+# For a k far below its own a run predicts too little, as nobody trained for that: `rmdp-jax budget ENV --ks 1 2 4` trains the
+# ladder to confirm it.
 #
 # ## New people
 #
@@ -52,7 +54,8 @@ for cell, policy, expected, low, high in zip(wanted, free.policy, free.expected,
 # %% [markdown]
 # ## Limits
 #
-# Nobody can look after more than four people of one policy: the best assignment within the limits, exactly, and who pays for it.
+# Nobody can look after more than four people of one policy: the best assignment within the limits, exactly, and who pays for
+# it.
 
 # %%
 limited = assign(run, wanted, limits=Limits(at_most=4))

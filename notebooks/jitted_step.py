@@ -1,7 +1,8 @@
 # %% [markdown]
 # # Inside the jitted step
 #
-# `train` is a loop around one pure function. Here it is by itself: seeds by `vmap`, iterations by `scan`, and an assigner of your own in 20 lines.
+# `train` is a loop around one pure function. Here it is by itself: seeds by `vmap`, iterations by `scan`, and an assigner of
+# your own in 20 lines.
 
 # %% tags=["parameters"]
 iterations = 60
@@ -24,8 +25,8 @@ config = preset("resource_gathering", k=3)
 # %% [markdown]
 # ## A trainer is functions
 #
-# `init(key) -> state` and `step(state) -> (state, info)`: k policies act, learn, and agents are reassigned. `State` is what the next step reads, `info`
-# what people read. Nothing is compiled yet; shapes are known all the same.
+# `init(key) -> state` and `step(state) -> (state, info)`: k policies act, learn, and agents are reassigned. `State` is what
+# the next step reads, `info` what people read. Nothing is compiled yet; shapes are known all the same.
 
 # %%
 trainer = make_trainer(env, population, config, plain_em(k=3, n=25))
@@ -35,8 +36,9 @@ print("utility", info.utility.shape, "assignment", info.assignment.shape, "losse
 # %% [markdown]
 # ## An assigner in 20 lines
 #
-# An assigner is four functions over a state of its own. This one is a *bandit*: an agent mostly takes the policy that is best for it, and now and then,
-# less and less often, any policy at all. `fixed` gives the parts that stay as they are (labels as state, one-hot weights).
+# An assigner is four functions over a state of its own. This one is a *bandit*: an agent mostly takes the policy that is best
+# for it, and now and then, less and less often, any policy at all. `fixed` gives the parts that stay as they are (labels as
+# state, one-hot weights).
 
 
 # %%
@@ -86,5 +88,5 @@ axes.legend()
 figure
 
 # %% [markdown]
-# `train(env, population, config, epsilon_greedy(3, 25), seeds=4)` takes it as it takes any other, with checkpoints, evaluation and a bar. Rates may be
-# batched too: `trainer.init(key, rates)` under `vmap` sweeps them in one program.
+# `train(env, population, config, epsilon_greedy(3, 25), seeds=4)` takes it as it takes any other, with checkpoints,
+# evaluation and a bar. Rates may be batched too: `trainer.init(key, rates)` under `vmap` sweeps them in one program.

@@ -1,7 +1,8 @@
 # %% [markdown]
 # # Bring your own env and rewards
 #
-# A heater warms a room. Everybody likes another temperature, and some mind the bill more than others: 60 people, three thermostats.
+# A heater warms a room. Everybody likes another temperature, and some mind the bill more than others: 60 people, three
+# thermostats.
 
 # %% tags=["parameters"]
 transitions = 100_000
@@ -18,8 +19,8 @@ from rmdp_jax import Column, Env, EnvSpec, Population, Rates, Sizes, Step, Train
 # %% [markdown]
 # ## The env: two functions and a spec
 #
-# It is unbatched, and it knows no people: `step` reports an *outcome*, here the temperature and the power. A stochastic env keeps a key in its
-# state. Actions of continuous tasks are in [-1, 1].
+# It is unbatched, and it knows no people: `step` reports an *outcome*, here the temperature and the power. A stochastic env
+# keeps a key in its state. Actions of continuous tasks are in [-1, 1].
 
 # %%
 OUTSIDE, LEAK, GAIN = 5.0, 0.1, 2.0  # degrees; share lost in a step; degrees at full power
@@ -59,7 +60,8 @@ env = Env(spec, reset, step)
 # %% [markdown]
 # ## The people: one reward function for one of them
 #
-# Agents are a pytree with one row a person. The reward looks at one person and one outcome; the trainer does the rest with `vmap`.
+# Agents are a pytree with one row a person. The reward looks at one person and one outcome; the trainer does the rest with
+# `vmap`.
 
 # %%
 rng = np.random.default_rng(0)
@@ -79,8 +81,8 @@ people = Population({"likes": likes, "thrift": thrift}, reward, columns=columns)
 # %% [markdown]
 # ## Train
 #
-# What breaks its word (shapes, rewards that are not finite, an observation that is not the successor's) is named before anything is compiled.
-# A `TrainConfig` of your own: the sizes fix shapes, the rates may be swept.
+# What breaks its word (shapes, rewards that are not finite, an observation that is not the successor's) is named before
+# anything is compiled. A `TrainConfig` of your own: the sizes fix shapes, the rates may be swept.
 
 # %%
 config = TrainConfig(
@@ -105,7 +107,8 @@ figure
 # %% [markdown]
 # ## Other rewards, same policies
 #
-# Rewards are apart from the env, so the same policies can be judged by other people at once: here everybody becomes a spendthrift.
+# Rewards are apart from the env, so the same policies can be judged by other people at once: here everybody becomes a
+# spendthrift.
 
 # %%
 spendthrifts = people._replace(agents={"likes": likes, "thrift": np.zeros_like(thrift)})
@@ -113,5 +116,5 @@ judged = evaluate(env, spendthrifts, config, result.policies, labels)
 print(f"welfare {result.evaluation.welfare:.1f} as they are, {judged.welfare:.1f} without a bill")
 
 # %% [markdown]
-# Envs of other libraries come in by an adapter: `rmdp_jax.envs.brax_adapter.from_brax` takes any brax env without its training
-# wrappers. A whole task of this kind, beside its exact optimum, is `examples/deep_sea_treasure.py`.
+# Envs of other libraries come in by an adapter: `rmdp_jax.envs.brax_adapter.from_brax` takes any brax env without its
+# training wrappers. A whole task of this kind, beside its exact optimum, is `examples/deep_sea_treasure.py`.

@@ -19,9 +19,9 @@ use_cache()  # compiled programs are kept for the next start
 # %% [markdown]
 # ## Train
 #
-# An env knows nothing of the people; a population is n people and one reward function for each of them. `em` is the algorithm:
-# who is served by which policy is learned together with the policies. With `resume=True` this cell may be run again: a
-# finished run is read, one that was interrupted goes on.
+# An env knows nothing of the people; a population is n people and one reward function for each of them. `em` is the
+# algorithm: who is served by which policy is learned together with the policies. With `resume=True` this cell may be run
+# again: a finished run is read, one that was interrupted goes on.
 
 # %%
 env, population = make("resource_gathering", n=25, seed=0)
@@ -73,7 +73,8 @@ print("policy 0:", "".join(moves))
 # %% [markdown]
 # ## Somebody new
 #
-# Three more people want cells 0, 12 and 23. They are scored on the episodes that the run kept: nothing is trained or simulated.
+# Three more people want cells 0, 12 and 23. They are scored on the episodes that the run kept: nothing is trained or
+# simulated.
 
 # %%
 import numpy as np
@@ -84,8 +85,8 @@ print("policy", someone.policy, "brings", someone.expected.round(1), "of 100")
 # %% [markdown]
 # ## How many policies are worth having?
 #
-# From the same run: the welfare that every number of policies is predicted to reach, and the least that reaches 95% of what one
-# policy each would bring.
+# From the same run: the welfare that every number of policies is predicted to reach, and the least that reaches 95% of what
+# one policy each would bring.
 
 # %%
 found = budget(run, ks=(1, 2, 3, 5, 8))

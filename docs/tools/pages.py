@@ -8,10 +8,10 @@
 - Formulas become MathML, which browsers draw without a script.
 """
 
-from html import unescape
 import os
 import re
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,9 +22,11 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent.parent
-TAKEN = ("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "benchmarks/README.md", "benchmarks/results/*", "rmdp_jax/dossier/schema.json")
+ABOUT = ("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE")
+TAKEN = (*ABOUT, "benchmarks/README.md", "benchmarks/results/*", "rmdp_jax/dossier/schema.json")
 CODE = ("examples/*.py", "notebooks/*.py")
-ELSEWHERE = {"README.md": "index.md", "docs/README.md": "index.md", "benchmarks/results": "results.md"}  # theirs are these pages
+# What has no page of its own, and the page that stands for it
+ELSEWHERE = {"README.md": "index.md", "docs/README.md": "index.md", "benchmarks/results": "results.md"}
 
 INCLUDE = re.compile(r"^<!-- include -->\[[^\]]*\]\(([^)#]+)#([^)]+)\)$", re.M)
 LINK = re.compile(r"(\]\()([^)#\s:]*)(#[^)\s]*)?(?=\))")
