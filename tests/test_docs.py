@@ -12,7 +12,8 @@ from test_cli import refused
 
 import rmdp_jax
 from rmdp_jax import plain_em, train
-from rmdp_jax.envs import make, preset
+from rmdp_jax.envs import ENVS, make, preset
+from rmdp_jax.envs.resource_gathering import optimum
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -97,6 +98,20 @@ def test_the_api_pages_have_all_public_names():
 def test_the_python_of_a_page_runs(folder, monkeypatch, page):
     monkeypatch.chdir(folder)
     exec("\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.S)), {})
+
+
+def test_the_table_of_tasks_is_true():
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (\d) .+ \| (\d+) \| ([\d.]+) \| (\d+),", text_of("tasks.md"), re.M)
+    assert [name for name, *_ in rows] == list(ENVS)
+    for name, *numbers in rows:
+        env, population = make(name, seed=0)
+        spec = env.spec
+        assert list(map(float, numbers)) == [
+            *(spec.observation_size, spec.action_size, spec.episode_length, spec.discount, population.n)
+        ]
+    for k, welfare in ((1, 74.00), (2, 86.00), (3, 89.28), (5, 91.04), (10, 92.32), (25, 93.56)):
+        assert f"{welfare:.2f} ({'k = ' if k == 1 else ''}{k})" in text_of("tasks.md")
+        assert optimum(k)["welfare"] == pytest.approx(welfare / 100)
 
 
 def test_the_site_is_built_without_a_warning(tmp_path):

@@ -62,6 +62,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     """Include sections, and lead all links to where things are in the site."""
     here = page.file.src_uri
     source = next(source for source, place in _in_site.items() if place == here)
+    if here.startswith("benchmarks/results/"):  # wide tables, one section
+        page.meta.setdefault("hide", ["toc"])
     first, *rest = INCLUDE.split(markdown)
     text = [_relink(first, source, here)]
     for path, section, own in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
