@@ -8,6 +8,7 @@ from typing import Any
 from rmdp_jax.config import LARGEST_N
 from rmdp_jax.context import with_context
 from rmdp_jax.env import Env, Population
+from rmdp_jax.envs.pictures import pictures_of
 from rmdp_jax.envs.presets import PRESETS, preset
 from rmdp_jax.envs.resource_gathering import make_resource_gathering
 from rmdp_jax.envs.speed import BACKENDS, BODIES, make_speed
@@ -45,7 +46,8 @@ def make(name: str, *, n: int | None = None, seed: int = 0, context: bool = Fals
         else {"n": whole_number("n", n, -LARGEST_N, LARGEST_N, f"a whole number of at most {LARGEST_N:,}"), **given}
     )
     env, population = ENVS[name](**given)
-    env = env._replace(spec=env.spec._replace(options={**given, "n": population.n}, probe=False))
+    spec = env.spec._replace(options={**given, "n": population.n}, probe=False)
+    env = env._replace(spec=spec, pictures=pictures_of(name))
     return with_context(env, population) if flag("context", context) else (env, population)
 
 

@@ -56,6 +56,8 @@ class Env(NamedTuple):
     step: Callable[[PyTree, Array], tuple[PyTree, Step]]  # state, action () int32 or (a,) float32
     # agent () int32 -> the env of its episodes alone, where `reset` draws for whom an episode is, all agents equally likely
     for_agent: "Callable[[Array], Env] | None" = None
+    # name -> a finished run (`rmdp_jax.records.trained.Trained`) as a matplotlib figure, None where there is nothing to show
+    pictures: Mapping[str, Callable[[Any], Any]] = MappingProxyType({})
 
 
 class Column(NamedTuple):

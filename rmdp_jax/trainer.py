@@ -117,7 +117,8 @@ def make_trainer(
             table = constrain(utility(new.utilities, env.spec.episode_length))
             if not welfare.plain:
                 new = new._replace(counts=welfare.counts((after * table).sum(0)))
-            return new, make_info(env.spec.reference_scale, welfare, table, before, after, copied, recovered, learned)
+            scale = env.spec.reference_scale
+            return new, make_info(scale, welfare, table, before, after, copied, recovered, learned, sizes.transitions)
 
     def keep_frozen(sources: Array) -> Array:
         return sources.at[: given.frozen].set(np.arange(given.frozen, dtype=np.int32)) if given.frozen else sources

@@ -101,7 +101,7 @@ def assert_close(one, many):
     for name in ("episodes", "assignment"):
         for a, b in zip(leaves(getattr(one.state, name)), leaves(getattr(many.state, name)), strict=True):
             np.testing.assert_array_equal(a, b)
-    for a, b in zip(one.history, many.history, strict=True):
+    for a, b in zip(one.metrics, many.metrics, strict=True):
         assert {name: a[name] for name in ("flips", "copies", "episodes")} == {
             name: b[name] for name in ("flips", "copies", "episodes")
         }

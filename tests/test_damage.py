@@ -178,7 +178,7 @@ def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_older_one(trained, tmp
     with pytest.warns(RunWarning, match="older checkpoint of iteration 15 is taken"):
         again = run(out=folder, resume=True)
     assert_same(again.state, trained[1].state)
-    assert list(map(timeless, again.history)) == list(map(timeless, trained[1].history))
+    assert list(map(timeless, again.metrics)) == list(map(timeless, trained[1].metrics))
     assert latest_step(folder / "checkpoints") == 20
 
 

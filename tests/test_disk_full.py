@@ -69,7 +69,7 @@ def test_what_was_learned_goes_on_when_there_is_room_again(tmp_path, monkeypatch
     assert not list(tmp_path.rglob("*.part")) + list(tmp_path.rglob("saving-*"))
     again = run(out=tmp_path, resume=True)
     assert_same(again.state, whole.state)
-    assert list(map(timeless, again.history)) == list(map(timeless, whole.history))
+    assert list(map(timeless, again.metrics)) == list(map(timeless, whole.metrics))
 
 
 def test_lines_that_were_lost_on_a_full_disk_are_told(tmp_path, monkeypatch):

@@ -89,7 +89,7 @@ def test_frozen_policies_stay_bit_for_bit_and_others_learn(source, assigner, sta
     assert result.evaluation.utility[0, 2:].min() > 90
     assert result.evaluation.welfare > 90
     assert np.asarray(result.state.utilities.steps)[0] > 0  # it acted, and was measured
-    assert [line["kl"][0] for line in result.history] == [0.0] * len(result.history)
+    assert [line["kl"][0] for line in result.metrics] == [0.0] * len(result.metrics)
 
 
 def test_no_assigner_can_make_a_frozen_policy_a_copy():

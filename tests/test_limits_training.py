@@ -79,7 +79,7 @@ def test_a_run_ends_within_its_limits(make_assigner, limits, tmp_path):
     assert_holds(result.summary["assignment"], loads)
     run = load_run(tmp_path / "run", make)
     assert run.config == config
-    for line in result.history if make_assigner is plain_em else []:  # em's is soft while it explores
+    for line in result.metrics if make_assigner is plain_em else []:  # em's is soft while it explores
         assert (np.array(line["policy_sizes"]) <= loads.at_most).all()
     with pytest.raises(ConfigError, match=r"resume: at_(most|least) \(\[.*\] there, None here\)"):
         train(env, population, CONFIG, make_assigner(K, N), out=tmp_path / "run", resume=True, progress=False)

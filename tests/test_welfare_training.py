@@ -84,7 +84,7 @@ def test_a_run_on_other_terms_says_so_and_keeps_them(tmp_path):
     run = load_run(tmp_path / "run", make)
     assert run.config.welfare_p == -np.inf
     np.testing.assert_array_equal(run.population.weights, WEIGHTS)
-    assert result.summary["welfare"] == pytest.approx(result.history[-1]["welfare"], abs=30)
+    assert result.summary["welfare"] == pytest.approx(result.metrics[-1]["welfare"], abs=30)
     for other, told in (
         (population, "weights: are there"),
         (population._replace(weights=2 * WEIGHTS), "weights: 4 of 4 agents are others"),

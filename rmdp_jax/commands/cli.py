@@ -32,8 +32,7 @@ from rmdp_jax.errors import ConfigError, TrainingError
 from rmdp_jax.records.files import RunWarning
 from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.lock import Locked
-from rmdp_jax.running.interrupts import stops, watched
-from rmdp_jax.running.loop import COMPILING
+from rmdp_jax.running.interrupts import BACKGROUND, stops, watched
 from rmdp_jax.terminal import visible
 
 __all__ = ["COMMANDS", "EnvOptions", "main"]
@@ -88,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt as stop:  # while compiling, evaluating or pre-training; training itself ends by itself
         print(_stopped(str(stop), trains), file=sys.stderr, flush=True)
-        if any(thread.name.startswith(COMPILING) for thread in threading.enumerate()):
+        if any(thread.name.startswith(BACKGROUND) for thread in threading.enumerate()):
             os._exit(UNFINISHED if trains else 130)  # XLA would be waited for
         raise SystemExit(UNFINISHED if trains else 130) from None
 

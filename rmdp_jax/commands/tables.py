@@ -5,12 +5,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import ArrayLike
 from rich.table import Table
 from rich.text import Text
 
 from rmdp_jax.records.settings import words_of
+from rmdp_jax.records.tables import policy_rows
 from rmdp_jax.terminal import PlainConsole, plus_minus, visible
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def print_summary(result: dict[str, Any]) -> None:
     task = visible(f"  {result['algorithm']}, {who}, seed {result['seed']}")
     console.print(Text.assemble("\n", (visible(str(result["env"])), "bold"), task))
     console.print(facts)
-    console.print(_policy_table(result["policy_sizes"], result["utility"], result["assignment"], result["episode_length"]))
+    console.print(_policy_table(result))
 
 
 def describe_terms(result: dict[str, Any]) -> str:
@@ -75,9 +74,7 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
     played = f"{error} of 100 ({evaluation['episodes']} fresh episodes of each policy)"
     console.print(Text.assemble("\nwelfare ", (_figure(evaluation["welfare"]), "bold"), played))
     console.print(f"if everyone moved to the policy best for them in these episodes: {_figure(evaluation['best_welfare'])}")
-    console.print(
-        _policy_table(evaluation["policy_sizes"], evaluation["utility"], evaluation["assignment"], evaluation["episode_length"])
-    )
+    console.print(_policy_table(evaluation))
     print_fairness({"everybody": evaluation["fairness"]}, evaluation["unserved_below"])
     if "episodes_kept" in evaluation:
         console.print(f"{evaluation['episodes_kept']} episodes of each policy kept in episodes.npz for rmdp-jax assign")
@@ -216,15 +213,14 @@ def _unfinished(result: dict[str, Any]) -> str:
     return "" if result["finished"] else " (stopped early; go on with --resume)"
 
 
-def _policy_table(sizes: list[int], utility: ArrayLike, assignment: ArrayLike, lengths: list[float]) -> Table:
-    utility, labels = np.asarray(utility), np.asarray(assignment)
+def _policy_table(told: dict[str, Any]) -> Table:
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for name in ("policy", "agents", "mean return", "worst agent", "best agent", "steps"):
         table.add_column(name, justify="right")
-    for j, size in enumerate(sizes):
-        own = utility[j, labels == j]
-        spread = [f"{value:.1f}" for value in (own.mean(dtype=float), own.min(), own.max())] if own.size else ["-"] * 3
-        table.add_row(str(j), str(size), *spread, f"{lengths[j]:.1f}")
+    for row in policy_rows(told, told["assignment"]):
+        returns = (row[name] for name in ("mean_return", "worst_return", "best_return"))
+        spread = ("-" if value is None else f"{value:.1f}" for value in returns)
+        table.add_row(str(row["policy"]), str(row["agents"]), *spread, f"{row['steps']:.1f}")
     return table
 
 

@@ -72,6 +72,15 @@ def agent_leaves(population: Population) -> list[Leaf]:
     return found
 
 
+def columns_of(population: Population) -> list[tuple[Leaf, np.ndarray]]:
+    """The numbers that agents are made of, (n, ...) each; none where they are no table."""
+    try:
+        leaves = agent_leaves(population)
+    except ConfigError:
+        return []
+    return list(zip(leaves, map(np.asarray, jax.tree.leaves(population.agents)), strict=True))
+
+
 def check_values(leaf: Leaf, values: np.ndarray, fail: Callable[[int, str], ConfigError]) -> None:
     """Raise what `fail` makes of the first number (m,) that breaks the rule of a leaf, by its index, and of the rule."""
     low, high = leaf.column.low, leaf.column.high

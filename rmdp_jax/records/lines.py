@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import entr
 from jax.typing import ArrayLike
@@ -12,11 +13,12 @@ from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env
 from rmdp_jax.evaluation.evaluate import Evaluation, proved_bound
 from rmdp_jax.evaluation.fairness import of_run, plain
-from rmdp_jax.info import Info
+from rmdp_jax.info import Info, recent_returns
 from rmdp_jax.records.folder import describe_machine, dump_train_config, listed
 from rmdp_jax.records.given import describe_given
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.types import Array
+from rmdp_jax.welfare import make_welfare
 
 LARGEST_LOGGED = 1000  # agents up to which a new assignment is part of its line
 
@@ -53,8 +55,14 @@ def describe_task(env: Env, algorithm: str, env_options: Mapping[str, Any] | Non
     }
 
 
-def metrics_line(info: Info, iteration: int, config: TrainConfig, wall_s: float, transitions: int) -> dict[str, Any]:
-    """One line of metrics.jsonl; lists have one entry per policy. The clock is the program's, which may train more runs."""
+def metrics_line(
+    info: Info, iteration: int, config: TrainConfig, wall_s: float, transitions: int, recent: float
+) -> dict[str, Any]:
+    """One line of metrics.jsonl; lists have one entry per policy. The clock is the program's, which may train more runs.
+
+    Two welfares: of running utilities, whose memory is what agents choose by and which lag behind policies that get better,
+    and `recent`, by the iterations since the last line alone, which is noisier.
+    """
     info = jax.device_get(info)
     losses = {name: _list(value) for name, value in info.losses._asdict().items() if name != "loss"}
     return {
@@ -63,6 +71,7 @@ def metrics_line(info: Info, iteration: int, config: TrainConfig, wall_s: float,
         "wall_s": round(wall_s, 3),
         "transitions_per_s": round(transitions / wall_s, 1),
         "welfare": finite_number(info.welfare),
+        "welfare_recent": finite_number(recent),
         "flips": int(info.flips),
         "copies": int(info.copies),
         "softness": finite_number(info.softness),
@@ -76,6 +85,15 @@ def metrics_line(info: Info, iteration: int, config: TrainConfig, wall_s: float,
         **_scalar_outcomes(info),
         **_new_assignment(info, first=iteration <= config.log_every),
     }
+
+
+def recent_welfare(env: Env, run: RunSpec, info: Info) -> float:
+    """Welfare by the steps that `info` is of alone, on the terms of the run, in reference units."""
+    scale, weights = env.spec.reference_scale, run.population.weights
+    returns = recent_returns(info, env.spec.episode_length)
+    if run.config.welfare_p == 1.0:
+        return scale * float(np.average(returns, weights=weights))
+    return scale * float(make_welfare(run.config.welfare_p, scale / 100.0, weights).mean(jnp.asarray(returns, jnp.float32)))
 
 
 def _scalar_outcomes(info: Info) -> dict[str, list[float | None]]:

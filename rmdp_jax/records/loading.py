@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 from typing import Any, NamedTuple
 
 import jax
@@ -17,15 +18,16 @@ from rmdp_jax.paths import local_path
 from rmdp_jax.policies.model import Policies, describe_policies, make_model
 from rmdp_jax.records.checkpoint import latest_step, restore_checkpoint, saved_shape, saved_steps
 from rmdp_jax.records.episodes import KeptEpisodes, read_episodes, write_episodes
-from rmdp_jax.records.files import reason_of, warn
-from rmdp_jax.records.folder import RunFolder
+from rmdp_jax.records.files import reason_of, warn, writing
+from rmdp_jax.records.folder import RunFolder, check_run
 from rmdp_jax.records.people import with_people
 from rmdp_jax.records.settings import load_train_config
+from rmdp_jax.records.trained import Trained
 from rmdp_jax.types import PyTree
 
 
-class Run(NamedTuple):
-    """A finished run, ready to act."""
+class RunFields(NamedTuple):
+    """Fields of a `Run`."""
 
     folder: RunFolder
     env: Env
@@ -36,6 +38,29 @@ class Run(NamedTuple):
     result: dict[str, Any]  # what result.json holds, with its assignment and utility as arrays
     metrics: list[dict[str, Any]]
     iteration: int  # of the policies: that of the result, or of the older checkpoint
+
+
+class Run(Trained, RunFields):
+    """A finished run, ready to act; see `Trained` for its tables and pictures."""
+
+    __slots__ = ()
+
+    @property
+    def summary(self) -> dict[str, Any]:  # type: ignore[override]
+        """`result`, by the name that a `Result` has for it."""
+        return self.result
+
+    def save(self, path: str | Path) -> Path:
+        """Copy the folder of the run to `path`, which is returned.
+
+        Raises:
+            ConfigError: there is a run already, or it cannot be written.
+        """
+        path = local_path("path", path)
+        check_run(path, resume=False)
+        with writing(path, "make room, or choose another folder"):
+            copytree(self.folder.path, path, dirs_exist_ok=True, ignore=ignore_patterns(".*"))
+        return path
 
 
 def load_run(path: str | Path, make: Callable[..., tuple[Env, Population]]) -> Run:
@@ -218,7 +243,7 @@ def load_episodes(run: Run) -> KeptEpisodes:
     return read_episodes(run.folder.episodes, run.env, run.config, run.result["iterations"])
 
 
-def record_run(run: Run, seed: int = 0, deterministic: bool = True) -> Played:
+def record_run(run: Trained, seed: int = 0, deterministic: bool = True) -> Played:
     """One full episode of each policy, leaves (k, T, ...) as numpy arrays."""
     record = jax.jit(make_record(run.env, run.config, deterministic=deterministic))
     return jax.device_get(record(run.policies, jax.random.key(seed)))

@@ -154,6 +154,7 @@ def check_line(where: str, line: Any, k: int | None = None, n: int | None = None
     rest = {
         "transitions_per_policy": WHOLE,
         "welfare": NUMBER_OR_NULL,
+        "welfare_recent": _optional(NUMBER_OR_NULL),
         "flips": WHOLE,
         "copies": _optional(WHOLE),
         "policy_sizes": _per_policy(k, WHOLE),

@@ -18,6 +18,7 @@ from rmdp_jax.evaluation.evaluate import Evaluation, make_evaluate
 from rmdp_jax.evaluation.limits import assign_within
 from rmdp_jax.policies.model import Policies
 from rmdp_jax.records.spec import RunSpec
+from rmdp_jax.running.interrupts import aside
 from rmdp_jax.state import Member
 from rmdp_jax.trainer import Conclusion, Trainer, TrainState, assigner_key, check_limits, make_trainer
 from rmdp_jax.types import Array, Key, PyTree
@@ -126,8 +127,9 @@ def evaluate_runs(
 
     keys = stack([jax.random.key(evaluation_seed(run.config)) for run in runs])
     evaluate_all = jax.jit(over_runs(evaluate_run, len(runs)), **on_mesh(mesh, out_shardings=everywhere(mesh)))
+    arguments = people_of(runs), policies, labels, keys
     with tracing_on(mesh):
-        evaluations = evaluate_all(people_of(runs), policies, labels, keys)
+        evaluations = aside(evaluate_all.lower(*arguments).compile)(*arguments)  # which hears signals while it compiles
     return unstack(evaluations, len(runs))
 
 
