@@ -8,15 +8,13 @@
 transitions = None  # of each policy; chosen by the device
 
 # %%
-# %matplotlib inline
 from dataclasses import replace
 from importlib.util import find_spec
 from time import perf_counter
 
 import jax
-import numpy as np
 
-from rmdp_jax import em, make_trainer, plots, train, use_cache
+from rmdp_jax import em, make_trainer, train, use_cache
 from rmdp_jax.envs import make, preset
 
 use_cache()
@@ -74,9 +72,7 @@ del state
 
 # %%
 result = train(env, population, config, em(k=k, n=n))
-print(f"welfare {result.evaluation.welfare:.2f} of at most {result.summary['upper_bound']:.2f}")
+result
 
 # %%
-labels, utility = np.asarray(result.assignment), np.asarray(result.evaluation.utility)
-returns = utility[labels, np.arange(n)]
-plots.target_histogram(np.asarray(population.agents), labels, k, (0.0, 4.0), returns=returns)
+result.plot.targets()

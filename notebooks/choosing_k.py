@@ -9,20 +9,19 @@ transitions = 200_000
 episodes = 64
 
 # %%
-# %matplotlib inline
 from dataclasses import replace
 
 import numpy as np
 
-from rmdp_jax import Limits, assign, budget, em, plots, train
+from rmdp_jax import Limits, assign, budget, em, load_run, plots, train
 from rmdp_jax.envs import make, preset
-from rmdp_jax.records.loading import load_run
 
 # %%
 env, population = make("resource_gathering", size=4)
 config = preset("resource_gathering", k=4, n=16, transitions=transitions, evaluation_episodes=episodes)
 train(env, population, config, em(k=4, n=16), out="runs/choosing", resume=True)
-run = load_run("runs/choosing", make)
+run = load_run("runs/choosing")
+run
 
 # %% [markdown]
 # ## How many?
@@ -73,5 +72,5 @@ print("who was moved, and gave up:", {int(i): round(float(free.expected[i] - lim
 more = replace(config, k=5)
 frozen = [("runs/choosing", j) for j in range(4)]
 grown = train(env, population, more, em(k=5, n=16), frozen=frozen, out="runs/choosing_more", resume=True)
-print(f"welfare {run.result['welfare']:.2f} with 4, {grown.evaluation.welfare:.2f} with 5")
-print("people of each policy:", np.bincount(grown.assignment, minlength=5))
+print(f"welfare {run.welfare:.2f} with 4, {grown.welfare:.2f} with 5")
+grown.table()

@@ -9,7 +9,6 @@ iterations = 60
 seeds = 4
 
 # %%
-# %matplotlib inline
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -85,7 +84,6 @@ for name, welfare in curves.items():
 axes.axhline(100 * population.upper_bound(3), color="black", linestyle="--", label="proved optimum")
 axes.set(xlabel="transitions per policy", ylabel="welfare (0 to 100)", title=f"Mean and range of {seeds} seeds")
 axes.legend()
-figure
 
 # %% [markdown]
 # `train(env, population, config, epsilon_greedy(3, 25), seeds=4)` takes it as it takes any other, with checkpoints,

@@ -8,7 +8,6 @@
 transitions = 100_000
 
 # %%
-# %matplotlib inline
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -95,14 +94,16 @@ config = TrainConfig(
 result = train(env, people, config, em(k=3, n=60))
 
 # %%
+result.agents().sort_values("return").head()  # who is served worst
+
+# %%
 labels = np.asarray(result.assignment)
-figure, axes = plt.subplots(figsize=(6, 4))
+figure, axes = plt.subplots(figsize=(6, 4.5), layout="constrained")
 for j in range(3):
     own = labels == j
     axes.scatter(likes[own], thrift[own], label=f"policy {j}: {own.sum()} people")
-axes.set(xlabel="likes (degrees)", ylabel="thrift", title=f"Who shares a thermostat; welfare {result.evaluation.welfare:.1f}")
-axes.legend()
-figure
+axes.set(xlabel="likes (degrees)", ylabel="thrift", title=f"Who shares a thermostat; welfare {result.welfare:.1f}")
+figure.legend(loc="outside lower center", ncols=3)
 
 # %% [markdown]
 # ## Other rewards, same policies
@@ -113,7 +114,7 @@ figure
 # %%
 spendthrifts = people._replace(agents={"likes": likes, "thrift": np.zeros_like(thrift)})
 judged = evaluate(env, spendthrifts, config, result.policies, labels)
-print(f"welfare {result.evaluation.welfare:.1f} as they are, {judged.welfare:.1f} without a bill")
+print(f"welfare {result.welfare:.1f} as they are, {judged.welfare:.1f} without a bill")
 
 # %% [markdown]
 # Envs of other libraries come in by an adapter: `rmdp_jax.envs.brax_adapter.from_brax` takes any brax env without its

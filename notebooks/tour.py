@@ -8,11 +8,8 @@
 transitions = 300_000  # of each policy
 
 # %%
-# %matplotlib inline
-from rmdp_jax import assign, budget, em, make_act, train, use_cache
+from rmdp_jax import assign, budget, em, load_run, make_act, train, use_cache
 from rmdp_jax.envs import make, preset
-from rmdp_jax.envs.pictures import general_pictures, task_pictures
-from rmdp_jax.records.loading import load_run
 
 use_cache()  # compiled programs are kept for the next start
 
@@ -34,19 +31,20 @@ result = train(env, population, config, em(k=5, n=25), out="runs/tour", resume=T
 # Welfare is the mean return of all people, 0 to 100, in fresh episodes; the bound is proved for five policies.
 
 # %%
-print(f"welfare {result.evaluation.welfare:.2f} ± {result.evaluation.standard_error:.2f}")
-print(f"of {result.summary['upper_bound']:.2f} that any five policies can reach")
-print(result.evaluation.assignment.reshape(5, 5))  # which policy serves the person who wants this cell
+result
 
 # %%
-run = load_run("runs/tour", make)  # from the folder, today or next year
-task_pictures(run)["walks"]
+print(f"welfare {result.welfare:.2f} of {result.summary['upper_bound']:.2f} that any five policies can reach")
+print(result.assignment.reshape(5, 5))  # which policy serves the person who wants this cell
 
 # %%
-general_pictures(run)["welfare"]
+result.plot.walks()
 
 # %%
-general_pictures(run)["agents"]
+result.plot.welfare()
+
+# %%
+result.plot.agents()
 
 # %% [markdown]
 # What else the pictures say: *Reading the pictures* in the documentation.
@@ -73,12 +71,13 @@ print("policy 0:", "".join(moves))
 # %% [markdown]
 # ## Somebody new
 #
-# Three more people want cells 0, 12 and 23. They are scored on the episodes that the run kept: nothing is trained or
-# simulated.
+# Three more people want cells 0, 12 and 23. The folder of the run is enough, today or next year: they are scored on the
+# episodes that it kept, and nothing is trained or simulated.
 
 # %%
 import numpy as np
 
+run = load_run("runs/tour")
 someone = assign(run, np.array([0, 12, 23], np.int32))
 print("policy", someone.policy, "brings", someone.expected.round(1), "of 100")
 

@@ -13,19 +13,19 @@ class Fields(Extension):
     """Fields and properties are told in the docstring of their class, not below headings of their own."""
 
     def on_class(self, *, cls: Class, **_: Any) -> None:
-        """Append a section `Attributes`, and hide what it tells, and how the class is made."""
+        """Append a section `Attributes`, and hide what it tells, and what Python calls by itself."""
         for name, member in cls.members.items():
-            if name in ("__init__", "__post_init__"):
+            if name.startswith("__"):
                 member.public = False
-        own = cls.members.items()
-        fields = {name: member for name, member in own if isinstance(member, Attribute) and not name.startswith("_")}
+        known = {name: member.final_target if member.is_alias else member for name, member in cls.all_members.items()}
+        fields = {name: member for name, member in known.items() if member.is_attribute and not name.startswith("_")}
         if not fields:
             return
         told = "\n".join(f"    {name}: {_description(field)}" for name, field in fields.items())
         said = "" if cls.docstring is None else f"{cls.docstring.value}\n\n"
         cls.docstring = Docstring(f"{said}Attributes:\n{told}", parent=cls)
-        for field in fields.values():
-            field.public = False
+        for name in fields.keys() & cls.members.keys():
+            cls.members[name].public = False
 
 
 def _description(field: Attribute) -> str:
