@@ -34,8 +34,9 @@ lint: $(STAMP) ## ruff check, ruff format --check, mypy
 bench: $(STAMP) ## transitions per second with learning, compile time, rollout and update shares
 	$(BIN)/python -m benchmarks.throughput --env resource_gathering --k 5 $(ARGS)
 
-docs: $(STAMP) ## build the documentation into site/, warnings are errors; then open site/index.html
+docs: $(STAMP) ## build the documentation into site/, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html; with its search: $(BIN)/python -m http.server --directory site, then http://localhost:8000"
 
 notebooks: $(STAMP) ## execute the notebooks into runs/notebooks/*.ipynb (minutes each on a CPU)
 	for notebook in $(NOTEBOOKS); do \
