@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rmdp_jax.records.settings import words_of
-from rmdp_jax.records.tables import policy_rows
+from rmdp_jax.records.tables import RETURNS, policy_rows
 from rmdp_jax.terminal import PlainConsole, plus_minus, visible
 
 if TYPE_CHECKING:
@@ -218,8 +218,7 @@ def _policy_table(told: dict[str, Any]) -> Table:
     for name in ("policy", "agents", "mean return", "worst agent", "best agent", "steps"):
         table.add_column(name, justify="right")
     for row in policy_rows(told, told["assignment"]):
-        returns = (row[name] for name in ("mean_return", "worst_return", "best_return"))
-        spread = ("-" if value is None else f"{value:.1f}" for value in returns)
+        spread = ("-" if row[name] is None else f"{row[name]:.1f}" for name in RETURNS)
         table.add_row(str(row["policy"]), str(row["agents"]), *spread, f"{row['steps']:.1f}")
     return table
 

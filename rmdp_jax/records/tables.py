@@ -11,6 +11,8 @@ from rmdp_jax.errors import ConfigError
 
 MOST_ROWS = 20  # of a table that shows itself
 
+RETURNS = ("mean_return", "worst_return", "best_return")  # of the agents of a policy
+
 Row = dict[str, Any]
 
 
@@ -34,8 +36,7 @@ def policy_rows(summary: Mapping[str, Any], assignment: ArrayLike) -> list[Row]:
         own = utility[j, labels == j]
         known = own.size > 0 and np.isfinite(own).all()
         returns = (own.mean(), own.min(), own.max()) if known else (None, None, None)
-        spread = dict(zip(("mean_return", "worst_return", "best_return"), returns, strict=True))
-        rows.append({"policy": j, "agents": int(own.size), **spread, "steps": steps})
+        rows.append({"policy": j, "agents": int(own.size), **dict(zip(RETURNS, returns, strict=True)), "steps": steps})
     return rows
 
 

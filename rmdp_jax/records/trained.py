@@ -10,7 +10,7 @@ import numpy as np
 
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.records.agents_csv import columns_of
-from rmdp_jax.records.tables import MOST_ROWS, flat, headline, html_table, import_pandas, policy_rows, welfare_line
+from rmdp_jax.records.tables import MOST_ROWS, RETURNS, flat, headline, html_table, import_pandas, policy_rows, welfare_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +52,8 @@ class Trained:
         Raises:
             ConfigError: pandas is not installed.
         """
-        return import_pandas().DataFrame(policy_rows(self.summary, self.assignment)).set_index("policy")
+        rows = policy_rows(self.summary, self.assignment)
+        return import_pandas().DataFrame(rows).set_index("policy").astype(dict.fromkeys(RETURNS, float))
 
     def agents(self) -> "pd.DataFrame":
         """A row an agent: what it is made of, its policy, its return by that, and the policy that was best for it.
@@ -148,7 +149,7 @@ class Several(list[Any]):
         Raises:
             ConfigError: pandas is not installed.
         """
-        return import_pandas().DataFrame(self._rows()).set_index("seed")
+        return import_pandas().DataFrame(self._rows()).set_index("seed").astype(float)
 
     @property
     def history(self) -> "pd.DataFrame":

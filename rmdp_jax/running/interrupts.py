@@ -25,6 +25,13 @@ class Stopped(KeyboardInterrupt):
     """A signal that asks the program to end; the text names it."""
 
 
+TRAINING = (
+    "interrupted: ending after the running iterations; the best so far is evaluated then, unless you interrupt again",
+    "interrupted again: what was learned is kept, without evaluation; a third interrupt ends at once and drops it",
+)
+WRITING = 2 * ("interrupted: the result is all but there, and kept; only a third interrupt drops it",)
+
+
 class Ending:
     """The signals of one run, from its first chunk to its result: the first ends training, the second the evaluation.
 
@@ -35,6 +42,7 @@ class Ending:
     def __init__(self, tell: Callable[[str], None]) -> None:
         self.heard, self.event, self.tell = 0, threading.Event(), tell
         self.keeps = False  # what was learned is worth keeping
+        self.answers = TRAINING
 
     @property
     def hurried(self) -> bool:
@@ -51,9 +59,9 @@ class Ending:
         finally:
             self.keep()
 
-    def keep(self) -> None:
-        """From here on what was learned is kept."""
-        self.keeps = True
+    def keep(self, answers: tuple[str, str] = TRAINING) -> None:
+        """From here on what was learned is kept; signals get these answers, the first and the second."""
+        self.keeps, self.answers = True, answers
         _ending_by_itself.set()
 
     def handle(self, number: int, frame: Any) -> None:
@@ -63,13 +71,9 @@ class Ending:
         kept, self.heard = self.keeps, self.heard + 1
         if not kept or self.heard >= _KILLS:
             raise Stopped(f"stopped by {signal.Signals(number).name}")
-        self.tell(_ANSWERS[self.heard])
+        self.tell(self.answers[self.heard - 1])
 
 
-_ANSWERS = {
-    1: "interrupted: ending after the running iterations; the best so far is evaluated then, unless you interrupt again",
-    2: "interrupted again: what was learned is kept, without evaluation; a third interrupt ends at once and drops it",
-}
 _here = threading.local()  # `.ending` of this thread, where there is one
 
 

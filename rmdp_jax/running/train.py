@@ -37,7 +37,7 @@ from rmdp_jax.running.batch import (
     unstack,
 )
 from rmdp_jax.running.folders import check_folders, hold_folders, open_writer
-from rmdp_jax.running.interrupts import Ending, aside, ending, stops
+from rmdp_jax.running.interrupts import WRITING, Ending, aside, ending, stops
 from rmdp_jax.running.loop import learn
 from rmdp_jax.running.progress import Reporter, announce, report_progress
 from rmdp_jax.running.result import Result, Results, kept_of
@@ -213,6 +213,7 @@ def train_held(
         end.keep()
         weights = over_runs(runs[0].assigner.weights, len(runs))(states.assignment)
         conclusion, sampled, by_mode = _evaluate(env, runs, states, mesh, reporter, end)
+        end.keep(WRITING)
         own = (*(unstack(tree, len(runs)) for tree in (states, weights, conclusion)), sampled, by_mode)
         results = Results(_finish(env, run, writer, timing, *of) for run, writer, *of in zip(runs, writers, *own, strict=True))
         wait_for_all("written")
