@@ -83,8 +83,10 @@ for name, welfare in curves.items():
     axes.fill_between(steps, welfare.min(0), welfare.max(0), alpha=0.2, color=line.get_color())
 axes.axhline(100 * population.upper_bound(3), color="black", linestyle="--", label="proved optimum")
 axes.set(xlabel="transitions per policy", ylabel="welfare (0 to 100)", title=f"Mean and range of {seeds} seeds")
-axes.legend()
+_ = axes.legend()
 
 # %% [markdown]
+# Moving people about while policies learn costs welfare here: plain EM is ahead.
+#
 # `train(env, population, config, epsilon_greedy(3, 25), seeds=4)` takes it as it takes any other, with checkpoints,
 # evaluation and a bar. Rates may be batched too: `trainer.init(key, rates)` under `vmap` sweeps them in one program.

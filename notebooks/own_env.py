@@ -103,7 +103,7 @@ for j in range(3):
     own = labels == j
     axes.scatter(likes[own], thrift[own], label=f"policy {j}: {own.sum()} people")
 axes.set(xlabel="likes (degrees)", ylabel="thrift", title=f"Who shares a thermostat; welfare {result.welfare:.1f}")
-figure.legend(loc="outside lower center", ncols=3)
+_ = figure.legend(loc="outside lower center", ncols=3)
 
 # %% [markdown]
 # ## Other rewards, same policies
