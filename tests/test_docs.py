@@ -99,12 +99,14 @@ RUN_ELSEWHERE = {"notebook.md", "your_own_env.md"}
 WITH_PYTHON = [page for page in PAGES if "```python" in page.read_text() and page.name not in RUN_ELSEWHERE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.name)
 def test_the_python_of_a_page_runs(folder, monkeypatch, page):
     monkeypatch.chdir(folder)
     exec("\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.S)), {})
 
 
+@pytest.mark.slow
 def test_the_table_of_tasks_is_true():
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (\d) .+ \| (\d+) \| ([\d.]+) \| (\d+),", text_of("tasks.md"), re.M)
     assert [name for name, *_ in rows] == list(ENVS)
@@ -119,6 +121,7 @@ def test_the_table_of_tasks_is_true():
         assert optimum(k)["welfare"] == pytest.approx(welfare / 100)
 
 
+@pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs", reason="make install brings it")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]

@@ -77,6 +77,7 @@ def test_agents_choose_the_frozen_policy_and_the_other_learns_for_the_rest(sourc
     assert_same(member(result, 0), member(source[1], 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("assigner", "start"), [(em(3, N), [0]), (end_to_end(3, N), [])], ids=lambda value: getattr(value, "name", None)
 )

@@ -196,7 +196,9 @@ def test_a_listener_ends_a_run_by_stop_iteration():
 
 
 def start(*command):
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """A process that really compiles, so that signals find it at that."""
+    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_a_process_that_is_stopped_says_so_in_a_line(tmp_path):

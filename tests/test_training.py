@@ -111,6 +111,7 @@ def test_a_stopped_run_ends_cleanly_and_goes_on_bit_for_bit(written, tmp_path, n
     assert RunFolder(tmp_path).read_result()["finished"] is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [None, 2])
 def test_a_stopped_run_is_judged_by_whom_the_assigner_names(written, tmp_path, seeds):
     assigner = em(K, N, anneal=3)
@@ -230,6 +231,7 @@ def assert_close(result, alone):
     assert [line["flips"] for line in result.metrics] == [line["flips"] for line in alone.metrics]
 
 
+@pytest.mark.slow
 def test_runs_in_one_program_learn_what_they_learn_alone(written):
     env, population = make_tiny()
     alike = population._replace(agents=jnp.zeros(N, jnp.int32))  # all want the first cell
@@ -265,6 +267,7 @@ def test_every_run_begins_with_the_labels_of_its_own_assigner():
     assert [result.summary["assignment"] for result in results] == list(groups)
 
 
+@pytest.mark.slow
 def test_seeds_stop_and_go_on_together(written, tmp_path):
     heard = []
 

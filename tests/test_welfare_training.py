@@ -33,6 +33,7 @@ def share_of_first_wish(p, weights=None):
     return float(jax.jit(evaluation)(policies_of(state), jnp.zeros(2, jnp.int32), jax.random.key(1)).utility[0, 0]) / 100
 
 
+@pytest.mark.slow
 def test_on_nash_terms_one_policy_shares_its_time_between_opposites():
     # s^a (1 - s)^b is greatest at s = a / (a + b); the mean is as great at every s, so nothing holds it there
     assert share_of_first_wish(0.0) == pytest.approx(0.5, abs=0.1)
