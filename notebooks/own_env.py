@@ -117,5 +117,6 @@ judged = evaluate(env, spendthrifts, config, result.policies, labels)
 print(f"welfare {result.welfare:.1f} as they are, {judged.welfare:.1f} without a bill")
 
 # %% [markdown]
-# Envs of other libraries come in by an adapter: `rmdp_jax.envs.brax_adapter.from_brax` takes any brax env without its
-# training wrappers. A whole task of this kind, beside its exact optimum, is `examples/deep_sea_treasure.py`.
+# Envs of other libraries come in by adapters (gymnax, jumanji, MuJoCo Playground, Brax), and commands take a task of your own
+# by its name: the page *Your own task*. A whole task of this kind, beside its exact optimum, is
+# `examples/deep_sea_treasure.py`.
