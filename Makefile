@@ -1,15 +1,17 @@
 # Needs GNU make (3.81 or newer) and Python 3.11 or newer, nothing else. Every target makes .venv itself, once.
 #   PYTHON=...  the interpreter .venv is made with (used only while there is no .venv)
 #   ARGS=...    more arguments for test and bench, as in: make test ARGS="-k gae"
+#   NOTEBOOKS=...  which of notebooks/*.py to execute
 
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.12 python3.11 python3.13 python3.14 python)
 BIN := .venv/bin
 STAMP := .venv/.installed
+NOTEBOOKS := notebooks/*.py
 DEMO := runs/demo
 COVERED := 92
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench
+.PHONY: help install demo test lint bench docs notebooks
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -31,6 +33,15 @@ lint: $(STAMP) ## ruff check, ruff format --check, mypy
 
 bench: $(STAMP) ## transitions per second with learning, compile time, rollout and update shares
 	$(BIN)/python -m benchmarks.throughput --env resource_gathering --k 5 $(ARGS)
+
+docs: $(STAMP) ## build the documentation into site/, warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html; with its search: $(BIN)/python -m http.server --directory site, then http://localhost:8000"
+
+notebooks: $(STAMP) ## execute the notebooks into runs/notebooks/*.ipynb (minutes each on a CPU)
+	for notebook in $(NOTEBOOKS); do \
+	  executed=runs/notebooks/$$(basename $$notebook .py).ipynb; mkdir -p runs/notebooks; echo "$$notebook -> $$executed"; \
+	  $(BIN)/jupytext --quiet --to ipynb --output $$executed $$notebook && $(BIN)/jupyter execute --inplace $$executed || exit 1; done
 
 # A .venv that runs is kept and brought up to date; a missing or broken one is made afresh.
 $(STAMP): pyproject.toml constraints.txt
