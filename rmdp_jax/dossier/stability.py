@@ -63,8 +63,7 @@ def _check_same(home: RunFolder, other: RunFolder, path: str | Path) -> None:
     )
     if differs:
         raise ConfigError(
-            f"beside = {path}: agents: are others than those of {home.path}, must be the same people, which --people-seed draws; "
-            + FEWER
+            f"beside = {path}: agents: are others than those of {home.path}, must be the same people (--people-seed); {FEWER}"
         )
 
 
