@@ -22,7 +22,7 @@ demo: $(STAMP) ## train 5 policies on HalfCheetah and on Resource Gathering, dra
 	$(BIN)/rmdp-jax train resource_gathering --k 5 --seed 0 --transitions 300000 --out $(DEMO)/resource_gathering
 
 test: $(STAMP) ## run the tests, a file to a core; COVERAGE=1 prints the lines and branches that they cover, a quarter slower
-	$(BIN)/python -m pytest -n auto --dist loadfile $(if $(COVERAGE),--cov --cov-report=term --cov-fail-under=$(COVERED)) $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=term --cov-fail-under=$(COVERED)) $(ARGS)
 
 lint: $(STAMP) ## ruff check, ruff format --check, mypy
 	$(BIN)/ruff check .

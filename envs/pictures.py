@@ -1,78 +1,79 @@
-"""Pictures of a run: those that every task has, and those of one kind of task, walks on a grid, targets on a line."""
+"""Pictures of a run of one kind of task: walks on a grid, targets on a line. What draws is imported when one is drawn."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from rmdp_jax import plots
 from rmdp_jax.envs.speed import BODIES
-from rmdp_jax.records.loading import Run, record_run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from rmdp_jax.records.trained import Trained
 
 
-def general_pictures(run: Run) -> dict[str, Figure]:
-    """Pictures that every task has, by file name without ending."""
-    bound, utility = run.result["upper_bound"], np.asarray(run.result["utility"])
-    final = None if run.result["welfare"] is None else run.result  # diverged, or not evaluated
-    return {
-        "welfare": plots.welfare_curve(run.metrics, bound, final, reachable=run.result.get("reachable")),
-        "assignment": plots.assignment_history(run.metrics),
-        "utility": plots.utility_matrix(utility, run.assignment),
-        "agents": plots.agent_distribution(utility, run.assignment),
-    }
+def pictures_of(name: str) -> Mapping[str, Callable[[Any], Any]]:
+    """`Env.pictures` of the task `name`."""
+    return _PICTURES.get(name, {})
 
 
-def task_pictures(run: Run) -> dict[str, Figure]:
-    """The pictures of the run's own task, by file name without ending; none for a task that this table does not know.
+def policy_pictures(run: "Trained") -> "list[Figure] | None":
+    """What each of the k policies does, a picture a policy, of a task that draws it; None of another.
 
-    None for a policy that is told for whom it acts either: one episode does not show what it does.
+    None of a policy that is told for whom it acts either: one episode does not show what it does.
     """
-    draw = _PICTURES.get(run.env.spec.name)
-    return {} if draw is None or run.env.for_agent is not None else draw(run)
-
-
-def policy_pictures(run: Run) -> list[Figure] | None:
-    """What each of the k policies does, a picture a policy, of a task that draws it; None of another."""
     draw = _OF_A_POLICY.get(run.env.spec.name)
-    return None if draw is None or run.env.for_agent is not None else draw(run)
+    is_another = run.env.for_agent is not None or run.env.spec.make is not None  # own tasks may have these names
+    return None if draw is None or is_another else draw(run)
 
 
-def _walks(run: Run) -> dict[str, Figure]:
-    return {"walks": plots.walks_on_grid(*_walked(run))}
+def _walks(run: "Trained") -> "Figure":
+    from rmdp_jax import plots
+
+    return plots.walks_on_grid(*_walked(run))
 
 
-def _walk_of_each(run: Run) -> list[Figure]:
+def _walk_of_each(run: "Trained") -> "list[Figure]":
+    from rmdp_jax import plots
+
     walked = _walked(run)
     return [plots.walks_on_grid(*walked, j) for j in range(run.config.k)]
 
 
-def _walked(run: Run) -> tuple[Any, Any, int, np.ndarray, np.ndarray]:
+def _walked(run: "Trained") -> tuple[Any, Any, int, np.ndarray, np.ndarray]:
     """One episode of each policy, by its most likely actions, as `walks_on_grid` takes it."""
+    from rmdp_jax.records.loading import record_run
+
     played = record_run(run)
     size = round((run.env.spec.observation_size - 2) ** 0.5)
-    returns = np.asarray(run.result["utility"])[run.assignment, np.arange(run.population.n)]
-    return played.state.position, played.alive, size, run.assignment, returns
+    return played.state.position, played.alive, size, np.asarray(run.assignment), run.own_returns
 
 
-def _targets(run: Run) -> dict[str, Figure]:
+def _targets(run: "Trained") -> "Figure":
+    from rmdp_jax import plots
+    from rmdp_jax.records.loading import record_run
+
     body = BODIES[run.env.spec.name.removesuffix("_speed")]
     played = record_run(run, deterministic=False)
-    speed = np.where(played.alive, played.step.outcome.speed, np.nan)
-    targets = np.asarray(run.population.agents)
+    speed = np.nanmean(np.where(played.alive, played.step.outcome.speed, np.nan), axis=1)
+    targets, labels = np.asarray(run.population.agents), np.asarray(run.assignment)
     span = (body.low, body.high)
-    mean_speed = np.nanmean(speed, axis=1)
-    returns = np.asarray(run.result["utility"])[run.assignment, np.arange(run.population.n)]
-    histogram = plots.target_histogram(targets, run.assignment, run.config.k, span, policy_speeds=mean_speed, returns=returns)
-    pictures = {"targets": histogram}
-    if run.metrics and "assignment" in run.metrics[0]:  # not logged for very many agents
-        transitions = [line["transitions_per_policy"] for line in run.metrics]
-        speeds = np.array([line["mean_speed"] for line in run.metrics])
-        pictures["speeds"] = plots.speed_history(transitions, speeds, _target_ranges(run, targets))
-    return pictures
+    return plots.target_histogram(targets, labels, run.config.k, span, policy_speeds=speed, returns=run.own_returns)
 
 
-def _target_ranges(run: Run, targets: np.ndarray) -> np.ndarray:
+def _speeds(run: "Trained") -> "Figure | None":
+    """Nothing of very many agents, whose assignment is not logged."""
+    from rmdp_jax import plots
+
+    if not run.metrics or "assignment" not in run.metrics[0]:
+        return None
+    transitions = [line["transitions_per_policy"] for line in run.metrics]
+    speeds = np.array([line["mean_speed"] for line in run.metrics], float)
+    return plots.speed_history(transitions, speeds, _target_ranges(run, np.asarray(run.population.agents)))
+
+
+def _target_ranges(run: "Trained", targets: np.ndarray) -> np.ndarray:
     """Lowest and highest target of each policy's agents at every logged line, (L, k, 2); an assignment lasts until the next."""
     ranges, labels = [], np.zeros(0, int)
     for line in run.metrics:
@@ -82,8 +83,8 @@ def _target_ranges(run: Run, targets: np.ndarray) -> np.ndarray:
     return np.array(ranges)
 
 
-_OF_A_POLICY: dict[str, Callable[[Run], list[Figure]]] = {"resource_gathering": _walk_of_each}
-_PICTURES: dict[str, Callable[[Run], dict[str, Figure]]] = {
-    "resource_gathering": _walks,
-    **{f"{body}_speed": _targets for body in BODIES},
+_OF_A_POLICY: dict[str, Callable[..., "list[Figure]"]] = {"resource_gathering": _walk_of_each}
+_PICTURES: dict[str, Mapping[str, Callable[..., Any]]] = {
+    "resource_gathering": {"walks": _walks},
+    **{f"{body}_speed": {"targets": _targets, "speeds": _speeds} for body in BODIES},
 }

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from rmdp_jax.config import Rates, Sizes, TrainConfig
+from rmdp_jax.envs.own import is_own, own_preset
 from rmdp_jax.envs.speed import BODIES
 from rmdp_jax.errors import known_name
 
@@ -51,8 +52,15 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
 }
 
 
+def is_task(name: str) -> bool:
+    """Whether this is the name of a task: of a built-in one, or of the form of a user's own."""
+    return name in PRESETS["default"] or is_own(name)
+
+
 def preset(env: str, kind: str = "default", **changes: Any) -> TrainConfig:
     """The preset of env `env` with fields of `TrainConfig` changed: ``preset("ant_speed", k=5, seed=1)``.
+
+    That of a task of your own is `rmdp_jax.envs.own.own_preset`.
 
     Args:
         env: name of a task.
@@ -62,7 +70,10 @@ def preset(env: str, kind: str = "default", **changes: Any) -> TrainConfig:
     Raises:
         ConfigError: there is no such preset or field, or a change breaks its field's rule.
     """
-    config = known_name("env", env, known_name("preset", kind, PRESETS))
+    if is_own(env):
+        config = known_name("preset", kind, {"default": own_preset(env)[0]})
+    else:
+        config = known_name("env", env, known_name("preset", kind, PRESETS))
     for name in changes:
         known_name("setting", name, vars(config))
     return replace(config, **changes)

@@ -36,6 +36,10 @@ class EnvSpec(NamedTuple):
     observation_limit: float = float("inf")  # an observation of this size or more means that the physics broke
     options: Mapping[str, Any] = MappingProxyType({})  # arguments that made it, set by `envs.make`
     probe: bool = True  # play some steps of it before training, to see whether it keeps its word; see `rmdp_jax.checks`
+    make: str | None = (
+        None  # module:function that made it, set by `envs.make`, so that the folder of a run is enough to make it
+    )
+    notes: tuple[str, ...] = ()  # what an adapter changed, told when training begins
 
 
 class Step(NamedTuple):
@@ -56,6 +60,8 @@ class Env(NamedTuple):
     step: Callable[[PyTree, Array], tuple[PyTree, Step]]  # state, action () int32 or (a,) float32
     # agent () int32 -> the env of its episodes alone, where `reset` draws for whom an episode is, all agents equally likely
     for_agent: "Callable[[Array], Env] | None" = None
+    # name -> a finished run (`rmdp_jax.records.trained.Trained`) as a matplotlib figure, None where there is nothing to show
+    pictures: Mapping[str, Callable[[Any], Any]] = MappingProxyType({})
 
 
 class Column(NamedTuple):

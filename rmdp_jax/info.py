@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import entr
 
 from rmdp_jax.assigners.base import harden
@@ -28,6 +29,9 @@ class Info(NamedTuple):
     diverged: Array  # (k,) int32, steps in which the physics broke
     nonfinite_rewards: Array  # (n,) int32, steps of all policies whose reward for an agent was not finite and counts as 0
     outcome: PyTree  # of the env, leaves (k, ...) float32, means over the steps of this iteration
+    paid: Array  # (n,) float32, rewards of each agent over all steps of the policy that served it in this iteration
+    ended: Array  # (n,) int32, episodes of that policy that ended
+    steps: Array  # () int32, that each policy took
 
 
 def make_info(
@@ -39,16 +43,18 @@ def make_info(
     copies: Array,
     recovered: Array,
     learned: Learned,
+    steps: int,
 ) -> Info:
     """Put an `Info` together from utilities (k, n) in returns, and weights (k, n) before and after the reassignment."""
     k, n = table.shape
-    labels = harden(after)
+    labels, served = harden(after), harden(before)
+    own = jnp.arange(k)[:, None] == served[None]  # and not an index, as devices share the policies
     return Info(
         welfare=scale * welfare.mean(table[labels, jnp.arange(n)]),
         utility=scale * table,
         assignment=labels,
         policy_sizes=jnp.zeros(k, jnp.int32).at[labels].add(1),
-        flips=(harden(before) != labels).sum(dtype=jnp.int32),
+        flips=(served != labels).sum(dtype=jnp.int32),
         copies=copies,
         recovered=recovered.astype(jnp.int32),
         softness=entr(after).sum(0).mean(),
@@ -57,4 +63,16 @@ def make_info(
         diverged=learned.diverged,
         nonfinite_rewards=learned.totals.nonfinite.sum(0, dtype=jnp.int32),
         outcome=learned.outcome,
+        paid=jnp.where(own, learned.totals.rewards, 0.0).sum(0),
+        ended=jnp.where(own, learned.episodes[:, None], 0).sum(0, dtype=jnp.int32),
+        steps=jnp.int32(steps),
     )
+
+
+def recent_returns(info: Info, episode_length: int) -> np.ndarray:
+    """Returns (n,) of episodes by the steps of `info` alone, in the units of rewards: the running estimate, of no memory.
+
+    As `learning.utility.utility`: rewards over ended episodes, or steps / episode_length where fewer ended than that takes.
+    """
+    ended = np.maximum(info.ended, float(info.steps) / episode_length)
+    return np.asarray(info.paid, np.float64) / ended

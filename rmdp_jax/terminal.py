@@ -52,11 +52,17 @@ def plus_minus() -> str:
     return _PLAINER["±"]
 
 
+def in_notebook() -> bool:
+    """Whether what is shown goes to a notebook: Jupyter, Colab, VS Code."""
+    return Console().is_jupyter
+
+
 class PlainConsole(Console):
     """rich's console, which takes text as it is and falls silent where nobody listens."""
 
     def __init__(self, *, stderr: bool = False, soft_wrap: bool = False) -> None:
-        super().__init__(stderr=stderr, soft_wrap=soft_wrap, markup=False, emoji=False, highlight=False)
+        plain = {"markup": False, "emoji": False, "highlight": False, "force_jupyter": False}  # text in notebooks, too
+        super().__init__(stderr=stderr, soft_wrap=soft_wrap, **plain)  # type: ignore[arg-type]
 
     def on_broken_pipe(self) -> None:
         """Say nothing more, where rich would end the program."""

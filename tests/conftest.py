@@ -1,7 +1,9 @@
 """Strict JAX for all tests: a silent broadcast or cast is an error here, long before it is a wrong number."""
 
 import os
+import shutil
 import signal
+import tempfile
 import threading
 from importlib.metadata import version
 
@@ -9,12 +11,17 @@ from importlib.metadata import version
 os.environ["XLA_FLAGS"] = " ".join(
     [
         "--xla_backend_optimization_level=0",
+        "--xla_cpu_parallel_codegen_split_count=1",  # every core has tests of its own
         # Only jaxlib 0.10 knows this one; others end the process over it.
         "--xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else "",
         os.environ.get("XLA_FLAGS", ""),
     ]
 )
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # commands would keep programs in the home of whoever runs the tests
+# Hundreds of tests compile the same few programs. Each worker, with the processes that it starts, keeps them for as long as
+# it runs: in a folder of its own, as JAX may read a file that another is still writing, and not in anybody's home.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="rmdp_jax-tests-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 os.environ.setdefault("MPLBACKEND", "Agg")  # before matplotlib is imported, and for the processes that tests start
 
 if threading.current_thread() is threading.main_thread():  # what a shell starts in the background ignores Ctrl-C
@@ -30,3 +37,13 @@ jax.config.update("jax_debug_key_reuse", True)  # a random key is used once; tes
 # The first example of a property compiles, so a deadline by the clock would fail at random.
 hypothesis.settings.register_profile("compiles", deadline=None)
 hypothesis.settings.load_profile("compiles")
+
+
+def pytest_unconfigure():
+    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first, so that none of them is left for the end, when other workers have nothing to do."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

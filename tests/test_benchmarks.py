@@ -18,7 +18,7 @@ COMMANDS = {
     "assign": [sys.executable, "-m", "benchmarks.assign", "--quick"],
     "startup": [sys.executable, "-m", "benchmarks.startup", "--quick"],
     "faults": [sys.executable, "-m", "benchmarks.faults", "--quick", "--only", "states", "checkpoints"],
-    "accelerator": ["benchmarks/accelerator.sh", "--quick"],
+    "accelerator": ["env", f"PYTHON={sys.executable}", "benchmarks/accelerator.sh", "--quick"],
 }
 
 

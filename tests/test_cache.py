@@ -31,12 +31,14 @@ print(json.dumps({
     "result": compiled(x).tolist(),
 }))
 """
+OURS = ("JAX_COMPILATION_CACHE_", "JAX_ENABLE_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE_")  # what conftest.py, or a user, set
 ALL = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # this program compiles in no time
 
 
 def start(tmp_path, *arguments, **changes):
     """What a process that uses the cache says; without a home of its own it would write to the user's."""
-    environment = {**os.environ, "HOME": str(tmp_path / "home"), "JAX_ENABLE_COMPILATION_CACHE": "true", **changes}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    environment = {**inherited, "HOME": str(tmp_path / "home"), **changes}
     environment = {name: value for name, value in environment.items() if value is not None}
     done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -123,10 +123,10 @@ def test_bad_input_is_told_in_one_line(arguments, message, capsys):
     [
         (["train", "resource_gatherin"], "env = 'resource_gatherin' is not known; did you mean 'resource_gathering'? (known: "),
         (["train", "antspeed"], "env = 'antspeed' is not known; did you mean 'ant_speed'? (known: "),
-        (["evaluate", "nowhere"], "out = nowhere: holds no config.json, so it is not the folder of a finished run"),
-        (["report", "nowhere"], "out = nowhere: holds no config.json, so it is not the folder of a finished run"),
-        (["evaluate", "no\nwhere"], r"out = no\nwhere: holds no config.json"),
-        (["evaluate", "9" * 5000], f"out = {'9' * 5000}: holds no config.json"),
+        (["evaluate", "nowhere"], "run = nowhere: holds no config.json, so it is not the folder of a finished run"),
+        (["report", "nowhere"], "run = nowhere: holds no config.json, so it is not the folder of a finished run"),
+        (["evaluate", "no\nwhere"], r"run = no\nwhere: holds no config.json"),
+        (["evaluate", "9" * 5000], f"run = {'9' * 5000}: holds no config.json"),
         (
             ["compare", ".", "--picture", "9" * 300],
             f"picture = {'9' * 76} ...: must be a file with a name of at most 255 bytes",

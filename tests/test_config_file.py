@@ -47,7 +47,8 @@ def test_flags_win_and_the_rest_is_the_preset_of_the_env(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"k": 3}, "field = 'k' is not known (known: algorithm, algorithm_options, backend, env, env_options, format, "),
+        ({"k": 3}, 'k: belongs into train, {"train": {"k": ...}}'),
+        ({"kk": 3}, "field = 'kk' is not known; did you mean 'make'? (known: algorithm, algorithm_options, "),
         ({"train": {"kk": 3}}, "train: field = 'kk' is not known; did you mean 'k'?"),
         (
             {"train": {"rates": {"learning_rat": 1}}},

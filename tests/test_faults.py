@@ -83,9 +83,9 @@ def test_a_reward_that_is_no_number_counts_as_zero_for_its_agent_alone():
     assert_same(bad.state, good.state)  # learning, utilities and assignment of everybody, bit for bit
     assert finite(bad.policies)
     assert bad.summary["welfare"] == good.summary["welfare"] is not None
-    counts = [line.get("nonfinite_rewards_by_agent", {}) for line in bad.history]
+    counts = [line.get("nonfinite_rewards_by_agent", {}) for line in bad.metrics]
     assert set().union(*counts) == {"2"}
-    assert bad.summary["nonfinite_rewards"] == sum(line["nonfinite_rewards"] for line in bad.history) > 0
+    assert bad.summary["nonfinite_rewards"] == sum(line["nonfinite_rewards"] for line in bad.metrics) > 0
     assert good.summary["nonfinite_rewards"] == 0
 
 

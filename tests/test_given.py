@@ -77,6 +77,7 @@ def test_agents_choose_the_frozen_policy_and_the_other_learns_for_the_rest(sourc
     assert_same(member(result, 0), member(source[1], 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("assigner", "start"), [(em(3, N), [0]), (end_to_end(3, N), [])], ids=lambda value: getattr(value, "name", None)
 )
@@ -89,7 +90,7 @@ def test_frozen_policies_stay_bit_for_bit_and_others_learn(source, assigner, sta
     assert result.evaluation.utility[0, 2:].min() > 90
     assert result.evaluation.welfare > 90
     assert np.asarray(result.state.utilities.steps)[0] > 0  # it acted, and was measured
-    assert [line["kl"][0] for line in result.history] == [0.0] * len(result.history)
+    assert [line["kl"][0] for line in result.metrics] == [0.0] * len(result.metrics)
 
 
 def test_no_assigner_can_make_a_frozen_policy_a_copy():
@@ -244,7 +245,8 @@ def trained(monkeypatch):
     return calls
 
 
-def test_extend_gives_all_policies_of_a_run_and_its_settings(described, trained):
+def test_extend_gives_all_policies_of_a_run_and_its_settings(described, trained, monkeypatch):
+    monkeypatch.setattr("rmdp_jax.records.given.given_policies", lambda *of: None)  # it looks at the whole run
     for words in ([], ["--keep-learning", "--transitions", "1e3", "--out", str(described / "new")]):
         with pytest.raises(SystemExit):
             main(["extend", str(described), "--k", "3", "--quiet", *words])
@@ -267,6 +269,13 @@ def test_a_folder_says_which_policies_it_was_given(described):
     assert settings_of(described)["start_from"] == ()
 
 
+def test_a_folder_says_whose_seed_drew_its_people(described):
+    config = RunFolder(described).read_config()
+    assert settings_of(described)["env_options"].people_seed == 0, "the run's own is another"
+    RunFolder(described).write_config({**config, "env_options": {**config["env_options"], "seed": CONFIG.seed}})
+    assert settings_of(described)["env_options"].people_seed is None
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -274,6 +283,7 @@ def test_a_folder_says_which_policies_it_was_given(described):
         (["--freeze", "here:1,x"], "freeze = here:1,x: must be DIR:J,J"),
         (["--freeze", "here:0", "--algorithm", "cluster"], "algorithm = 'cluster': must be em, plain_em or end_to_end"),
         (["--start-from", "here:0,1", "--k", "2"], "k = 2: must be above 2"),
+        (["--freeze", "here:0"], "run = here: holds no config.json, so it is not the folder of a finished run"),
     ],
 )
 @pytest.mark.usefixtures("trained")
@@ -282,6 +292,7 @@ def test_bad_words_are_refused(words, message, capsys, tmp_path):
         main(["train", "resource_gathering", "--out", str(tmp_path / "run"), *words])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_table_names_what_was_given(beside, capsys):

@@ -13,12 +13,12 @@ from rmdp_jax import ConfigError, plain_em, train
 from rmdp_jax.commands.cli import main
 from rmdp_jax.commands.tables import print_summary
 from rmdp_jax.envs import make
-from rmdp_jax.envs.pictures import general_pictures
 from rmdp_jax.evaluation.comparison import compare_runs
 from rmdp_jax.records.files import RunWarning
 from rmdp_jax.records.finished import find_runs
 from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.loading import load_run
+from rmdp_jax.records.pictures import general_pictures
 from rmdp_jax.records.settings import load_train_config
 
 BAD = [None, "x", -1, 1.5, True, [], {}, [[[]]], 10**400, "\x00", [None] * 3]

@@ -16,7 +16,7 @@ from rmdp_jax.commands.cli import main
 from rmdp_jax.envs import make
 from rmdp_jax.records.files import RunWarning, read_lines
 from rmdp_jax.records.folder import RunFolder
-from rmdp_jax.records.lock import Locked, locked
+from rmdp_jax.records.lock import LOCK, Locked, locked
 from rmdp_jax.running.sweep import Cell, _Lines, sweep
 
 SHORT = replace(CONFIG, transitions=2 * SIZES.transitions, log_every=1)
@@ -60,7 +60,7 @@ def test_a_killed_process_leaves_no_lock_behind(tmp_path):
         process.kill()
         process.wait()
     with locked(tmp_path):
-        pass
+        assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} on ")
 
 
 def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
@@ -68,10 +68,12 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", fail)
-    with pytest.warns(RunWarning, match=r"cannot be locked \(No locks available\)"), locked(tmp_path):
-        pass
+    with pytest.warns(RunWarning, match=r"cannot be locked \(No locks available\)") as told, locked(tmp_path), locked(tmp_path):
+        assert (tmp_path / LOCK).read_text() == ""  # who has it is not claimed, and nobody is kept out
+    assert len(told) == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_runs_that_others_train_to_them(tmp_path, capsys):
     with locked(tmp_path / f"{NAME}1"):
         lines = sweep([CELL], [0, 1, 2], tmp_path, make=make)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from drawn import metrics, texts
 from matplotlib.collections import PolyCollection
@@ -26,6 +27,31 @@ def test_welfare_curve_has_a_circle_where_policies_went_on_from_others():
     (circles,) = [line for line in axes.lines if line.get_marker() == "o"]
     assert circles.get_xydata().tolist() == [[2000, 10], [5000, 40]]
     assert not [line for line in plots.welfare_curve(metrics(), 91.04, None).axes[0].lines if line.get_marker() == "o"]
+
+
+def test_welfare_curve_has_what_the_latest_iterations_say_alone():
+    lines = [line | {"welfare_recent": recent} for line, recent in zip(metrics(), (None, 20, 30, 40, 120), strict=True)]
+    figure = plots.welfare_curve(lines, None, None)
+    (alone,) = [line for line in figure.axes[0].lines if line.get_label() == "latest iterations alone"]
+    assert alone.get_ydata().tolist()[1:] == [20, 30, 40, 120]
+    assert figure.axes[0].get_ylim()[1] > 120
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["running estimate", "latest iterations alone"]
+    assert plots.welfare_curve(metrics(), None, None).legends == []
+
+
+def test_welfare_of_seeds_has_a_line_and_a_diamond_of_each_and_their_mean():
+    runs = [[line | {"welfare": factor * line["welfare"]} for line in metrics()] for factor in (0.5, 1.5)]
+    finals = [{"welfare": welfare, "transitions_per_policy": 5000} for welfare in (30.0, None)]
+    figure = plots.welfare_of_seeds(runs, finals, 91.04)
+    (axes,) = figure.axes
+    drawn = {line.get_label(): np.asarray(line.get_ydata()).tolist() for line in axes.lines}
+    assert drawn["their mean"] == [0.0, 10.0, 20.0, 30.0, 40.0]
+    assert drawn["running estimate of each"] == [0.0, 5.0, 10.0, 15.0, 20.0]
+    assert drawn["fresh episodes of each"][0] == 30.0
+    assert np.isnan(drawn["fresh episodes of each"][1])
+    assert "91.04" in texts(figure)
+    assert axes.get_ylim()[1] > 91.04
+    assert "30.0 in fresh episodes" in figure.get_label()
 
 
 def test_welfare_curve_shows_fresh_episodes_with_their_standard_error():

@@ -52,6 +52,7 @@ VALUES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VALUES)
 def test_values_are_learned(kind, name):
     critic, learn, values = kind

@@ -7,7 +7,8 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
 @pytest.mark.slow
-def test_the_python_of_the_readme_runs(capsys):
+def test_the_python_of_the_readme_runs(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
     assert len(blocks) == 3
     namespace = {}
@@ -18,6 +19,7 @@ def test_the_python_of_the_readme_runs(capsys):
     assert namespace["result"].summary["upper_bound"] == 91.04
     assert namespace["info"].welfare.shape == (8,)
     assert namespace["action"].shape == ()
+    assert (tmp_path / "runs" / "first" / "result.json").exists()
 
 
 def test_nothing_is_left_to_fill_in():

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "rmdp_jax"
 ROOMS = (
     *("types", "welfare", "keys", "errors", "limits", "paths", "terminal", "config", "env", "context", "checks", "devices"),
     *("policies", "learning", "assigners", "state", "m_step", "info", "trainer"),
-    *("evaluation", "records", "deploy", "running", "plots", "envs", "dossier", "commands", "api", "__main__"),
+    *("evaluation", "plots", "records", "deploy", "running", "envs", "dossier", "commands", "api", "__main__"),
 )
 # `rmdp_jax.__init__` hands names on, so nobody inside imports from it, but for sub-packages by name.
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -19,6 +20,7 @@ from rmdp_jax.records.checkpoint import latest_step
 from rmdp_jax.records.finished import find_runs
 from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.loading import load_run
+from rmdp_jax.running.interrupts import Stopped, aside, ending, interrupts
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
 
@@ -101,7 +103,7 @@ def test_a_stop_while_evaluating_loses_nothing_in_memory(interrupted_evaluation)
     assert np.isnan(result.evaluation.welfare)
     assert np.isnan(result.evaluation.utility).all()
     assert result.assignment.shape == (N,)
-    assert [line["iteration"] for line in result.history] == [5, 10, 15, 20]
+    assert [line["iteration"] for line in result.metrics] == [5, 10, 15, 20]
 
 
 def test_a_second_stop_while_evaluating_loses_nothing_on_disk(tmp_path, interrupted_evaluation, finished, capsys):
@@ -117,6 +119,59 @@ def test_a_second_stop_while_evaluating_loses_nothing_on_disk(tmp_path, interrup
     whole = RunFolder(finished).read_result()
     assert again.summary["finished"] is True
     assert again.summary["utility"] == whole["utility"]
+
+
+def test_a_second_stop_while_training_leaves_the_evaluation_out_and_keeps_what_was_learned(capsys):
+    def press(line):
+        for _ in range(2):
+            stop_at(10)(line)
+
+    result = run(on_metrics=press, progress=True)
+    assert [line["iteration"] for line in result.metrics] == [5, 10]
+    assert (result.summary["finished"], result.summary["evaluated"]) == (False, False)
+    assert "was not evaluated; stopped early, at iteration 10" in repr(result)
+    assert "None" not in result._repr_html_()
+    told = capsys.readouterr().err
+    assert told.index("interrupted: ending") < told.index("interrupted again: what was learned is kept")
+    assert "evaluating" not in told
+
+
+def test_signals_of_a_run_are_heard_beside_compiled_code_and_the_third_drops_it():
+    told, heard, never = [], [threading.Event() for _ in range(2)], threading.Event()
+
+    def tell(words):
+        told.append(words)
+        heard[len(told) - 1].set()
+
+    def compiled(event):
+        os.kill(os.getpid(), signal.SIGINT)
+        return event.wait(60)  # which the main thread sets, while it waits for this
+
+    before = signal.getsignal(signal.SIGINT)
+    with ending(tell) as end, interrupts() as interrupted:
+        assert [aside(compiled, event) for event in heard] == [True, True]
+        assert (interrupted.is_set(), end.hurried) == (True, True)
+        with pytest.raises(KeyboardInterrupt, match="SIGINT"):
+            aside(compiled, never)
+        never.set()
+    assert [words.startswith("interrupted again") for words in told] == [False, True]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_evaluation_is_left_by_the_first_signal():
+    forever = threading.Event()
+
+    def compiled():
+        os.kill(os.getpid(), signal.SIGINT)
+        forever.wait(60)
+
+    with ending(lambda words: None) as end:
+        end.keep()
+        with pytest.raises(Stopped), end.dropping():
+            aside(compiled)
+        assert end.keeps
+        assert not end.hurried
+    forever.set()
 
 
 def test_an_exception_of_a_listener_comes_out_when_all_is_saved(tmp_path):
@@ -141,7 +196,9 @@ def test_a_listener_ends_a_run_by_stop_iteration():
 
 
 def start(*command):
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """A process that really compiles, so that signals find it at that."""
+    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_a_process_that_is_stopped_says_so_in_a_line(tmp_path):

@@ -224,6 +224,7 @@ def test_the_command_makes_a_grid_of_rates(tmp_path):
         Sweep(envs=("resource_gathering",), out=tmp_path, entropies=(-0.1,)).cells()
 
 
+@pytest.mark.slow
 def test_the_command_trains_a_grid_whose_runs_can_be_reported(tmp_path, capsys):
     grid = ["sweep", "resource_gathering", "--size", "2", "--algorithms", "random", "--ks", "2", "--seeds", "1"]
     few = ["--first-seed", "5", "--transitions", "2048", "--evaluation-episodes", "4", "--log-every", "1"]

@@ -76,28 +76,34 @@ class Full(io.StringIO):
 
     def __init__(self, error):
         super().__init__()
-        self.error = error
+        self.error, self.tried = error, 0
 
     def write(self, text):
+        self.tried += 1
         raise self.error
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left on device")], ids=repr)
 def test_progress_that_nobody_reads_stops_nobody(monkeypatch, error):
-    monkeypatch.setattr(sys, "stderr", Full(error))
+    full = Full(error)
+    monkeypatch.setattr(sys, "stderr", full)
     announce(True, "a program")
+    assert full.tried == 1
     with report_progress(True, 2) as reporter:
         for iteration in (1, 2):
             reporter.say("compiling")
             reporter.note("memory")
             reporter.update([{"iteration": iteration, "welfare": 1.0, "transitions_per_s": 1.0}])
+    assert full.tried == 2  # once more, by another console, and not again once it had failed
 
 
 def test_a_closed_stream_is_silent(monkeypatch):
     stream = io.StringIO()
     stream.close()
     monkeypatch.setattr(sys, "stdout", stream)
-    PlainConsole().print("nobody hears it")
+    console = PlainConsole()
+    console.print("nobody hears it")
+    assert console.quiet
 
 
 def test_a_patient_stream_takes_everything_and_knows_of_it():

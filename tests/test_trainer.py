@@ -92,6 +92,7 @@ def test_five_steps_are_traced_once(task):
     assert int(state.iteration) == 5
 
 
+@pytest.mark.slow
 def test_two_seeds_and_rates_together_equal_each_alone(trainer, together):
     seeds = jax.random.split(jax.random.key(5), 2)
     rates = [Rates(learning_rate=(1e-3, 1e-3)), Rates(learning_rate=(2e-3, 1e-4), entropy=(1e-1, 1e-2), clip=0.1)]
@@ -194,6 +195,7 @@ def test_reward_scaling_is_of_what_policies_learn_from_alone(trainer):
     assert same(scaled.totals, plain.totals)
 
 
+@pytest.mark.slow
 def test_running_utilities_agree_with_fresh_episodes(task, trainer):
     state = trainer.init(jax.random.key(2), STILL)
     advance = jax.jit(lambda state: jax.lax.fori_loop(0, 3999, lambda _, state: trainer.step(state)[0], state))

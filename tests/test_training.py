@@ -68,7 +68,7 @@ def test_config_and_metrics(written):
     assert config["train"]["sizes"]["environments"] == SIZES.environments
     lines = folder.read_metrics()
     assert [line["iteration"] for line in lines] == [5, 10, 15, 20]
-    assert lines == result.history == heard
+    assert lines == result.metrics == heard
     for line in lines:
         assert set(line) >= LINE
         assert sum(line["policy_sizes"]) == N
@@ -85,7 +85,7 @@ def test_the_same_seed_gives_the_same_and_nothing_is_written_unasked(written, tm
     again = run(out=None)
     assert list(tmp_path.iterdir()) == []
     assert timeless(again.summary) == timeless(written[0].summary)
-    assert list(map(timeless, again.history)) == list(map(timeless, written[0].history))
+    assert list(map(timeless, again.metrics)) == list(map(timeless, written[0].metrics))
     assert_same(again.state, written[0].state)
 
 
@@ -97,7 +97,7 @@ def test_a_stopped_run_ends_cleanly_and_goes_on_bit_for_bit(written, tmp_path, n
     kept = RunFolder(tmp_path).read_result()
     assert kept["finished"] is False
     assert kept["iterations"] == 10
-    assert [line["iteration"] for line in stopped.history] == [5, 10]
+    assert [line["iteration"] for line in stopped.metrics] == [5, 10]
     utility = np.array(kept["utility"])
     assert utility[kept["assignment"], np.arange(N)].mean() == pytest.approx(kept["welfare"], abs=1e-3)
     with (tmp_path / "metrics.jsonl").open("a") as file:
@@ -106,11 +106,12 @@ def test_a_stopped_run_ends_cleanly_and_goes_on_bit_for_bit(written, tmp_path, n
     resumed = run(out=tmp_path, resume=True)
     assert_same(resumed.state, written[0].state)
     assert timeless(resumed.summary) == timeless(written[0].summary)
-    assert list(map(timeless, resumed.history)) == list(map(timeless, written[0].history))
-    assert RunFolder(tmp_path).read_metrics() == resumed.history
+    assert list(map(timeless, resumed.metrics)) == list(map(timeless, written[0].metrics))
+    assert RunFolder(tmp_path).read_metrics() == resumed.metrics
     assert RunFolder(tmp_path).read_result()["finished"] is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [None, 2])
 def test_a_stopped_run_is_judged_by_whom_the_assigner_names(written, tmp_path, seeds):
     assigner = em(K, N, anneal=3)
@@ -227,9 +228,10 @@ def assert_close(result, alone):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
     np.testing.assert_array_equal(result.assignment, alone.assignment)
     assert result.summary["welfare"] == pytest.approx(alone.summary["welfare"], abs=1e-2)
-    assert [line["flips"] for line in result.history] == [line["flips"] for line in alone.history]
+    assert [line["flips"] for line in result.metrics] == [line["flips"] for line in alone.metrics]
 
 
+@pytest.mark.slow
 def test_runs_in_one_program_learn_what_they_learn_alone(written):
     env, population = make_tiny()
     alike = population._replace(agents=jnp.zeros(N, jnp.int32))  # all want the first cell
@@ -265,6 +267,7 @@ def test_every_run_begins_with_the_labels_of_its_own_assigner():
     assert [result.summary["assignment"] for result in results] == list(groups)
 
 
+@pytest.mark.slow
 def test_seeds_stop_and_go_on_together(written, tmp_path):
     heard = []
 

@@ -33,6 +33,7 @@ def share_of_first_wish(p, weights=None):
     return float(jax.jit(evaluation)(policies_of(state), jnp.zeros(2, jnp.int32), jax.random.key(1)).utility[0, 0]) / 100
 
 
+@pytest.mark.slow
 def test_on_nash_terms_one_policy_shares_its_time_between_opposites():
     # s^a (1 - s)^b is greatest at s = a / (a + b); the mean is as great at every s, so nothing holds it there
     assert share_of_first_wish(0.0) == pytest.approx(0.5, abs=0.1)
@@ -84,7 +85,7 @@ def test_a_run_on_other_terms_says_so_and_keeps_them(tmp_path):
     run = load_run(tmp_path / "run", make)
     assert run.config.welfare_p == -np.inf
     np.testing.assert_array_equal(run.population.weights, WEIGHTS)
-    assert result.summary["welfare"] == pytest.approx(result.history[-1]["welfare"], abs=30)
+    assert result.summary["welfare"] == pytest.approx(result.metrics[-1]["welfare"], abs=30)
     for other, told in (
         (population, "weights: are there"),
         (population._replace(weights=2 * WEIGHTS), "weights: 4 of 4 agents are others"),

@@ -6,7 +6,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from rmdp_jax.commands.train import EnvOptions, Train
+from rmdp_jax.commands.env_options import options_for
+from rmdp_jax.commands.train import Train
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.errors import ConfigError, plain_number, shown, unknown_name
 from rmdp_jax.paths import local_path
@@ -14,7 +15,6 @@ from rmdp_jax.paths import local_path
 _TOLD = ("format", "backend", "algorithm_options", "pretraining_transitions", "frozen", "start")  # of a run's own
 _NO_FLAG = ("evaluation_steps", "max_fault_share")  # of a TrainConfig
 _OF_TRAIN = tuple(field.name for field in fields(TrainConfig))
-_OPTIONS = tuple(field.name for field in fields(EnvOptions))
 _OPTIONS_TOLD = ("n", "seed", "context")  # which `train` and `algorithm` say
 
 
@@ -29,12 +29,12 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
     path = local_path("config", path)
     content = read_json(path / "config.json" if path.is_dir() else path)
-    _check_names(path, "", content, ("env", "env_options", "algorithm", "train", *_TOLD))
+    _check_names(path, "", content, ("env", "make", "env_options", "algorithm", "train", *_TOLD))
     if content.get("format", FORMAT) != FORMAT:
         raise ConfigError(f"config = {path}: has format {shown(content['format'])}, this version reads {FORMAT}")
     train = content.get("train", {})
     _check_names(path, "train", train, _OF_TRAIN)
-    _check_names(path, "env_options", content.get("env_options", {}), (*_OPTIONS, *_OPTIONS_TOLD))
+    _check_names(path, "env_options", content.get("env_options", {}), (*_options(content), *_OPTIONS_TOLD))
     for name, default in ((name, getattr(TrainConfig, name)) for name in _NO_FLAG):
         if train.get(name, default) != default:
             raise ConfigError(f"config = {path}: train: {name} = {shown(train[name])}: is set in Python only, here {default}")
@@ -69,10 +69,23 @@ def with_settings(train: Train, path: Path, content: Mapping[str, Any]) -> Train
     for flag, name in (("freeze", "frozen"), ("start_from", "start")):
         if content.get(name):
             changes[flag] = words_of(content[name])
-    options = {name: value for name, value in content.get("env_options", {}).items() if name in _OPTIONS}
+    options = {name: value for name, value in content.get("env_options", {}).items() if name in _options(content)}
     changes["env_options"] = replace(train.env_options, **options)
-    named = {name: content[name] for name in ("env", "algorithm") if name in content}
+    named = {"algorithm": content["algorithm"]} if "algorithm" in content else {}
+    named |= {"env": task_in(content)} if task_in(content) else {}
     return replace(train, **changes, **named, config=path)
+
+
+def task_in(content: Mapping[str, Any]) -> str | None:
+    """The name by which the task of a config.json is made."""
+    name = content.get("make", content.get("env"))
+    return None if name is None else str(name)
+
+
+def _options(content: Mapping[str, Any]) -> list[str]:
+    """Arguments that the task of a config.json may be given."""
+    task = task_in(content)
+    return [field.name for field in fields(options_for([] if task is None else [task]))]
 
 
 def _plain(path: Path, name: str, value: Any) -> Any:
@@ -91,6 +104,7 @@ def _check_names(path: Path, where: str, content: Any, known: Any) -> None:
     if not isinstance(content, dict):
         raise ConfigError(f"{place}{shown(content)}: must be an object of names and values")
     for name in content:
+        if not where and name not in known and name in _OF_TRAIN:
+            raise ConfigError(f'{place}{name}: belongs into train, {{"train": {{"{name}": ...}}}}')
         if name not in known:
-            hint = " It belongs into train." if not where and name in _OF_TRAIN else ""
-            raise ConfigError(f"{place}{unknown_name('field', name, known)}{hint}")
+            raise ConfigError(f"{place}{unknown_name('field', name, known)}")

@@ -49,8 +49,8 @@ class Extend(Compiling):
             settings["transitions"] = self.transitions
         settings["out"] = self.out or source.with_name(f"{source.name}-k{k}")
         how = {"resume": self.resume, "devices": self.devices, "quiet": self.quiet, "no_cache": self.no_cache}
-        env = RunFolder(source).read_config()["env"]
+        env = RunFolder(source).read_task()
         command = replace(Train(env=env), **{**settings, **given, **how, "k": k})
         env_and_people = command.task()[:2]
         check_people(RunFolder(source).people, *env_and_people)
-        command.run()
+        command.train()

@@ -132,7 +132,7 @@ class Play(Compiling):
         seed_number("seed", self.seed)
         whole_number("policy", self.policy, 0)
         folder = run_folder("run", self.run_dir)
-        check_task(RunFolder(folder).read_config()["env"], folder)
+        check_task(RunFolder(folder).read_task(), folder)
         check_display(folder, self.policy)
         play_run(load_run(self.run_dir, make), self.policy, deterministic=not self.sampled, seed=self.seed)
 

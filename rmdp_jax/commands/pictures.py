@@ -7,13 +7,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from rmdp_jax import plots
-from rmdp_jax.envs.pictures import general_pictures, task_pictures
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.comparison import Row
 from rmdp_jax.plots import Bar, welfare_by_k
 from rmdp_jax.plots.style import count_transitions
 from rmdp_jax.records.files import reason_of
 from rmdp_jax.records.loading import Run
+from rmdp_jax.records.pictures import general_pictures, task_pictures
 
 
 def draw_run(run: Run, folder: Path | None = None) -> list[Path]:

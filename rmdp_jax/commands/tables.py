@@ -6,12 +6,12 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import ArrayLike
 from rich.table import Table
 from rich.text import Text
 
+from rmdp_jax.limits import describe_limits
 from rmdp_jax.records.settings import words_of
+from rmdp_jax.records.tables import RETURNS, policy_rows
 from rmdp_jax.terminal import PlainConsole, plus_minus, visible
 
 if TYPE_CHECKING:
@@ -37,9 +37,13 @@ def print_summary(result: dict[str, Any]) -> None:
     if terms := describe_terms(result):
         facts.add_row("", terms)
     facts.add_row("", f"{_figure(result['welfare_deterministic'])} acting by the most likely action")
+    limits = describe_limits(result)
+    if limits:
+        facts.add_row("limits", limits)
     if bound is not None and result["share_of_bound"] is not None:
         k = result["n"] if result["env_options"].get("context") else result["k"]  # who is told can behave in n ways
-        facts.add_row("upper bound", f"{bound:.2f} proved for k = {k}; reached {result['share_of_bound']:.1%}")
+        without = " without limits" if limits else ""
+        facts.add_row("upper bound", f"{bound:.2f} proved for k = {k}{without}; reached {result['share_of_bound']:.1%}")
     reachable = result.get("reachable")
     if reachable and result["welfare"] is not None:
         facts.add_row("reachable", f"{reachable:.2f}, an estimate, not proved; reached {result['welfare'] / reachable:.1%}")
@@ -56,10 +60,12 @@ def print_summary(result: dict[str, Any]) -> None:
         facts.add_row("faults", faults)
     facts.add_row("device", visible(f"{result['device']}, backend {result['backend']}"))
     who = f"k = {result['k']} policies for n = {result['n']} agents"
-    task = visible(f"  {result['algorithm']}, {who}, seed {result['seed']}")
+    drawn = result["env_options"].get("seed", result["seed"])
+    people = "" if drawn == result["seed"] else f", people of seed {drawn}"
+    task = visible(f"  {result['algorithm']}, {who}, seed {result['seed']}{people}")
     console.print(Text.assemble("\n", (visible(str(result["env"])), "bold"), task))
     console.print(facts)
-    console.print(_policy_table(result["policy_sizes"], result["utility"], result["assignment"], result["episode_length"]))
+    console.print(_policy_table(result))
 
 
 def describe_terms(result: dict[str, Any]) -> str:
@@ -78,9 +84,7 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
     if "verified" in evaluation:
         console.print(_describe_verified(**evaluation["verified"]))
     console.print(f"if everyone moved to the policy best for them in these episodes: {_figure(evaluation['best_welfare'])}")
-    console.print(
-        _policy_table(evaluation["policy_sizes"], evaluation["utility"], evaluation["assignment"], evaluation["episode_length"])
-    )
+    console.print(_policy_table(evaluation))
     print_fairness({"everybody": evaluation["fairness"]}, evaluation["unserved_below"])
     if "episodes_kept" in evaluation:
         console.print(f"{evaluation['episodes_kept']} episodes of each policy kept in episodes.npz for rmdp-jax assign")
@@ -98,7 +102,9 @@ def print_assigned(told: dict[str, Any]) -> None:
     """The tables of `rmdp-jax assign`: who serves how many, and how returns are spread."""
     console = PlainConsole()
     mean = Text.assemble("\nmean return ", (f"{told['fairness']['everybody']['mean']:.2f}", "bold"), " of 100")
-    console.print(Text.assemble(mean, f" for {told['agents']:,} agents, by {told['episodes']} kept episodes of each policy"))
+    weighted = " by weight" if told["weighted"] else ""
+    who = f"{weighted} for {told['agents']:,} agents, by {told['episodes']} kept episodes of each policy"
+    console.print(Text.assemble(mean, who))
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for name in ("policy", "agents", "mean return", "worst agent", "best agent"):
         table.add_column(name, justify="right")
@@ -235,15 +241,13 @@ def _unfinished(result: dict[str, Any]) -> str:
     return "" if result["finished"] else " (stopped early; go on with --resume)"
 
 
-def _policy_table(sizes: list[int], utility: ArrayLike, assignment: ArrayLike, lengths: list[float]) -> Table:
-    utility, labels = np.asarray(utility), np.asarray(assignment)
+def _policy_table(told: dict[str, Any]) -> Table:
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for name in ("policy", "agents", "mean return", "worst agent", "best agent", "steps"):
         table.add_column(name, justify="right")
-    for j, size in enumerate(sizes):
-        own = utility[j, labels == j]
-        spread = [f"{value:.1f}" for value in (own.mean(dtype=float), own.min(), own.max())] if own.size else ["-"] * 3
-        table.add_row(str(j), str(size), *spread, f"{lengths[j]:.1f}")
+    for row in policy_rows(told, told["assignment"]):
+        spread = ("-" if row[name] is None else f"{row[name]:.1f}" for name in RETURNS)
+        table.add_row(str(row["policy"]), str(row["agents"]), *spread, f"{row['steps']:.1f}")
     return table
 
 

@@ -10,7 +10,7 @@ from rmdp_jax.dossier.figures import number, numbers
 from rmdp_jax.dossier.scores import Scores
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.fairness import served_above
-from rmdp_jax.records.agents_csv import Leaf, Table, agent_leaves, read_agents
+from rmdp_jax.records.agents_csv import Table, columns_of, read_agents
 from rmdp_jax.records.folder import LARGEST_LISTED
 from rmdp_jax.records.loading import Run
 
@@ -45,22 +45,13 @@ def serve(run: Run, scores: Scores) -> Served:
     return Served(expected, scores.interval(labels), second, margin, width, verdict, unserved, threshold)
 
 
-def columns_of(run: Run) -> list[tuple[Leaf, np.ndarray]]:
-    """The numbers that agents are made of, (n, ...) each; none where they are no table."""
-    try:
-        leaves = agent_leaves(run.population)
-    except ConfigError:
-        return []
-    return list(zip(leaves, map(np.asarray, jax.tree.leaves(run.population.agents)), strict=True))
-
-
 def describe_people(run: Run, served: Served, table: Table | None) -> dict[str, Any]:
     """The table of agents as columns; figures are left out (null) where they are not known, all of more than 10,000 agents."""
     if run.config.n > LARGEST_LISTED:
         return {"listed": False, "columns": {}, **dict.fromkeys(_NAMES)}
     columns = {
         name: numbers(values.reshape(run.config.n, -1)[:, i])
-        for leaf, values in columns_of(run)
+        for leaf, values in columns_of(run.population)
         for i, name in enumerate(leaf.names)
     }
     best = run.population.best_return(run.population.agents)
@@ -96,7 +87,7 @@ _NAMES = (
 def describe_wishes(run: Run, own: np.ndarray) -> list[dict[str, Any]]:
     """What the agents `own` (n,) bool are made of: least, mean and largest of each number; nothing of no agents."""
     told = []
-    for leaf, values in columns_of(run) if own.any() else []:
+    for leaf, values in columns_of(run.population) if own.any() else []:
         mine = values.reshape(run.config.n, -1)[own].astype(float)
         for i, name in enumerate(leaf.names):
             low, mean, high = mine[:, i].min(), mine[:, i].mean(), mine[:, i].max()
@@ -117,7 +108,7 @@ def read_own(path: Path, run: Run) -> Table:
         raise ConfigError(
             f"people = {path}: has {len(table.rows):,} rows, must have one for each of the n = {run.config.n:,} agents"
         )
-    for (leaf, values), given in zip(columns_of(run), map(np.asarray, jax.tree.leaves(table.agents)), strict=True):
+    for (leaf, values), given in zip(columns_of(run.population), map(np.asarray, jax.tree.leaves(table.agents)), strict=True):
         same = np.isclose(values.astype(float), given.astype(float), rtol=1e-4, atol=1e-6).reshape(run.config.n, -1).all(1)
         if not same.all():
             at = int(np.flatnonzero(~same)[0])

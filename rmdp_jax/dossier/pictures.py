@@ -9,11 +9,13 @@ from matplotlib.figure import Figure
 
 from rmdp_jax import plots
 from rmdp_jax.dossier.behaviour import unit_of
-from rmdp_jax.dossier.people import Served, columns_of, serve
+from rmdp_jax.dossier.people import Served, serve
 from rmdp_jax.dossier.scores import Scores
-from rmdp_jax.envs.pictures import general_pictures, policy_pictures, task_pictures
+from rmdp_jax.envs.pictures import policy_pictures
 from rmdp_jax.envs.rendering import animate_run, has_body
+from rmdp_jax.records.agents_csv import columns_of
 from rmdp_jax.records.loading import Run
+from rmdp_jax.records.pictures import general_pictures, task_pictures
 
 SECONDS, FRAMES_PER_S = 4.0, 12.5  # of an animation
 MOST_OUTCOMES = 3  # pictures of a policy of a task that does not draw itself
@@ -94,7 +96,7 @@ def _outcomes(run: Run, scores: Scores, j: int) -> list[Figure]:
 
 def _wishes(run: Run, j: int) -> np.ndarray:
     """The speeds that a policy's agents want, (m,)."""
-    (_, targets), *_ = columns_of(run)
+    (_, targets), *_ = columns_of(run.population)
     return targets[run.assignment == j]
 
 

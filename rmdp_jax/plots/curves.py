@@ -1,5 +1,6 @@
 """What happened over training: welfare, who moved, and the speeds that policies took."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,8 @@ def welfare_curve(
     """Running welfare over training, under the bound, with what fresh episodes said at the end.
 
     Args:
-        metrics: lines of metrics.jsonl; `transitions_per_policy`, `welfare` (reference units, 0..100) and, where there is
-            one, `copies` are read; a line with copies gets a circle.
+        metrics: lines of metrics.jsonl; `transitions_per_policy`, `welfare` (reference units, 0..100) and, where there are
+            some, `welfare_recent` and `copies` are read; a line with copies gets a circle.
         upper_bound: best welfare that k policies can reach, in the same units; drawn dashed with its number.
         final: result.json; `welfare`, `welfare_standard_error` and `transitions_per_policy` are read.
         bound_name: what to call the bound, for instance "proved optimum".
@@ -45,16 +46,12 @@ def welfare_curve(
     axes = figure.add_subplot(title="Welfare over training", ylabel="welfare (0 to 100)")
     transitions_axis(axes, ends)
     axes.grid(axis="y")
-    shown = np.concatenate([welfare[np.isfinite(welfare)], [x for x in (*lines.values(), final and final["welfare"]) if x]])
+    recent = np.array([line.get("welfare_recent") for line in metrics], float)
+    ends_at = [x for x in (*lines.values(), final and final["welfare"]) if x]
+    shown = np.concatenate([welfare[np.isfinite(welfare)], recent[np.isfinite(recent)], ends_at])
     low, high = min(shown.min(initial=0.0), 0.0), shown.max(initial=0.0) or 100.0
     axes.set_ylim(low, low + 1.14 * (high - low))
-    axes.plot(steps, welfare, color=policy_colors(1)[0], linewidth=2, label="running estimate", zorder=3)
-    copied = np.array([line.get("copies", 0) > 0 for line in metrics], bool)
-    if copied.any():
-        circles: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 4, "markerfacecolor": "white", "zorder": 4}
-        axes.plot(steps[copied], welfare[copied], color=policy_colors(1)[0], label="policies sent elsewhere", **circles)
-        told = "circles: policies went on from another, or from an earlier one"
-        axes.set_title(told, loc="right", fontsize=8, fontweight="normal", color=FAINT)
+    _draw_running(figure, axes, metrics, welfare, recent)
     for (name, x), dashes in zip(lines.items(), ((5, 3), (1, 2)), strict=False):
         axes.axhline(x, color=INK, linewidth=1.2, linestyle=(0, dashes), label=name, zorder=2)
         _say(axes, f"{name} {x:.2f}", (0.0, x), (4, 4), "left", "bottom")
@@ -65,6 +62,53 @@ def welfare_curve(
         near = (min if below else max)([float(final["welfare"]), *curve])
         _mark_final(axes, final, near, share, below=below)
     return figure
+
+
+@styled
+def welfare_of_seeds(runs: Sequence[Lines], finals: Sequence[dict[str, Any]], upper_bound: float | None) -> Figure:
+    """Running welfare of several runs over training, a faint line each, their mean, and what fresh episodes said of each.
+
+    Args:
+        runs: lines of metrics.jsonl of each run; `transitions_per_policy` and `welfare` are read.
+        finals: result.json of each; `welfare` and `transitions_per_policy` are read.
+        upper_bound: best welfare that k policies can reach; drawn dashed with its number.
+    """
+    fresh = np.array([final["welfare"] for final in finals], float)
+    told = f"{np.nanmean(fresh):.1f} in fresh episodes" if np.isfinite(fresh).any() else "nothing evaluated"
+    figure = new_figure(7.0, 4.0, f"Welfare of {len(runs)} runs by transitions per policy, mean {told}.")
+    axes = figure.add_subplot(title=f"Welfare over training, {len(runs)} seeds: {told}", ylabel="welfare (0 to 100)")
+    color, ends = policy_colors(1)[0], np.array([final["transitions_per_policy"] for final in finals], float)
+    curves = [(_column(metrics, "transitions_per_policy"), _column(metrics, "welfare")) for metrics in runs]
+    for at, (steps, welfare) in enumerate(curves):
+        axes.plot(steps, welfare, color=shade(color, 0.55), linewidth=1, label="" if at else "running estimate of each")
+    shortest = min((steps for steps, _ in curves), key=len)
+    together = np.array([welfare[: len(shortest)] for _, welfare in curves])
+    axes.plot(shortest, together.mean(0), color=color, linewidth=2, label="their mean")
+    axes.plot(ends, fresh, "D", color=INK, markersize=5, clip_on=False, zorder=5, label="fresh episodes of each")
+    transitions_axis(axes, np.concatenate([ends, *(steps for steps, _ in curves)]))
+    axes.grid(axis="y")
+    if upper_bound is not None:
+        axes.axhline(upper_bound, color=INK, linewidth=1.2, linestyle=(0, (5, 3)), zorder=2)
+        _say(axes, f"upper bound {upper_bound:.2f}", (0.0, upper_bound), (4, 4), "left", "bottom")
+    axes.set_ylim(bottom=np.nanmin(together, initial=0.0))  # after all that the upper end has to hold
+    figure.legend(loc="outside lower center", ncols=3, handlelength=1.6)
+    return figure
+
+
+def _draw_running(figure: Figure, axes: Axes, metrics: Lines, welfare: np.ndarray, recent: np.ndarray) -> None:
+    """The running estimate, where policies were copied, and what the latest iterations say alone, which lags less."""
+    steps, color = _column(metrics, "transitions_per_policy"), policy_colors(1)[0]
+    (running,) = axes.plot(steps, welfare, color=color, linewidth=2, label="running estimate", zorder=3)
+    if np.isfinite(recent).any():
+        style: dict[str, Any] = {"color": shade(color, 0.55), "linewidth": 1, "zorder": 2.5}
+        (alone,) = axes.plot(steps, recent, label="latest iterations alone", **style)
+        figure.legend(handles=[running, alone], loc="outside lower center", ncols=2, handlelength=1.6)
+    copied = np.array([line.get("copies", 0) > 0 for line in metrics], bool)
+    if copied.any():
+        circles: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 4, "markerfacecolor": "white", "zorder": 4}
+        axes.plot(steps[copied], welfare[copied], color=color, label="policies sent elsewhere", **circles)
+        told = "circles: policies went on from another, or from an earlier one"
+        axes.set_title(told, loc="right", fontsize=8, fontweight="normal", color=FAINT)
 
 
 def _mark_final(axes: Axes, final: dict[str, Any], near: float, share: str, *, below: bool) -> None:

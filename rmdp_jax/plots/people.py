@@ -39,7 +39,7 @@ def utility_matrix(utility: ArrayLike, assignment: ArrayLike) -> Figure:
     alt = f"Returns of {agents_word(n)} under {k} policies; under their own policy the mean is {paid.mean():.1f}."
     figure = new_figure(8.4, min(2.0 + (0.32 if k <= _MOST_NAMED else 0.15) * k, 10.0), alt)
     bar, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, max(k * 2, 10)))
-    low, high = min(0.0, np.nanmin(values)), max(1.0, np.nanmax(values))
+    low, high = np.nanmin(values, initial=0.0), np.nanmax(values, initial=1.0)
     mesh = axes.pcolormesh(edges, np.arange(k + 1) - 0.5, values, cmap="cividis", vmin=low, vmax=high, rasterized=True)
     figure.colorbar(mesh, ax=[bar, axes], label="return (0 to 100)", pad=0.015, aspect=30).outline.set_visible(False)
     _draw_owners(bar, edges, owners, k)

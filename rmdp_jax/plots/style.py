@@ -25,6 +25,7 @@ PAPER = "#f5f6f7"  # empty cells
 ALARM = "#c1121f"  # what went wrong; never the only sign of it
 DPI = 150
 MOST_INCHES = 14.0  # of either side of a picture
+_MOST_PIXELS = 900.0  # across a notebook
 
 # Ten hues at least 11 units (100 x OKLab) apart to normal, deuteranopic, protanopic and tritanopic eyes; the first three 24.
 _HUES = (
@@ -110,10 +111,23 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return within
 
 
+class ShownFigure(Figure):
+    """A figure that a notebook shows as a picture, without pyplot or a magic command."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
+        """The PNG of `save`, at most 900 pixels wide on the page, so that it is sharp on fine screens too."""
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=DPI)
+        width, height = self.get_size_inches()
+        scale = min(96.0, _MOST_PIXELS / width)
+        size = {"width": round(scale * width), "height": round(scale * height)}
+        return file.getvalue(), {**size, "alt": str(self.get_label())}
+
+
 def new_figure(width: float, height: float, alt: str) -> Figure:
     """An empty figure of so many inches (14 at the most), described by the sentence `alt`."""
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
-    figure = Figure(figsize=(min(width, MOST_INCHES), min(height, MOST_INCHES)), layout=layout)
+    figure = ShownFigure(figsize=(min(width, MOST_INCHES), min(height, MOST_INCHES)), layout=layout)
     figure.set_label(alt)
     return figure
 

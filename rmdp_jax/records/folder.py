@@ -74,8 +74,13 @@ class RunFolder:
         return (self.path / "result.json").exists()
 
     def read_config(self) -> dict[str, Any]:
-        """config.json: format, env, env_options, algorithm, backend, train (a TrainConfig as a dict)."""
+        """config.json: format, env, make (of a user's own), env_options, algorithm, backend, train (of a TrainConfig)."""
         return {"algorithm_options": {}, **self._read("config.json", check_config)}
+
+    def read_task(self) -> str:
+        """The name by which `rmdp_jax.envs.make` makes the env of the run."""
+        described = self.read_config()
+        return str(described.get("make", described["env"]))
 
     def read_result(self, check: Callable[[Path, Any], None] = check_result) -> dict[str, Any]:
         """result.json, which names a file of `arrays` instead of holding them for very many agents; see `read_arrays`.
@@ -156,7 +161,7 @@ class RunFolder:
         path = self.path / name
         if not os.path.exists(path):  # which a name that is too long does not either, where Path.exists raises
             way_out = "; --resume ends it" if name == "result.json" and self.holds_run() else ""
-            raise ConfigError(f"out = {self.path}: holds no {name}, so it is not the folder of a finished run{way_out}")
+            raise ConfigError(f"run = {self.path}: holds no {name}, so it is not the folder of a finished run{way_out}")
         content = read_json(path)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else None

@@ -4,20 +4,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import entr
 from jax.typing import ArrayLike
 
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env
+from rmdp_jax.evaluation.episodes import outcome_names
 from rmdp_jax.evaluation.evaluate import Evaluation, proved_bound
 from rmdp_jax.evaluation.fairness import of_run, plain
-from rmdp_jax.info import Info
+from rmdp_jax.info import Info, recent_returns
 from rmdp_jax.records.folder import describe_machine, dump_train_config, listed
 from rmdp_jax.records.given import describe_given
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.types import Array
+from rmdp_jax.welfare import make_welfare
 
+LARGEST_OUTCOME = 32  # numbers of one leaf of outcomes that are logged
 LARGEST_LOGGED = 1000  # agents up to which a new assignment is part of its line
 
 
@@ -47,14 +51,21 @@ def describe_task(env: Env, algorithm: str, env_options: Mapping[str, Any] | Non
     """What config.json and result.json begin with; `env_options` where they are not those that made `env`."""
     return {
         "env": env.spec.name,
+        **({} if env.spec.make is None else {"make": env.spec.make}),
         "env_options": dict(env.spec.options if env_options is None else env_options),
         "backend": env.spec.backend,
         "algorithm": algorithm,
     }
 
 
-def metrics_line(info: Info, iteration: int, config: TrainConfig, wall_s: float, transitions: int) -> dict[str, Any]:
-    """One line of metrics.jsonl; lists have one entry per policy. The clock is the program's, which may train more runs."""
+def metrics_line(
+    info: Info, iteration: int, config: TrainConfig, wall_s: float, transitions: int, recent: float
+) -> dict[str, Any]:
+    """One line of metrics.jsonl; lists have one entry per policy. The clock is the program's, which may train more runs.
+
+    Two welfares: of running utilities, whose memory is what agents choose by and which lag behind policies that get better,
+    and `recent`, by the iterations since the last line alone, which is noisier.
+    """
     info = jax.device_get(info)
     losses = {name: _list(value) for name, value in info.losses._asdict().items() if name != "loss"}
     return {
@@ -63,6 +74,7 @@ def metrics_line(info: Info, iteration: int, config: TrainConfig, wall_s: float,
         "wall_s": round(wall_s, 3),
         "transitions_per_s": round(transitions / wall_s, 1),
         "welfare": finite_number(info.welfare),
+        "welfare_recent": finite_number(recent),
         "flips": int(info.flips),
         "copies": int(info.copies),
         "softness": finite_number(info.softness),
@@ -73,15 +85,30 @@ def metrics_line(info: Info, iteration: int, config: TrainConfig, wall_s: float,
         "diverged": info.diverged.tolist(),
         "recovered": info.recovered.tolist(),
         **_nonfinite_rewards(info),
-        **_scalar_outcomes(info),
+        **_mean_outcomes(info),
         **_new_assignment(info, first=iteration <= config.log_every),
     }
 
 
-def _scalar_outcomes(info: Info) -> dict[str, list[float | None]]:
-    """Mean outcome of each policy's steps, those that are one number: speed, pay."""
-    leaves = jax.tree_util.tree_leaves_with_path(info.outcome)
-    return {"mean" + jax.tree_util.keystr(path).replace(".", "_"): _list(x) for path, x in leaves if x.ndim == 1}
+def recent_welfare(env: Env, run: RunSpec, info: Info) -> float:
+    """Welfare by the steps that `info` is of alone, on the terms of the run, in reference units."""
+    scale, weights = env.spec.reference_scale, run.population.weights
+    returns = recent_returns(info, env.spec.episode_length)
+    if run.config.welfare_p == 1.0:
+        return scale * float(np.average(returns, weights=weights))
+    return scale * float(make_welfare(run.config.welfare_p, scale / 100.0, weights).mean(jnp.asarray(returns, jnp.float32)))
+
+
+def _mean_outcomes(info: Info) -> dict[str, list[float | None]]:
+    """Mean outcome of each policy's steps, a column a number: mean_speed, or mean_pay_0, mean_pay_1 of a vector.
+
+    An outcome without names is mean_outcome. Of more than `LARGEST_OUTCOME` numbers (an image) nothing is written.
+    """
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(info.outcome)]  # (k, ...)
+    names = outcome_names(jax.tree.map(lambda leaf: leaf[0], info.outcome))
+    short = [(own, leaf) for own, leaf in zip(names, leaves, strict=True) if len(own) <= LARGEST_OUTCOME]
+    columns = [(own, leaf.reshape(len(leaf), -1).T) for own, leaf in short]
+    return {f"mean_{name}": _list(one) for own, rows in columns for name, one in zip(own, rows, strict=True)}
 
 
 def _nonfinite_rewards(info: Info) -> dict[str, Any]:
@@ -187,9 +214,11 @@ def summarize(
 
 
 def _terms(run: RunSpec) -> dict[str, Any]:
-    """On whose terms welfare is, where it is not the mean over agents."""
+    """On whose terms welfare is, where it is not the mean over agents, and within which limits."""
     p = run.config.welfare_p
-    terms = {} if p == 1.0 else {"welfare_p": p if np.isfinite(p) else str(p)}
+    terms: dict[str, Any] = {} if p == 1.0 else {"welfare_p": p if np.isfinite(p) else str(p)}
+    limits = run.config.limits
+    terms |= {} if limits is None else {name: limit for name, limit in limits._asdict().items() if limit is not None}
     return terms if run.population.weights is None else {**terms, "weighted": True}
 
 

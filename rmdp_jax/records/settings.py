@@ -90,7 +90,7 @@ def words_of(sources: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 def _flat(config: dict[str, Any], *, with_options: bool) -> dict[str, Any]:
     """The settings of a config.json by their own names, those of the algorithm too or not."""
     train = config["train"]
-    names = ("env", "backend", "algorithm", "pretraining_transitions")
+    names = ("env", "make", "backend", "algorithm", "pretraining_transitions")
     settings = {name: config[name] for name in names if name in config} | config["env_options"]
     settings |= config.get("algorithm_options", {}) if with_options else {}
     for name in ("frozen", "start"):  # policies of other runs

@@ -70,10 +70,10 @@ class RunWriter:
 
     def save(self, state: TrainState) -> None:
         """Write a checkpoint."""
-        from rmdp_jax.records.checkpoint import save_checkpoint, saved_steps  # orbax takes half a second to import
-
         if self.folder is None:
             return
+        from rmdp_jax.records.checkpoint import save_checkpoint, saved_steps  # orbax takes half a second to import
+
         if self.saved is not None and self.writes and self.saved not in saved_steps(self.folder.checkpoints):
             warn(f"{self.folder.checkpoints}: the checkpoint of iteration {self.saved} was removed while the run went on")
         save_checkpoint(self.folder.checkpoints, state)

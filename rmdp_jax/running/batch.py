@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from rmdp_jax.config import Rates, TrainConfig
@@ -15,9 +16,11 @@ from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.episodes import kept_episodes
 from rmdp_jax.evaluation.evaluate import Evaluation, make_evaluate
-from rmdp_jax.evaluation.limits import assign_within
+from rmdp_jax.limits import PATIENCE, Loads, assign_within, check_weights, search_within, with_an_agent_each
 from rmdp_jax.policies.model import Policies
+from rmdp_jax.records.files import warn
 from rmdp_jax.records.spec import RunSpec
+from rmdp_jax.running.interrupts import aside
 from rmdp_jax.state import Member
 from rmdp_jax.trainer import Conclusion, Trainer, TrainState, assigner_key, check_limits, make_trainer
 from rmdp_jax.types import Array, Key, PyTree
@@ -60,8 +63,11 @@ def served(population: Population, people: PyTree) -> Population:
 
 
 def trainer_for(env: Env, run: RunSpec, people: PyTree) -> Trainer:
-    """The trainer of `run` for other people."""
-    return make_trainer(env, served(run.population, people), run.config, run.assigner, run.given.given)
+    """The trainer of `run` for other people; where policies have limits, of the same weights."""
+    population = served(run.population, people)
+    if run.config.limits is not None:
+        population = population._replace(weights=run.population.weights)  # which are not traced
+    return make_trainer(env, population, run.config, run.assigner, run.given.given)
 
 
 InitArguments = tuple[Key, Rates, PyTree, Member | None]  # of `Trainer.init`
@@ -81,7 +87,8 @@ def make_init(trainer: Trainer) -> Callable[[InitArguments], TrainState]:
 def conclude(env: Env, runs: Sequence[RunSpec], states: TrainState, mesh: Mesh | None = None) -> Conclusion:
     """What every run is evaluated by, stacked: what it ends with, or the best that it knows where it was stopped.
 
-    Where policies have limits, the assignment is the exact best within them, by running utilities.
+    Where policies have limits, the assignment is the exact best within them, by running utilities; with weights of which no
+    best was proved in time, the best that is known.
     """
     first, stopped = runs[0], int(states.iteration.max()) < runs[0].config.iterations
     limits = check_limits(first.config, first.population, first.assigner.name, first.assigner.takes_limits, first.given.given)
@@ -92,8 +99,31 @@ def conclude(env: Env, runs: Sequence[RunSpec], states: TrainState, mesh: Mesh |
     if limits is None:
         return found
     known = jax.jit(lambda x: x, **on_mesh(mesh, out_shardings=everywhere(mesh)))(found.worth)
-    labels = [jnp.asarray(assign_within(jax.device_get(one), limits)) for one in unstack(known, len(runs))]
+    kept = unstack(found.labels, len(runs))
+    labels = [
+        _best_within(run, jax.device_get(one), own, limits)
+        for run, one, own in zip(runs, unstack(known, len(runs)), kept, strict=True)
+    ]
     return found._replace(labels=stack(labels))
+
+
+def _best_within(run: RunSpec, worth: Array, kept: Array, limits: Loads) -> Array:
+    """The best labels (n,) for worth (k, n), which is times the agents' weights where they have some; or those `kept`."""
+    if limits.weights is None:
+        return jnp.asarray(assign_within(worth, limits))
+    assert run.config.limits is not None
+    weights = check_weights(run.population.weights, run.config.n)
+    best = search_within(
+        worth * weights.mean() / weights,
+        with_an_agent_each(run.config.limits, run.config.k, weights, run.given.given.frozen),
+        weights,
+    )
+    agents = np.arange(run.config.n)
+    if best is None or not best.proved:
+        warn(f"limits by weight: the best assignment was not proved in {PATIENCE:g} s, so the best known is taken")
+    if best is None or worth[best.labels, agents].sum() < worth[np.asarray(kept), agents].sum():
+        return kept
+    return jnp.asarray(best.labels)
 
 
 def evaluate_runs(
@@ -126,8 +156,9 @@ def evaluate_runs(
 
     keys = stack([jax.random.key(evaluation_seed(run.config)) for run in runs])
     evaluate_all = jax.jit(over_runs(evaluate_run, len(runs)), **on_mesh(mesh, out_shardings=everywhere(mesh)))
+    arguments = people_of(runs), policies, labels, keys
     with tracing_on(mesh):
-        evaluations = evaluate_all(people_of(runs), policies, labels, keys)
+        evaluations = aside(evaluate_all.lower(*arguments).compile)(*arguments)  # which hears signals while it compiles
     return unstack(evaluations, len(runs))
 
 
@@ -144,12 +175,18 @@ def check_batch(runs: Sequence[RunSpec]) -> None:
     if len(set(folders)) < len(folders):
         raise ConfigError("out: two of the runs would write to the same folder; give each its own")
     first = runs[0]
+    if first.config.limits is not None and not all(_alike(run.population.weights, first.population.weights) for run in runs):
+        raise ConfigError("weights: those of two runs differ, and policies have limits, which count them; train them apart")
     for name, fact in _SHARED.items():
         for run in runs[1:]:
             if fact(run) != fact(first):
                 raise ConfigError(
                     f"{name} = {fact(run)}: another run that is trained with it has {fact(first)}; train them apart"
                 )
+
+
+def _alike(one: Array | None, other: Array | None) -> bool:
+    return one is other or (one is not None and other is not None and np.array_equal(one, other))
 
 
 _SHARED: dict[str, Callable[[RunSpec], object]] = {

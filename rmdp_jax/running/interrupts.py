@@ -7,10 +7,16 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+BACKGROUND = "rmdp_jax-"  # how names of threads begin that XLA may hold for long
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+_KILLS = 3  # the signal that ends everything, wherever it is
 _seen = threading.Event()  # the main thread has run a handler; it cannot while it is in compiled code
 _ending_by_itself = threading.Event()  # within `interrupts`
 
@@ -19,9 +25,94 @@ class Stopped(KeyboardInterrupt):
     """A signal that asks the program to end; the text names it."""
 
 
+TRAINING = (
+    "interrupted: ending after the running iterations; the best so far is evaluated then, unless you interrupt again",
+    "interrupted again: what was learned is kept, without evaluation; a third interrupt ends at once and drops it",
+)
+WRITING = 2 * ("interrupted: the result is all but there, and kept; only a third interrupt drops it",)
+
+
+class Ending:
+    """The signals of one run, from its first chunk to its result: the first ends training, the second the evaluation.
+
+    Before training each raises `Stopped`. From then on the run is kept: the event is set, and the third raises. What may be
+    dropped then, the evaluation, is run in `dropping`.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.heard, self.event, self.tell = 0, threading.Event(), tell
+        self.keeps = False  # what was learned is worth keeping
+        self.answers = TRAINING
+
+    @property
+    def hurried(self) -> bool:
+        """Whether the evaluation is to be left out, too."""
+        return self.heard > 1
+
+    @contextmanager
+    def dropping(self) -> Iterator[None]:
+        """Work that the next signal drops: it raises `Stopped` there."""
+        self.keeps = False
+        _ending_by_itself.clear()
+        try:
+            yield
+        finally:
+            self.keep()
+
+    def keep(self, answers: tuple[str, str] = TRAINING) -> None:
+        """From here on what was learned is kept; signals get these answers, the first and the second."""
+        self.keeps, self.answers = True, answers
+        _ending_by_itself.set()
+
+    def handle(self, number: int, frame: Any) -> None:
+        """What a signal does."""
+        _seen.set()
+        self.event.set()
+        kept, self.heard = self.keeps, self.heard + 1
+        if not kept or self.heard >= _KILLS:
+            raise Stopped(f"stopped by {signal.Signals(number).name}")
+        self.tell(self.answers[self.heard - 1])
+
+
+_here = threading.local()  # `.ending` of this thread, where there is one
+
+
+@contextmanager
+def ending(tell: Callable[[str], None]) -> Iterator[Ending]:
+    """Signals of one run, which `tell` answers at once with a sentence; `interrupts` within is part of it."""
+    this, outside = Ending(tell), getattr(_here, "ending", None)
+    with _handlers(this.handle):
+        _here.ending = this
+        try:
+            yield this
+        finally:
+            _here.ending = outside
+            _ending_by_itself.clear()
+
+
+def aside(function: Callable[..., T], *arguments: Any) -> T:
+    """`function` in another thread, while this one hears signals, which it does not in compiled code.
+
+    Where a signal raises here, the other thread is left to come to its end by itself. Settings of JAX for a thread are not
+    those of this one there: call what is compiled, compiles or waits, and traces nothing.
+    """
+    threads = ThreadPoolExecutor(1, thread_name_prefix=BACKGROUND + "aside")
+    try:
+        return threads.submit(function, *arguments).result()
+    finally:
+        threads.shutdown(wait=False)
+
+
 @contextmanager
 def interrupts() -> Iterator[threading.Event]:
-    """Signals that ask for an end set the event, so that the running chunk can end and be saved; a second one kills."""
+    """Signals that ask for an end set the event, so that the running chunk can end and be saved.
+
+    Within `ending` they are its own, and stay so afterwards; elsewhere a second one kills.
+    """
+    if (whole := getattr(_here, "ending", None)) is not None:
+        whole.keep()
+        yield whole.event
+        return
     event = threading.Event()
 
     def handle(number: int, frame: Any) -> None:

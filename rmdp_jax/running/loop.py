@@ -19,21 +19,21 @@ from rmdp_jax.env import Env
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.info import Info
 from rmdp_jax.records.given import load_members
-from rmdp_jax.records.lines import Timing, metrics_line
+from rmdp_jax.records.lines import Timing, metrics_line, recent_welfare
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.records.writer import RunWriter, common_step
 from rmdp_jax.running.batch import init_arguments, make_init, over_runs, people_of, stack, trainer_for, unstack
 from rmdp_jax.running.cache import seconds_saved
 from rmdp_jax.running.faults import FaultWatch
-from rmdp_jax.running.interrupts import interrupts
+from rmdp_jax.running.interrupts import BACKGROUND, aside, interrupts
 from rmdp_jax.running.layout import laid_out, shardings_of
 from rmdp_jax.running.memory import available_memory, check_memory, estimate_memory, kept_bytes
 from rmdp_jax.running.progress import Reporter
 from rmdp_jax.trainer import Trainer, TrainState
 from rmdp_jax.types import Array, PyTree
 
-COUNTS = ("flips", "copies", "recovered", "episodes", "diverged", "nonfinite_rewards")  # of `Info`, that add up
-COMPILING = "rmdp_jax-compile"  # names of threads
+# Of `Info`, that add up.
+COUNTS = ("flips", "copies", "recovered", "episodes", "diverged", "nonfinite_rewards", "paid", "ended", "steps")
 
 Chunk = Callable[[TrainState, Array], tuple[TrainState, Info]]  # states, iterations -> states, infos; runs stacked
 
@@ -72,7 +72,7 @@ def learn(
     watches = [FaultWatch(env.spec, run.config, reporter.warn, first) for run in runs]
     if first == 0 and any(run.given.sources for run in runs):
         _save(writers, states, first)  # so that going on does not take the folders of those runs
-    states, timing = _loop(chunk, states, first, runs, writers, watches, reporter)
+    states, timing = _loop(env, chunk, states, first, runs, writers, watches, reporter)
     return states, timing._replace(compile_s=compile_s, devices=1 if mesh is None else mesh.size)
 
 
@@ -98,7 +98,7 @@ def make_chunk(trainer: Trainer) -> Chunk:
 
 def compile_side_by_side(*programs: Lowered) -> list[Compiled]:
     """All of them in the time of the longest, where there are as many cores: XLA takes one for much of a program."""
-    threads = ThreadPoolExecutor(len(programs), thread_name_prefix=COMPILING)
+    threads = ThreadPoolExecutor(len(programs), thread_name_prefix=BACKGROUND + "compile")
     try:
         return list(threads.map(lambda program: program.compile(), programs))
     finally:
@@ -154,6 +154,7 @@ def _restore(writers: Sequence[RunWriter], like: TrainState) -> TrainState | Non
 
 
 def _loop(
+    env: Env,
     chunk: Chunk,
     states: TrainState,
     first: int,
@@ -174,10 +175,14 @@ def _loop(
         while done < config.iterations and not anyone(interrupted.is_set()):
             iterations = min(config.log_every, config.iterations - done)
             states, stacked = chunk(states, jnp.int32(iterations))
-            infos = unstack(jax.device_get(stacked), number)  # waits for the device
+            aside(jax.block_until_ready, stacked)
+            infos = unstack(jax.device_get(stacked), number)
             done += iterations
             wall_s = time.perf_counter() - begun
-            lines = [metrics_line(info, done, config, wall_s, transitions()) for info in infos]
+            lines = [
+                metrics_line(info, done, config, wall_s, transitions(), recent_welfare(env, run, info))
+                for run, info in zip(runs, infos, strict=True)
+            ]
             failure = _hand_on(writers, watches, lines, interrupted)
             reporter.update(lines)
             if config.checkpoint_every and done - saved >= config.checkpoint_every:

@@ -1,4 +1,4 @@
-"""What a person sees while runs train: a bar with welfare, speed and time left, or plain lines where there is no terminal."""
+"""What a person sees while runs train: a bar with welfare, speed and time left; plain lines where there is no terminal."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rmdp_jax.records.files import warn
-from rmdp_jax.terminal import PlainConsole, visible
+from rmdp_jax.running.notebook import NotebookBar
+from rmdp_jax.terminal import PlainConsole, in_notebook, visible
 
 
 class Reporter(Protocol):
@@ -98,10 +99,16 @@ def describe(lines: Sequence[dict[str, Any]]) -> str:
 
 @contextmanager
 def report_progress(show: bool, iterations: int, stage: str = "") -> Iterator[Reporter]:
-    """A `Reporter` on stderr: a bar on a terminal, lines elsewhere, nothing if not `show`; `stage` stands before its words."""
+    """A `Reporter`: a bar on a terminal, one in a notebook, lines on stderr elsewhere, nothing if not `show`.
+
+    `stage` stands before its words.
+    """
     console = PlainConsole(stderr=True)
     if not show:
         yield _Silent()
+    elif in_notebook():
+        with NotebookBar(iterations, stage, describe) as shown:
+            yield shown
     elif not console.is_terminal:
         yield _Lines(console, iterations, stage)
     else:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import overload
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +16,13 @@ from rmdp_jax.assigners.em import em
 from rmdp_jax.checks import check_knowledge
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.devices.mesh import choose_mesh, describe_mesh
-from rmdp_jax.devices.processes import is_first, wait_for_all
+from rmdp_jax.devices.processes import anyone, is_first, wait_for_all
 from rmdp_jax.devices.settings import plain_settings
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import seed_range
 from rmdp_jax.evaluation.episodes import evaluated_steps
 from rmdp_jax.evaluation.evaluate import Evaluation
 from rmdp_jax.paths import local_path
-from rmdp_jax.policies.model import Policies
-from rmdp_jax.records.episodes import KeptEpisodes
 from rmdp_jax.records.given import Named, describe_given, given_policies
 from rmdp_jax.records.lines import Timing, summarize
 from rmdp_jax.records.sinks import sink_names
@@ -34,29 +32,19 @@ from rmdp_jax.running.batch import (
     check_batch,
     conclude,
     evaluate_runs,
-    evaluation_seed,
     over_runs,
     people_of,
     trainer_for,
     unstack,
 )
 from rmdp_jax.running.folders import check_folders, hold_folders, open_writer
-from rmdp_jax.running.interrupts import interrupts, stops
+from rmdp_jax.running.interrupts import WRITING, Ending, aside, ending, stops
+from rmdp_jax.running.late_pay import notes_on
 from rmdp_jax.running.loop import learn
-from rmdp_jax.running.progress import announce, report_progress
+from rmdp_jax.running.progress import Reporter, announce, report_progress
+from rmdp_jax.running.result import Result, Results, kept_of
 from rmdp_jax.trainer import Conclusion, TrainState, check_given
 from rmdp_jax.types import Array
-
-
-class Result(NamedTuple):
-    """What a run ends with."""
-
-    state: TrainState
-    policies: Policies  # what acts: parameters and statistics
-    assignment: Array  # (n,) int32
-    evaluation: Evaluation  # by fresh episodes, acting as trained, which it keeps; NaN where it was interrupted
-    summary: dict[str, Any]  # what result.json holds
-    history: list[dict[str, Any]]  # what metrics.jsonl holds
 
 
 @overload
@@ -96,7 +84,7 @@ def train(
     progress: bool = True,
     on_metrics: Sink | None = None,
     log: Sequence[str] = (),
-) -> list[Result]: ...
+) -> Results: ...
 
 
 def train(
@@ -115,7 +103,7 @@ def train(
     progress: bool = True,
     on_metrics: Sink | None = None,
     log: Sequence[str] = (),
-) -> Result | list[Result]:
+) -> Result | Results:
     """Train k policies and their assignment to n agents, then evaluate them by fresh episodes.
 
     Args:
@@ -143,13 +131,14 @@ def train(
             once, and the run goes on without it.
 
     Returns:
-        A `Result`, or a list of one for each of `seeds`. Ctrl-C, or SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, ends training after the
-        running chunk; the best of what was learned so far is evaluated and returned. Another one ends the evaluation too: its
-        numbers are NaN then, and `summary` says `evaluated: False`.
+        A `Result`, or a list (`Results`) of one for each of `seeds`. Ctrl-C (the stop button of a notebook), or SIGTERM,
+        SIGHUP, SIGUSR1, SIGUSR2, ends training after the running chunk; the best of what was learned so far is evaluated and
+        returned. Another one ends the evaluation too, or leaves it out: its numbers are NaN then, and `summary` says
+        `evaluated: False`. A third one drops it all, but for what is in `out`.
 
     Raises:
         ConfigError: before anything is compiled; or, later, where a file cannot be written.
-        KeyboardInterrupt: Ctrl-C and its like before training has begun.
+        KeyboardInterrupt: Ctrl-C and its like before training has begun, or for the third time.
     """
     assigner = em(config.k, config.n) if assigner is None else assigner
     sinks = sink_names(log)
@@ -182,7 +171,7 @@ def train_batch(
     resume: bool = False,
     extend: bool = False,
     progress: bool = True,
-) -> list[Result]:
+) -> Results:
     """Train several runs of one env in one compiled program; what each learns is what it would learn alone.
 
     Args:
@@ -217,48 +206,53 @@ def train_held(
     resume: bool = False,
     extend: bool = False,
     progress: bool = True,
-) -> list[Result]:
+) -> Results:
     """`train_batch` for who has the folders already, by `hold_folders`."""
     config, progress = runs[0].config, progress and is_first()
     given = runs[0].given.given
     mesh = choose_mesh(math.gcd(config.k, given.frozen, given.number), config.sizes.environments, env.spec.backend, devices)
     announce(progress and jax.device_count() > 1, describe_mesh(mesh))
     check_folders(runs, resume or extend)
+    for note in notes_on(env, runs[0].population, config) if progress and not resume and not extend else ():
+        announce(progress, note)
     wait_for_all("checked")
     with stops():
         writers = [open_writer(env, run, resume=resume or extend, extend=extend, progress=progress) for run in runs]
-        with report_progress(progress, config.iterations) as reporter:
-            states, timing = learn(env, runs, reporter, writers, mesh=mesh, resume=resume or extend)
-            reporter.say("evaluating by fresh episodes")
-            if evaluated_steps(env, config) < env.spec.episode_length:
-                steps = f"the first {config.evaluation_steps:,} of {env.spec.episode_length:,} steps of an episode"
-                reporter.warn(f"evaluation takes {steps}: raise evaluation_steps for more")
-            weights = over_runs(runs[0].assigner.weights, len(runs))(states.assignment)
-            conclusion, sampled, by_mode = _evaluate(env, runs, states, mesh)
-    with interrupts():  # the end is near, and to be written whole
+    with report_progress(progress, config.iterations) as reporter, ending(reporter.note) as end:
+        states, timing = learn(env, runs, reporter, writers, mesh=mesh, resume=resume or extend)
+        end.keep()
+        weights = over_runs(runs[0].assigner.weights, len(runs))(states.assignment)
+        conclusion, sampled, by_mode = _evaluate(env, runs, states, mesh, reporter, end)
+        end.keep(WRITING)
         own = (*(unstack(tree, len(runs)) for tree in (states, weights, conclusion)), sampled, by_mode)
-        results = [_finish(env, run, writer, timing, *of) for run, writer, *of in zip(runs, writers, *own, strict=True)]
+        results = Results(_finish(env, run, writer, timing, *of) for run, writer, *of in zip(runs, writers, *own, strict=True))
         wait_for_all("written")
     return results
 
 
 def _evaluate(
-    env: Env, runs: Sequence[RunSpec], states: TrainState, mesh: Mesh | None
+    env: Env, runs: Sequence[RunSpec], states: TrainState, mesh: Mesh | None, reporter: Reporter, end: Ending
 ) -> tuple[Conclusion, list[Evaluation], list[Evaluation]]:
     """What every run ends with, evaluated as trained and by mode; NaN where a signal ended the evaluation before that."""
-    with interrupts() as interrupted:
-        conclusion = conclude(env, runs, states, mesh)
-        nothing = [_not_evaluated(run.config, of.labels) for run, of in zip(runs, unstack(conclusion, len(runs)), strict=True)]
+    config = runs[0].config
+    conclusion = conclude(env, runs, states, mesh)
+    nothing = [_not_evaluated(run.config, of.labels) for run, of in zip(runs, unstack(conclusion, len(runs)), strict=True)]
     known: list[list[Evaluation]] = []
-    with stops() as stopped:
+    if not anyone(end.hurried):
+        reporter.say("evaluating by fresh episodes")
+        if evaluated_steps(env, config) < env.spec.episode_length:
+            steps = f"the first {config.evaluation_steps:,} of {env.spec.episode_length:,} steps of an episode"
+            reporter.warn(f"evaluation takes {steps}: raise evaluation_steps for more")
         try:
-            for deterministic in (False, True) if not interrupted.is_set() else ():
-                of = (env, runs, conclusion.policies, conclusion.labels)
-                kind = evaluate_runs(*of, deterministic=deterministic, keep=not deterministic, mesh=mesh)
-                known.append(jax.block_until_ready(kind))
+            with end.dropping():
+                for deterministic in (False, True):
+                    of = (env, runs, conclusion.policies, conclusion.labels)
+                    kind = evaluate_runs(*of, deterministic=deterministic, keep=not deterministic, mesh=mesh)
+                    known.append(aside(jax.block_until_ready, kind))
         except (KeyboardInterrupt, jax.errors.JaxRuntimeError) as error:  # the latter where it hit a call from compiled code
-            if jax.process_count() > 1 or not (stopped.is_set() or isinstance(error, KeyboardInterrupt)):
+            if jax.process_count() > 1 or not (end.event.is_set() or isinstance(error, KeyboardInterrupt)):
                 raise  # others wait for this process
+            reporter.note("interrupted: the evaluation is left out; what was learned is kept")
     sampled, by_mode = [*known, nothing, nothing][:2]
     return conclusion, sampled, by_mode
 
@@ -283,9 +277,6 @@ def _finish(
     summary |= describe_given(run.given, conclusion.policies)
     if np.isnan(np.asarray(sampled.episode_length)).all():  # it was stopped; --resume makes up for it
         summary |= {"finished": False, "evaluated": False}
-    kept = None
-    if sampled.episodes is not None:
-        kept = KeptEpisodes(sampled.episodes, int(state.iteration), evaluation_seed(run.config), deterministic=False)
-    summary = writer.close(summary, state, trained=timing.transitions > 0, kept=kept)
+    summary = writer.close(summary, state, trained=timing.transitions > 0, kept=kept_of(run, state, sampled))
     writer.tell_result(summary)
-    return Result(state, conclusion.policies, sampled.assignment, sampled, summary, writer.history)
+    return Result(state, conclusion.policies, sampled.assignment, sampled, summary, writer.history, env, run)
