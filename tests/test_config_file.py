@@ -48,7 +48,7 @@ def test_flags_win_and_the_rest_is_the_preset_of_the_env(tmp_path):
     ("content", "message"),
     [
         ({"k": 3}, 'k: belongs into train, {"train": {"k": ...}}'),
-        ({"kk": 3}, "field = 'kk' is not known; did you mean 'make'? (known: algorithm, algorithm_options, "),
+        ({"kk": 3}, "field = 'kk' is not known"),
         ({"train": {"kk": 3}}, "train: field = 'kk' is not known; did you mean 'k'?"),
         (
             {"train": {"rates": {"learning_rat": 1}}},
