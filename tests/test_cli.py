@@ -302,6 +302,7 @@ def test_shells_complete_commands_and_flags(shell, capsys):
     assert stop.value.code in (0, None)
     script = capsys.readouterr().out
     assert all(word in script for word in (*COMMANDS, "--learning-rate", "--ks"))
+    assert max(map(len, script.splitlines())) > 200  # as tyro wrote it: a broken line is another script
 
 
 def test_whole_numbers_may_be_written_with_an_exponent(capsys):

@@ -33,7 +33,8 @@ def test_the_config_of_a_run_is_that_run(tmp_path):
 
 
 def test_people_of_another_seed_than_the_run_stay(tmp_path):
-    parsed = _parse(["train", "--config", written(tmp_path, {"env": "ant_speed", "env_options": {"seed": 1}, "train": {"seed": 2}})])
+    by_hand = {"env": "ant_speed", "env_options": {"seed": 1}, "train": {"seed": 2}}
+    parsed = _parse(["train", "--config", written(tmp_path, by_hand)])
     assert (parsed.seed, parsed.env_options.people_seed) == (2, 1)
 
 
@@ -52,8 +53,8 @@ def test_flags_win_and_the_rest_is_the_preset_of_the_env(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"k": 3}, "field = 'k': belongs into train"),
-        ({"trains": {}}, "field = 'trains' is not known; did you mean 'train'?"),
+        ({"k": 3}, 'k: belongs into train, {"train": {"k": ...}}'),
+        ({"kk": 3}, "field = 'kk' is not known"),
         ({"train": {"kk": 3}}, "train: field = 'kk' is not known; did you mean 'k'?"),
         (
             {"train": {"rates": {"learning_rat": 1}}},

@@ -156,6 +156,15 @@ def test_a_hub_that_cannot_be_reached_is_told(monkeypatch, capsys):
     assert "pip install 'rmdp-jax[hub]'" in refused(["evaluate", "hf://a/b"], capsys)
 
 
+@pytest.mark.parametrize("name", ["make", "env"])
+def test_code_that_a_release_on_the_hub_names_is_not_run(monkeypatch, tmp_path, name):
+    (tmp_path / "config.json").write_text(json.dumps({"env": "x", name: "os:system", "env_options": {"command": "true"}}))
+    download = SimpleNamespace(snapshot_download=lambda *_, **__: str(tmp_path), __spec__=1)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", download)
+    with pytest.raises(ConfigError, match="its task is made by 'os:system', code that would be run here"):
+        run_folder("run", "hf://somebody/walks")
+
+
 def test_a_folder_under_runs_is_found_by_its_name(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "first").mkdir(parents=True)

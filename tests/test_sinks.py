@@ -148,8 +148,9 @@ def test_wandb_and_trackio_get_the_same_series_of_every_seed(tmp_path, monkeypat
         ] * 2
         assert [how["config"]["train"]["seed"] for how in stub.inits] == [3, 4]
         for lines, result in zip(stub.lines.values(), results, strict=True):
-            steps = [line["transitions_per_policy"] for line in result.history]
-            expected = list(zip(steps, map(series, result.history), strict=True))
+            written = read_lines(tmp_path / "first" / f"seed-{result.summary['seed']}" / "metrics.jsonl")
+            steps = [line["transitions_per_policy"] for line in written]
+            expected = list(zip(steps, map(series, written), strict=True))
             assert lines == [*expected, (steps[-1], evaluation_series(result.summary))]
         assert stub.finished == list(stub.lines)
     ids = [how["id"] for how in wandb.inits]

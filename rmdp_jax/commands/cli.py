@@ -18,7 +18,7 @@ import tyro
 from rmdp_jax.commands.assign import Assign
 from rmdp_jax.commands.budget import Budget
 from rmdp_jax.commands.compiling import Compiling
-from rmdp_jax.commands.config_file import read_config_file, task_of, with_settings
+from rmdp_jax.commands.config_file import read_config_file, task_in, with_settings
 from rmdp_jax.commands.doctor import Doctor
 from rmdp_jax.commands.dossier import Dossier
 from rmdp_jax.commands.env_options import EnvOptions, options_for, tasks_in
@@ -43,9 +43,8 @@ __all__ = ["COMMANDS", "EnvOptions", "main"]
 
 DESCRIPTION = "k policies for n people: train, compare and look at them."
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-TAKEN = {
-    of.name for kind in (Train, Sweep, Tune, Budget, Machines, Sizes, Rates) for of in fields(kind)
-}  # flags that mean else
+# Flags that mean something else than an argument of a user's own task.
+TAKEN = {of.name for kind in (Train, Sweep, Tune, Budget, Machines, Sizes, Rates) for of in fields(kind)}
 COMMANDS = {
     "train": Train,
     "extend": Extend,
@@ -105,15 +104,9 @@ def _goes_on(arguments: Sequence[str]) -> str:
     """How a stopped command is gone on with; nothing where it is none to start again."""
     command = arguments[0] if arguments else ""
     if command == "budget":
-        return _AGAIN if tasks_in(arguments) else ""  # a ladder; or of a run
-    return _GO_ON.get(command, "")
-
-
-_AGAIN = "the same command goes on with what was saved"
-_GO_ON = {
-    **dict.fromkeys(("train", "extend"), "what was saved can be gone on with: --resume"),
-    **dict.fromkeys(("sweep", "tune"), _AGAIN),
-}
+        command = "ladder" if tasks_in(arguments) else "budget of a run"
+    resumes, again = "what was saved can be gone on with: --resume", "the same command goes on with what was saved"
+    return {"train": resumes, "extend": resumes, "sweep": again, "tune": again, "ladder": again}.get(command, "")
 
 
 def _stopped(what: str, goes_on: str) -> str:
@@ -161,9 +154,9 @@ def _parse(arguments: Sequence[str]) -> Any:
         return parsed
     if not is_task(parsed.env) and Path(parsed.env).is_dir():  # the folder of a run
         found = _parse_with(replace(Train(env=tyro.MISSING), **settings_of(Path(parsed.env))), arguments)
+        env = RunFolder(Path(parsed.env)).read_task()
         if found.config is not None:
             raise ConfigError(f"config = {found.config}: settings are those of the run in {parsed.env}; leave it out")
-        env = RunFolder(Path(parsed.env)).read_task()
         return replace(found, env=env, resume=True)
     if parsed.env != guess and is_task(parsed.env):
         parsed = _parse_with(configure(_preset_defaults(parsed.env, arguments)), arguments)  # another word was an env, too
@@ -181,11 +174,11 @@ def _parse(arguments: Sequence[str]) -> Any:
 
 
 def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
-    options, sweep, budget, tune = train.env_options, {}, {}, {}
+    options, sweep, tune, budget = train.env_options, {}, {}, {}
     if type(options) is not EnvOptions:  # with flags of a task of one's own
         sweep = {"default": Sweep(envs=tyro.MISSING, out=tyro.MISSING, env_options=options)}
-        budget = {"default": Budget(target=tyro.MISSING, env_options=options)}
         tune = {"default": Tune(env=tyro.MISSING, env_options=options)}
+        budget = {"default": Budget(target=tyro.MISSING, env_options=options)}
     command = (
         Annotated[Train, tyro.conf.subcommand("train", default=train)]
         | Annotated[Extend, tyro.conf.subcommand("extend")]
@@ -225,7 +218,7 @@ def _configured(arguments: Sequence[str]) -> tuple[str | None, Callable[[Train],
     if path is None:
         return None, lambda train: train
     content = read_config_file(Path(path))
-    return task_of(content), lambda train: with_settings(train, Path(path), content)
+    return task_in(content), lambda train: with_settings(train, Path(path), content)
 
 
 def _value_of(flag: str, arguments: Sequence[str]) -> str | None:

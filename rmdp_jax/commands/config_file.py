@@ -39,11 +39,6 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return content
 
 
-def task_of(content: Mapping[str, Any]) -> str | None:
-    """The task that the file names: its env, or what makes one of a user's own."""
-    return content.get("make", content.get("env"))
-
-
 def with_settings(train: Train, path: Path, content: Mapping[str, Any]) -> Train:
     """`train` with what `read_config_file` read in `path`.
 
@@ -66,15 +61,21 @@ def with_settings(train: Train, path: Path, content: Mapping[str, Any]) -> Train
     for flag, name in (("freeze", "frozen"), ("start_from", "start")):
         if content.get(name):
             changes[flag] = words_of(content[name])
-    options = dict(content.get("env_options", {}))
-    _check_names(path, "env_options", options, (*vars(train.env_options), *_OPTIONS_TOLD))
-    if options.get("seed", of_run.get("seed")) != of_run.get("seed"):
-        options["people_seed"] = options["seed"]
-    known = {name: value for name, value in options.items() if name not in _OPTIONS_TOLD}
-    changes["env_options"] = replace(train.env_options, **known)
-    named = {"env": task_of(content), "algorithm": content.get("algorithm")}
-    changes |= {name: value for name, value in named.items() if value is not None}
-    return replace(train, **changes, config=path)
+    told = content.get("env_options", {})
+    _check_names(path, "env_options", told, (*vars(train.env_options), *_OPTIONS_TOLD))
+    options = {name: value for name, value in told.items() if name not in _OPTIONS_TOLD}
+    if told.get("seed", of_run.get("seed")) != of_run.get("seed"):
+        options["people_seed"] = told["seed"]
+    changes["env_options"] = replace(train.env_options, **options)
+    named = {"algorithm": content["algorithm"]} if "algorithm" in content else {}
+    named |= {"env": task_in(content)} if task_in(content) else {}
+    return replace(train, **changes, **named, config=path)
+
+
+def task_in(content: Mapping[str, Any]) -> str | None:
+    """The name by which the task of a config.json is made."""
+    name = content.get("make", content.get("env"))
+    return None if name is None else str(name)
 
 
 def _plain(path: Path, name: str, value: Any) -> Any:
@@ -93,7 +94,7 @@ def _check_names(path: Path, where: str, content: Any, known: Any) -> None:
     if not isinstance(content, dict):
         raise ConfigError(f"{place}{shown(content)}: must be an object of names and values")
     for name in content:
+        if not where and name not in known and name in _OF_TRAIN:
+            raise ConfigError(f'{place}{name}: belongs into train, {{"train": {{"{name}": ...}}}}')
         if name not in known:
-            if not where and name in _OF_TRAIN:
-                raise ConfigError(f"{place}field = {name!r}: belongs into train")
             raise ConfigError(f"{place}{unknown_name('field', name, known)}")

@@ -10,7 +10,7 @@ import tyro
 from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.env_options import EnvOptions
 from rmdp_jax.errors import seed_number
-from rmdp_jax.paths import local_path
+from rmdp_jax.paths import folder_name, local_path
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -84,7 +84,7 @@ class Tune(Compiling):
         cell = self.cell()
         names = ("trials", "batch", "seeds", "rungs", "reduction", "final_seeds")
         search = Search(settings=read_search(self.search, cell.config), **{name: getattr(self, name) for name in names})
-        out = Path("runs") / f"{self.env}-tune-k{self.k}" if self.out is None else local_path("out", self.out)
+        out = Path("runs") / f"{folder_name(self.env)}-tune-k{self.k}" if self.out is None else local_path("out", self.out)
         how: dict[str, Any] = {"devices": self.devices, "progress": not self.quiet}
         found = tune(cell, search, out, make=make, first_seed=self.first_seed, **how)
         with writing(out / "trials.csv"):

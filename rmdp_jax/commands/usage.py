@@ -1,9 +1,10 @@
-"""The one line of tyro's help that it does not wrap itself."""
+"""Lines of tyro's help that it does not wrap itself: the usage, and paragraphs of a description."""
 
 import io
 import re
 import shutil
 import sys
+import textwrap
 
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _WORDS = re.compile(r"(?:\[(?:[^\[\]]|\[[^\[\]]*\])*\]|[^ \[])+")  # what is in brackets stays together
@@ -22,7 +23,9 @@ class Heard(io.StringIO):
 
 
 def wrap_usage(text: str, width: int | None = None) -> str:
-    """`text` with its usage line, without colours, wrapped to `width` columns; those of the terminal when not given."""
+    """Help with its usage line and paragraphs wrapped to `width` columns, those of the terminal when not given; else `text`."""
+    if not _COLORS.sub("", text).lstrip().startswith("usage:"):  # a script that completes commands, say
+        return text
     width = width or shutil.get_terminal_size().columns
     return "".join(_wrap(line, width) for line in text.splitlines(keepends=True))
 
@@ -30,7 +33,8 @@ def wrap_usage(text: str, width: int | None = None) -> str:
 def _wrap(line: str, width: int) -> str:
     plain = _COLORS.sub("", line)
     if not plain.startswith("usage:"):
-        return line
+        too_long = len(plain.rstrip()) > width and plain[:1].isalpha()  # a paragraph before the options
+        return textwrap.fill(plain, width, break_long_words=False, break_on_hyphens=False) + "\n" if too_long else line
     first, *words = _WORDS.findall(plain.strip())
     lines = [first]
     for word in words:

@@ -6,9 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.errors import ConfigError, shown
 from rmdp_jax.paths import local_path
-from rmdp_jax.records.files import reason_of
+from rmdp_jax.records.files import read_json, reason_of
 
 RUNS = Path("runs")  # where `train` writes to when nothing else is said
 
@@ -39,8 +39,8 @@ def run_folder(name: str, value: str | os.PathLike[str]) -> Path:
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
     address = _HUB.match(text) if isinstance(text, str) else None
     if address:
-        shown = f"hf://{address['rest']}"
-        return _download(name, shown, _hub_folder(name, shown, address["rest"]))
+        told = f"hf://{address['rest']}"
+        return _download(name, told, _hub_folder(name, told, address["rest"]))
     path = local_path(name, value)
     below = RUNS / path
     return below if path.name == str(path) and not os.path.exists(path) and os.path.exists(below / "config.json") else path
@@ -68,4 +68,12 @@ def _download(name: str, text: str, hub: HubFolder) -> Path:
         whole = snapshot_download(hub.repository, revision=hub.revision, allow_patterns=patterns)
     except Exception as error:  # of the network, or of the hub
         raise ConfigError(f"{name} = {text}: cannot be downloaded ({reason_of(error)})") from error
-    return Path(whole) / hub.folder
+    folder = Path(whole) / hub.folder
+    described = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    task = str(described.get("make", described.get("env", "")))
+    if ":" in task:
+        raise ConfigError(
+            f"{name} = {text}: its task is made by {shown(task)}, code that would be run here; look at it, download the "
+            "release (hf download), and give its folder if you trust it"
+        )
+    return folder

@@ -272,7 +272,15 @@ def _train(
     requests = [PlanRequest(run.population, run.config, run.folder.checkpoints if first.iteration else None) for run in runs]
     plans = make_plans(first.cell.algorithm, first.env, requests, devices=devices, progress=progress)
     specs = [
-        RunSpec(run.population, plan.config, plan.assigner, run.folder.path, None, _given(run), sinks, run.env.spec.options)
+        RunSpec(
+            run.population,
+            plan.config,
+            plan.assigner,
+            run.folder.path,
+            given=_given(run),
+            log=sinks,
+            env_options=run.env.spec.options,
+        )
         for run, plan in zip(runs, plans, strict=True)
     ]
     results = train_held(first.env, specs, devices=devices, resume=first.iteration is not None, progress=progress)
