@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import tyro
 
-from benchmarks.common import clean_exit, emit, machine, show
+from benchmarks.common import clean_exit, emit, machine, read_arguments, show
 from benchmarks.variants import COMPARISONS, Comparison
 from rmdp_jax import RunSpec, TrainConfig, train_batch
 from rmdp_jax.envs import make
 from rmdp_jax.envs.presets import preset
-from rmdp_jax.errors import check, unknown_name
+from rmdp_jax.errors import check, several, unknown_name
 from rmdp_jax.evaluation.comparison import flat_settings
 from rmdp_jax.evaluation.statistics import LEVEL, paired_p, summarize_values
 from rmdp_jax.records.files import read_lines, write_lines
@@ -36,20 +35,21 @@ class Ablation:
 
     env: str = "resource_gathering"
     """Task."""
-    of: Literal["assigners", "settings"] = "assigners"
-    """Compare assigners, each against plain_em, or changes of the preset under em, each against the preset."""
-    ks: str = "2,3,5"
-    """Numbers of policies, separated by commas."""
+    of: Literal["assigners", "settings", "gpu"] = "assigners"
+    """Compare assigners, each against plain_em, or changes of the preset under em, each against the preset
+    (gpu: those that suit an accelerator)."""
+    ks: tuple[int, ...] = (2, 3, 5)
+    """Numbers of policies."""
     seeds: int = 5
     """Seeds from 0 up."""
     transitions: int = 1_000_000
     """Per policy."""
-    variants: str | None = None
-    """Names of variants, separated by commas. Default: all, but for those that are the same here as one before."""
+    variants: tuple[str, ...] | None = None
+    """Names of variants. Default: all, but for those that are the same here as one before."""
     quick: bool = False
     """k = 2, 2 seeds, 10,000 transitions, and two variants where none are named; results go to runs/ablation."""
     results: Path | None = None
-    """File of lines; the table is written beside it. Default: benchmarks/results/ablation_ENV.jsonl, or _ENV_settings."""
+    """File of lines; the table is written beside it. Default: benchmarks/results/ablation_ENV.jsonl, or _ENV_OF."""
 
 
 class Cell(NamedTuple):
@@ -77,26 +77,24 @@ class Cell(NamedTuple):
 
 def narrow(arguments: Ablation) -> Ablation:
     """`arguments` with the sizes of --quick, and with a file."""
-    stem = f"ablation_{arguments.env}" + "_settings" * (arguments.of == "settings")
+    stem = f"ablation_{arguments.env}" + (f"_{arguments.of}" if arguments.of != "assigners" else "")
     folder = Path("runs/ablation" if arguments.quick else "benchmarks/results")
     results = arguments.results or folder / f"{stem}.jsonl"
     if not arguments.quick:
         return replace(arguments, results=results)
-    named = arguments.variants or ",".join(list(COMPARISONS[arguments.of].variants)[:2])
-    return replace(arguments, ks="2", seeds=2, transitions=10_000, variants=named, results=results)
+    named = arguments.variants or tuple(COMPARISONS[arguments.of].variants)[:2]
+    return replace(arguments, ks=(2,), seeds=2, transitions=10_000, variants=named, results=results)
 
 
 def make_cells(arguments: Ablation) -> list[Cell]:
     """Cells that are asked for, checked before anything is trained; all variants of a k before the next k."""
     known = COMPARISONS[arguments.of].variants
-    check("ks", arguments.ks, all(k.strip().isdecimal() for k in arguments.ks.split(",")), "whole numbers between commas")
     check("seeds", arguments.seeds, arguments.seeds >= 1, "a whole number of at least 1")
-    ks = [int(k) for k in arguments.ks.split(",")]
-    names = list(known) if arguments.variants is None else [name.strip() for name in arguments.variants.split(",")]
+    names = list(known) if arguments.variants is None else arguments.variants
     for name in names:
         if name not in known:
             raise unknown_name("variant", name, known)
-    cells = [Cell(arguments.env, arguments.of, name, k, arguments.transitions) for k in ks for name in names]
+    cells = [Cell(arguments.env, arguments.of, name, k, arguments.transitions) for k in arguments.ks for name in names]
     if arguments.variants is None:
         cells = _all_different(cells)
     for cell in cells:
@@ -239,14 +237,15 @@ def write_table(arguments: Ablation) -> None:
 def _command(arguments: Ablation) -> str:
     """The command that makes the lines of all variants."""
     names = ("env", "of", *(() if arguments.quick else ("ks", "seeds", "transitions")))
-    flags = [part for name in names for part in (f"--{name}", str(getattr(arguments, name)))]
+    values = {name: getattr(arguments, name) for name in names}
+    flags = [part for name, value in values.items() for part in (f"--{name}", *map(str, several(value) or (value,)))]
     return shlex.join(["python", "-m", "benchmarks.ablation", *flags, *["--quick"] * arguments.quick])
 
 
 def main() -> None:
     """A line for each variant and k on stdout, the table on stderr."""
     with clean_exit("ablation"):
-        arguments = narrow(tyro.cli(Ablation, description=__doc__))
+        arguments = narrow(read_arguments(Ablation, __doc__))
         run_ablation(arguments)
     comparison = COMPARISONS[arguments.of]
     lines = [line for line in current_lines(arguments) if line["budget"] == arguments.transitions]

@@ -19,9 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import tyro
-
-from benchmarks.common import TURNS, emit, show
+from benchmarks.common import TURNS, emit, read_arguments, show
 
 PATIENCE = 180.0  # seconds after which those that are compiled no longer wait for the rest
 DETERMINISTIC = (("XLA_FLAGS", "--xla_gpu_deterministic_ops=true"),)
@@ -199,7 +197,7 @@ def _cell(value: Any) -> str:
 
 def main() -> None:
     """Waves, then the tables."""
-    arguments = tyro.cli(Accelerator, description=__doc__)
+    arguments = read_arguments(Accelerator, __doc__)
     if arguments.show is not None:
         show_tables([json.loads(line) for line in arguments.show.read_text().splitlines()])
         return

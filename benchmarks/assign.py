@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
-from benchmarks.common import emit, machine, peak_memory_gib, show
+from benchmarks.common import emit, machine, peak_memory_gib, read_arguments, show
 from rmdp_jax import Limits, assign, random_even, train
 from rmdp_jax.envs import make, preset
 from rmdp_jax.records.loading import Run, load_run
@@ -41,13 +40,14 @@ def new_agents(run: Run, number: int) -> np.ndarray:
 
 
 def measure(run: Run, number: int, arguments: AssignMany) -> dict[str, Any]:
-    """Seconds of the first call, with what it compiles, and of the next."""
+    """Seconds of the first call, with what it compiles, and of the next; and seconds of all cores, whatever else they do."""
     agents, limits = new_agents(run, number), Limits(at_most=1.5 * number / run.config.k)
-    times = []
+    times, cores = [], []
     for _ in range(1 + arguments.repeats):
-        begun = time.perf_counter()
+        begun, of_cores = time.perf_counter(), time.process_time()
         found = assign(run, agents)
         times.append(time.perf_counter() - begun)
+        cores.append(time.process_time() - of_cores)
     begun = time.perf_counter()
     within = assign(run, agents, limits=limits) if number <= arguments.limited else None
     limited_s = time.perf_counter() - begun
@@ -57,6 +57,7 @@ def measure(run: Run, number: int, arguments: AssignMany) -> dict[str, Any]:
         "steps": run.env.spec.episode_length,
         "first_s": round(times[0], 3),
         "assign_s": round(statistics.median(times[1:]), 3),
+        "cpu_s": round(statistics.median(cores[1:]), 3),
         "limited_s": None if within is None else round(limited_s, 3),
         "mean": round(float(found.expected.mean()), 4),
         "limited_mean": None if within is None else round(float(within.expected.mean()), 4),
@@ -65,7 +66,7 @@ def measure(run: Run, number: int, arguments: AssignMany) -> dict[str, Any]:
 
 def main() -> None:
     """A line for each number of agents, then the table."""
-    arguments = tyro.cli(AssignMany, description=__doc__)
+    arguments = read_arguments(AssignMany, __doc__)
     name, k, numbers = arguments.env, arguments.k, arguments.agents
     if arguments.quick:
         name, k, numbers = "resource_gathering", 2, (100, 300)
@@ -78,11 +79,10 @@ def main() -> None:
         for number in numbers:
             line = {"benchmark": "assign", "env": name, "k": k, **measure(run, number, arguments)}
             emit({**line, "peak_memory_gib": peak_memory_gib(), **machine()})
-            columns = ("agents", "episodes", "steps", "first_s", "assign_s", "limited_s", "mean", "limited_mean")
+            columns = ("agents", "episodes", "steps", "first_s", "assign_s", "cpu_s", "limited_s", "mean", "limited_mean")
             rows.append(["-" if line[column] is None else line[column] for column in columns])
-    show(
-        f"{name}, k = {k}: new agents", ["agents", "episodes", "steps", "1st s", "s", "in limits s", "mean", "in limits"], rows
-    )
+    names = ["agents", "episodes", "steps", "1st s", "s", "CPU s", "in limits s", "mean", "in limits"]
+    show(f"{name}, k = {k}: new agents", names, rows)
 
 
 if __name__ == "__main__":

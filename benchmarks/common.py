@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -11,18 +12,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import fields
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import tyro
 from rich.console import Console
 from rich.table import Table
 
+from rmdp_jax.commands.numbers import REGISTRY
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.records.folder import describe_machine
 
 Name = TypeVar("Name")
+Arguments = TypeVar("Arguments")
 TURNS = "RMDP_JAX_TURNS"  # variable with the folder in which processes that measure side by side wait for their turn
 
 
@@ -120,6 +125,23 @@ def clean_exit(name: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"{name}: interrupted; the same command goes on", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def read_arguments(kind: type[Arguments], description: str | None) -> Arguments:
+    """The command line as a `kind` of arguments; numbers as `rmdp-jax` takes them: 1e6 is a whole one.
+
+    Raises:
+        SystemExit: with 2, a whole number is none.
+    """
+    found = tyro.cli(kind, description=description, registry=REGISTRY)
+    for field in fields(kind):  # type: ignore[arg-type]  # all are dataclasses
+        whole, value = re.fullmatch(r"[^f]*\bint\b[^f]*", str(field.type)), getattr(found, field.name)
+        for number in (value if isinstance(value, tuple) else (value,)) if whole else ():
+            if isinstance(number, float) or (isinstance(number, str) and "str" not in str(field.type)):
+                name = Path(sys.argv[0]).stem
+                print(f"{name}: error: {field.name} = {number!r}: must be a whole number", file=sys.stderr)
+                raise SystemExit(2)
+    return found
 
 
 def emit(line: dict[str, Any]) -> None:

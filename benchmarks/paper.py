@@ -13,9 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import tyro
-
-from benchmarks.common import clean_exit, emit, machine, show
+from benchmarks.common import clean_exit, emit, machine, read_arguments, show
 from benchmarks.paper_results import (
     Draw,
     against_em,
@@ -221,7 +219,7 @@ def _command(arguments: Paper, lines: Sequence[Line]) -> str:
 
 def main() -> None:
     """Lines of the table on stdout, the table on stderr."""
-    arguments = tyro.cli(Paper, description=__doc__)
+    arguments = read_arguments(Paper, __doc__)
     with clean_exit("paper"):
         lines = run_figure(arguments)
     rows = compare(lines)

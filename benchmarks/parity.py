@@ -5,14 +5,15 @@ States are of rollouts under random actions by C MuJoCo on the CPU. A difference
 """
 
 from dataclasses import dataclass
+from itertools import product
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
-from benchmarks.common import emit, machine, show
-from benchmarks.physics import step_of, still
+from benchmarks.common import emit, machine, read_arguments, show
+from benchmarks.physics import physics_of, step_of, still
+from rmdp_jax.envs import native
 from rmdp_jax.envs.speed import BACKENDS, BODIES
 from rmdp_jax.errors import known_name
 
@@ -24,6 +25,8 @@ class Parity:
     body: str = "halfcheetah"
     backends: tuple[str, ...] = ("mjx",)
     precisions: tuple[str, ...] = ("highest", "default")
+    line_search: tuple[int, ...] = ()
+    """Rounds of MJX's line search at most; what envs take when not given."""
     worlds: int = 512
     steps: int = 25
     """Of the rollouts before the one that is compared."""
@@ -33,7 +36,7 @@ class Parity:
 
 def main() -> None:
     """Measure, print."""
-    arguments = tyro.cli(Parity, description=__doc__)
+    arguments = read_arguments(Parity, __doc__)
     known_name("body", arguments.body, BODIES)
     for backend in arguments.backends:
         known_name("backend", backend, BACKENDS)
@@ -46,21 +49,23 @@ def main() -> None:
         states = truth(*before)
     expected = jnp.concatenate(states, 1)
     lines = []
-    for backend in arguments.backends:
-        for precision in arguments.precisions[:1] if arguments.quick else arguments.precisions:
-            with jax.default_matmul_precision(precision):
-                told = jnp.concatenate(jax.jit(step_of(arguments.body, backend)[0])(*before), 1)
-                difference = np.asarray((jnp.abs(told - expected) / (1.0 + jnp.abs(expected))).max(1))
-                line = {
-                    "benchmark": "parity",
-                    **{"body": arguments.body, "backend": backend, "precision": precision, "worlds": worlds},
-                    **{f"difference_{p}": float(np.percentile(difference, p)) for p in (50, 99, 100)},
-                    **machine(),
-                }
-            emit(line)
-            lines.append(line)
-    names = ["backend", "precision", "difference_50", "difference_99", "difference_100"]
-    rows = [[*(line[name] for name in names[:2]), *(f"{line[name]:.1e}" for name in names[2:])] for line in lines]
+    precisions = arguments.precisions[:1] if arguments.quick else arguments.precisions
+    for backend, precision, rounds in product(arguments.backends, precisions, arguments.line_search or (native.LINE_SEARCH,)):
+        native.LINE_SEARCH = rounds
+        with jax.default_matmul_precision(precision):
+            told = jnp.concatenate(jax.jit(step_of(arguments.body, backend)[0])(*before), 1)
+            difference = np.asarray((jnp.abs(told - expected) / (1.0 + jnp.abs(expected))).max(1))
+            line = {
+                "benchmark": "parity",
+                **{"body": arguments.body, "backend": backend, "precision": precision, "worlds": worlds, "steps": steps},
+                **physics_of(backend),
+                **{f"difference_{p}": float(np.percentile(difference, p)) for p in (50, 99, 100)},
+                **machine(),
+            }
+        emit(line)
+        lines.append(line)
+    names = ["backend", "precision", "line_search", "difference_50", "difference_99", "difference_100"]
+    rows = [[*(line.get(name, "") for name in names[:3]), *(f"{line[name]:.1e}" for name in names[3:])] for line in lines]
     show(f"{arguments.body}: one step against C MuJoCo in float64", names, rows)
 
 

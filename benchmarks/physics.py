@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import tyro
 
-from benchmarks.common import compile_timed, emit, machine, peak_memory_gib, seconds_per_call, show
+from benchmarks.common import compile_timed, emit, machine, peak_memory_gib, read_arguments, seconds_per_call, show
+from rmdp_jax.envs import native
 from rmdp_jax.envs.speed import BACKENDS, BODIES, load_body
 from rmdp_jax.errors import known_name
 
@@ -41,6 +41,11 @@ def step_of(body: str, backend: str) -> tuple[Callable[[jax.Array, jax.Array, ja
     return jax.vmap(step), env
 
 
+def physics_of(backend: str) -> dict[str, int]:
+    """Settings of a backend that lines tell; those of before 8 rounds were told had 50."""
+    return {"line_search": native.LINE_SEARCH} if backend == "mjx" else {}
+
+
 def still(env: Any, worlds: int) -> tuple[jax.Array, jax.Array]:
     """Positions (E, nq) and velocities (E, nv) of so many worlds at the start."""
     q = jnp.tile(jnp.asarray(env.sys.init_q, jnp.float32), (worlds, 1))
@@ -65,6 +70,7 @@ def measure(body: str, backend: str, environments: int, unroll: int, repeats: in
         "benchmark": "physics",
         "body": body,
         "backend": backend,
+        **physics_of(backend),
         "environments": environments,
         "physics_only_per_s": round(environments * unroll / seconds),
         "finite": bool(jnp.isfinite(q).all()),
@@ -76,7 +82,7 @@ def measure(body: str, backend: str, environments: int, unroll: int, repeats: in
 
 def main() -> None:
     """Measure, print."""
-    arguments = tyro.cli(Physics, description=__doc__)
+    arguments = read_arguments(Physics, __doc__)
     known_name("body", arguments.body, BODIES)
     known_name("backend", arguments.backend, BACKENDS)
     environments, sizes = arguments.environments, (arguments.unroll, arguments.repeats)

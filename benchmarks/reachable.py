@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
-from benchmarks.common import clean_exit, emit, machine, show
+from benchmarks.common import clean_exit, emit, machine, read_arguments, show
 from rmdp_jax import TrainConfig, em
 from rmdp_jax.env import Env, Population
 from rmdp_jax.envs import make, preset
@@ -164,7 +163,7 @@ KS, SEEDS = (1, 2, 5, 10), 5
 def main() -> None:
     """A line of the env on stdout, then the table of all envs measured so far."""
     with clean_exit("reachable"):
-        arguments = narrow(tyro.cli(Reachable, description=__doc__))
+        arguments = narrow(read_arguments(Reachable, __doc__))
         results = arguments.results
         assert results is not None  # `narrow` sees to it
         results.parent.mkdir(parents=True, exist_ok=True)

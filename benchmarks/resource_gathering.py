@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import tyro
 
-from benchmarks.common import emit, machine, show
+from benchmarks.common import emit, machine, read_arguments, show
 from rmdp_jax import RunSpec, TrainConfig, train_batch
 from rmdp_jax.envs import make
 from rmdp_jax.envs.presets import preset
@@ -19,8 +18,8 @@ from rmdp_jax.running.algorithms import PlanRequest, make_plans
 class ResourceGathering:
     """Mean and standard error over seeds, fresh episodes acting as trained."""
 
-    ks: str = "1,2,3,5,10,25"
-    """Numbers of policies, separated by commas."""
+    ks: tuple[int, ...] = (1, 2, 3, 5, 10, 25)
+    """Numbers of policies."""
     seeds: int = 5
     transitions: int = 1_000_000
     """Per policy."""
@@ -66,8 +65,8 @@ def run_seeds(config: TrainConfig, algorithm: str, seeds: int) -> dict[str, Any]
 
 def main() -> None:
     """One line a k, then the table."""
-    arguments = tyro.cli(ResourceGathering, description=__doc__)
-    ks = [2] if arguments.quick else [int(k) for k in arguments.ks.split(",")]
+    arguments = read_arguments(ResourceGathering, __doc__)
+    ks = (2,) if arguments.quick else arguments.ks
     seeds, transitions = (2, 20_000) if arguments.quick else (arguments.seeds, arguments.transitions)
     lines = []
     for k in ks:

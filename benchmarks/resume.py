@@ -13,9 +13,8 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
-from benchmarks.common import emit, machine, show
+from benchmarks.common import emit, machine, read_arguments, show
 from rmdp_jax import em, random_even, train
 from rmdp_jax.envs import make, preset
 from rmdp_jax.records.loading import load_run
@@ -63,7 +62,7 @@ def outcome(folder: Path) -> list[np.ndarray]:
 
 def main() -> None:
     """Train, stop, go on, compare."""
-    arguments = tyro.cli(Resume, description=__doc__)
+    arguments = read_arguments(Resume, __doc__)
     with tempfile.TemporaryDirectory() as folder:
         whole, parts = Path(folder) / "whole", Path(folder) / "parts"
         trained(arguments, whole, None, False)

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import tyro
 
-from benchmarks.common import compile_timed, emit, in_own_process, machine, peak_memory_gib, show
+from benchmarks.common import compile_timed, emit, in_own_process, machine, peak_memory_gib, read_arguments, show
 from rmdp_jax import em, make_trainer
 from rmdp_jax.envs import make, preset
 
@@ -61,7 +60,7 @@ def measure(env_name: str, k: int, n: int, iterations: int, environments: int | 
 
 def main() -> None:
     """A line for each n, then the table."""
-    arguments = tyro.cli(ScalingN, description=__doc__)
+    arguments = read_arguments(ScalingN, __doc__)
     ns, sizes = arguments.ns, (arguments.iterations, arguments.environments)
     if arguments.quick:
         ns, sizes = (100, 300), (4, 8)

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-from benchmarks.common import emit, machine, show
+from benchmarks.common import emit, machine, read_arguments, show
 
 # What `rmdp-jax train` imports on its way, brax and MuJoCo for speed tasks only.
 IMPORTS = "import rmdp_jax.commands.cli, rmdp_jax.running.train, rmdp_jax.envs, orbax.checkpoint"
@@ -72,7 +70,7 @@ def measure(env: str, flags: list[str]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Two lines an env, then the table."""
-    arguments = tyro.cli(Startup, description=__doc__)
+    arguments = read_arguments(Startup, __doc__)
     flags = ["--k", "2" if arguments.quick else str(arguments.k), *(QUICK if arguments.quick else [])]
     rows = []
     for env in ["resource_gathering"] if arguments.quick else arguments.envs:

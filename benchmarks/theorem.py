@@ -9,9 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
-from benchmarks.common import emit, machine, show
+from benchmarks.common import emit, machine, read_arguments, show
 from rmdp_jax.envs.resource_gathering_tabular import exact_optimum, planning_mdp
 from rmdp_jax.evaluation.tabular import Solution, TabularMDP, deterministic, discounted, solve_restarts
 from rmdp_jax.types import Array, Key
@@ -125,7 +124,7 @@ def gathering(arguments: Theorem, k: int, restarts: int) -> dict[str, Any]:
 
 def main() -> None:
     """One line an experiment, then two tables."""
-    arguments = tyro.cli(Theorem, description=__doc__)
+    arguments = read_arguments(Theorem, __doc__)
     shapes = SHAPES[:1] if arguments.quick else SHAPES
     mdps, restarts = (50, 100) if arguments.quick else (arguments.mdps, arguments.gathering_restarts)
     with jax.enable_x64(True):

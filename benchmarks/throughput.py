@@ -11,9 +11,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import tyro
 
-from benchmarks.common import compile_timed, emit, in_own_process, machine, medians_in_turn, peak_memory_gib, show
+from benchmarks.common import (
+    compile_timed,
+    emit,
+    in_own_process,
+    machine,
+    medians_in_turn,
+    peak_memory_gib,
+    read_arguments,
+    show,
+)
+from benchmarks.physics import physics_of
 from rmdp_jax import TrainConfig, em, make_trainer, random_even
 from rmdp_jax.assigners.base import Assigner
 from rmdp_jax.env import Env, EpisodeState, Population, auto_reset, first_episodes, guard, make_starts
@@ -199,6 +208,7 @@ def describe(arguments: Throughput, row: Prepared, seconds: dict[str, float]) ->
         "benchmark": "throughput",
         "env": arguments.env,
         "backend": row.env.spec.backend,
+        **physics_of(row.env.spec.backend),
         "k": k,
         "n": row.config.n,
         **{name: getattr(sizes, name) for name in ("environments", "unroll", "epochs", "minibatches")},
@@ -216,7 +226,7 @@ def _advance(state: TrainState, seen: Experience) -> TrainState:
 
 def main() -> None:
     """Measure, print."""
-    arguments = tyro.cli(Throughput, description=__doc__)
+    arguments = read_arguments(Throughput, __doc__)
     rows, lines = cases(arguments), list[dict[str, Any]]()
     for group in [rows] if arguments.total_environments else [[row] for row in rows]:
         for line in in_own_process(measure, arguments, group):

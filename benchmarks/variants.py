@@ -1,4 +1,4 @@
-"""What `benchmarks.ablation` compares: ways past the local optimum, and settings of PPO, by name. No name has a comma."""
+"""What `benchmarks.ablation` compares: ways past the local optimum, and settings of PPO, by name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,6 +10,7 @@ from rmdp_jax.assigners.fixed import shuffled_even
 from rmdp_jax.assigners.halving_em import halving_em
 from rmdp_jax.assigners.seeded_em import seeded_em
 from rmdp_jax.assigners.split_and_merge import split_and_merge
+from rmdp_jax.envs.presets import for_gpu
 
 
 def _as_it_is(config: TrainConfig) -> TrainConfig:
@@ -48,6 +49,15 @@ def entropy_times(start: float, end: float) -> Callable[[TrainConfig], TrainConf
         return rated(entropy=(start * first, end * last))(config)
 
     return change
+
+
+def gpu(**changes: Any) -> Callable[[TrainConfig], TrainConfig]:
+    """What `--preset gpu` does to a task with a body, with some of its sizes changed."""
+    return lambda config: for_gpu(config, **{"epochs": 8, "minibatches": 16, **changes})
+
+
+def _learning_rate(config: TrainConfig) -> dict[str, Any]:
+    return {"learning_rate": config.rates.learning_rate}
 
 
 def _times_five(config: TrainConfig) -> TrainConfig:
@@ -103,4 +113,19 @@ SETTINGS = {
     "std from e^-1 and rewards as they are": Variant(change=lambda config: _plain_rewards(_std_from_1_over_e(config))),
     "entropy x 3": Variant(change=entropy_times(3.0, 3.0)),
 }
-COMPARISONS = {"assigners": Comparison("plain_em", ASSIGNERS), "settings": Comparison("preset", SETTINGS)}
+# For an accelerator, of tasks with bodies; quality is the same on a CPU, as physics is the same.
+GPU = {
+    "preset": Variant(),
+    "gpu": Variant(change=gpu()),
+    "gpu that explores in turn": Variant(change=gpu(explore="in_turn")),
+    "gpu with 64 minibatches": Variant(change=gpu(minibatches=64)),
+    "gpu with 4 epochs": Variant(change=gpu(epochs=4)),
+    "gpu with 256 environments x 64 steps": Variant(change=gpu(environments=256, unroll=64)),
+    "gpu with 1024 environments x 16 steps": Variant(change=gpu(environments=1024, unroll=16)),
+    "gpu with the learning rate of the preset": Variant(change=lambda config: rated(**_learning_rate(config))(gpu()(config))),
+}
+COMPARISONS = {
+    "assigners": Comparison("plain_em", ASSIGNERS),
+    "settings": Comparison("preset", SETTINGS),
+    "gpu": Comparison("preset", GPU),
+}

@@ -21,9 +21,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
-from benchmarks.common import emit, in_own_process, machine, show
+from benchmarks.common import emit, in_own_process, machine, read_arguments, show
 from rmdp_jax import Sizes, em, make_trainer
 from rmdp_jax.envs import make, preset
 from rmdp_jax.envs.speed import BODIES, load_body
@@ -175,7 +174,7 @@ def compare(work: Work, runs: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Three lines, then the table."""
-    arguments = tyro.cli(VsBrax, description=__doc__)
+    arguments = read_arguments(VsBrax, __doc__)
     if arguments.env not in BODIES:
         raise SystemExit(f"env = {arguments.env}: must be one of {', '.join(BODIES)}")
     sizes = replace(preset(f"{arguments.env}_speed").sizes, environments=arguments.environments)

@@ -21,8 +21,9 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from rmdp_jax.checks import check_spec, shapes_of
 from rmdp_jax.env import Env, EnvSpec, Step
-from rmdp_jax.envs.brax_checks import as_they_are, check_traces, check_unwrapped, physics_settings, scaling
-from rmdp_jax.errors import ConfigError, flag, in_line, whole_number
+from rmdp_jax.envs.adapting import Observe, all_of_it, flat_observation
+from rmdp_jax.envs.brax_checks import AS_THEY_ARE, check_traces, check_unwrapped, physics_settings, scaling
+from rmdp_jax.errors import ConfigError, flag, whole_number
 from rmdp_jax.types import Array, Key, PyTree
 
 try:
@@ -51,20 +52,22 @@ def from_brax(
     shortest_episode: int = 1,
     observation_limit: float = 1e3,
     scale_actions: bool = True,
+    observe: Observe = all_of_it,
 ) -> Env:
     """`brax_env` as an `Env`: terminated where brax says done, truncated by our own clock.
 
     Policies act in [-1, 1]. Where the actuators of a body take another range and the env hands actions on as they are, they
-    are scaled to it: -1 is the lower end and 1 the upper; see `scale_actions`. (The four bodies of `speed.py` take -1..1, and
-    brax's Humanoid, HumanoidStandup, InvertedPendulum and Pusher scale by themselves: nothing is changed.)
+    are scaled to it: -1 is the lower end and 1 the upper; see `scale_actions`. Training says so when it begins. (The four
+    bodies of `speed.py` take -1..1, and brax's Humanoid, HumanoidStandup, InvertedPendulum and Pusher scale by themselves:
+    nothing is changed.)
 
     Only the leaves of the brax state that can reach a later observation, termination or outcome are carried (for the
     MuJoCo bodies: q and qd), found once from the program of `brax_env.step`.
 
     Args:
-        brax_env: an unwrapped `brax.envs.Env` with one array of observations; resets afresh from every key. Wrappers that end,
-            reset or batch episodes are refused, as all of that is done here: take `brax.envs.get_environment(name)` or, of
-            `brax.envs.create(name)`, what is `unwrapped`. Wrappers of observations, actions or rewards may stay.
+        brax_env: an unwrapped `brax.envs.Env`; resets afresh from every key. Wrappers that end, reset or batch episodes are
+            refused, as all of that is done here: take `brax.envs.get_environment(name)` or, of `brax.envs.create(name)`, what
+            is `unwrapped`. Wrappers of observations, actions or rewards may stay.
         outcome: (brax state before, brax state after) -> pytree of float32 arrays that rewards look at.
         name: for reports.
         episode_length: steps after which an episode is truncated.
@@ -75,10 +78,12 @@ def from_brax(
         shortest_episode: steps before which no episode ends; fewer fresh starts are drawn the larger it is.
         observation_limit: size of an observation (m, rad, m/s, rad/s) that no sound physics reaches; raise it for odd units.
         scale_actions: False leaves actions in [-1, 1] whatever the actuators take.
+        observe: the observation -> the part of it that policies see, of any structure: dicts become one vector (see
+            `rmdp_jax.envs.adapting.flat_observation`). All of it when not given.
 
     Raises:
-        ConfigError: `brax_env` is none or wrapped, its observations are not one vector, a step changes the structure or shapes
-            of its state, or another argument breaks its rule.
+        ConfigError: `brax_env` is none or wrapped, a step changes the structure or shapes of its state, or another argument
+            breaks its rule.
     """
     check_unwrapped(brax_env)
     episode_length = whole_number("episode_length", episode_length)
@@ -92,13 +97,17 @@ def from_brax(
         return ConfigError(f"brax_env: {rest}")
 
     like = shapes_of(broken, "reset", begin, jax.random.key(0))
-    if getattr(getattr(like, "obs", None), "ndim", None) != 1:
-        shapes = in_line(jax.tree.map(jnp.shape, getattr(like, "obs", None)))
-        raise ConfigError(f"brax_env: observations of {name} must be one vector, got {shapes}; concatenate its parts")
+    if getattr(like, "obs", None) is None:
+        raise ConfigError(f"brax_env: reset of {name} gives no state with obs, so it is no brax.envs.Env")
     check_traces(like)
+
+    def see(observation: Any) -> Array:
+        return flat_observation(observe(observation))
+
+    size = shapes_of(broken, "observe", see, like.obs).shape[0]
     leaves = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(like)]  # of a strong type
     structure: Any = jax.tree.structure(like)
-    to_controls = scaling(brax_env, like) if flag("scale_actions", scale_actions) else as_they_are
+    to_controls, note = scaling(brax_env, like) if flag("scale_actions", scale_actions) else AS_THEY_ARE
 
     @jax.jit
     def advance(flat: list[Array], action: Array) -> tuple[list[Array], Array, Array, PyTree]:
@@ -108,7 +117,7 @@ def from_brax(
             after = brax_env.step(structure.unflatten(flat), to_controls(action))
         if jax.tree.structure(after) != structure:
             raise ConfigError(f"brax_env: a step of {name} changes the structure of its state")
-        return jax.tree.leaves(after), after.obs, after.done, outcome(before, after)
+        return jax.tree.leaves(after), see(after.obs), after.done, outcome(before, after)
 
     shapes_of(broken, "step", advance, leaves, _like_action(brax_env))
     kept = _leaves_read(advance, leaves, _like_action(brax_env))
@@ -118,7 +127,7 @@ def from_brax(
 
     def reset(key: Key) -> tuple[BraxState, Array]:
         state = begin(key)
-        return carry(jax.tree.leaves(state), jnp.int32(0)), _strong(state.obs, jnp.float32)
+        return carry(jax.tree.leaves(state), jnp.int32(0)), see(state.obs)
 
     def step(state: BraxState, action: Array) -> tuple[BraxState, Step]:
         flat: list[Any] = [np.zeros(leaf.shape, leaf.dtype) for leaf in leaves]
@@ -128,11 +137,11 @@ def from_brax(
         clock = state.clock + 1
         terminated = done > 0.5
         truncated = (clock >= episode_length) & ~terminated
-        return carry(flat, clock), Step(_strong(obs, jnp.float32), told, terminated, truncated)
+        return carry(flat, clock), Step(obs, told, terminated, truncated)
 
     spec = EnvSpec(
         name=name,
-        observation_size=like.obs.shape[0],
+        observation_size=size,
         action_size=brax_env.action_size,
         discrete=False,
         episode_length=episode_length,
@@ -143,6 +152,7 @@ def from_brax(
         shortest_episode=shortest_episode,
         observation_limit=observation_limit,
         probe=False,  # the clock and the ends are made here
+        notes=(note,) if note else (),
     )
     check_spec(spec)
     first, _ = jax.eval_shape(reset, jax.random.key(0))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.errors import ConfigError, in_line
 from rmdp_jax.types import Array
 
 # Wrappers of brax and of what is written for it that do what is done here, by name, as they are copied from place to place; and
@@ -43,22 +43,27 @@ def check_traces(like: Any) -> None:
             raise ConfigError(f"brax_env: its state has info[{name!r}] of a wrapper that ends or resets episodes; {_UNWRAPPED}")
 
 
-def as_they_are(action: Array) -> Array:
-    """For actuators that take what policies give."""
-    return action
+Scaling = tuple[Callable[[Array], Array], str]  # action in [-1, 1] -> action of the env; what is said of it, or nothing
+AS_THEY_ARE: Scaling = (lambda action: action, "")  # for actuators that take what policies give
 
 
-def scaling(brax_env: Any, like: Any) -> Callable[[Array], Array]:
+def scaling(brax_env: Any, like: Any) -> Scaling:
     """What brings actions in [-1, 1] to the range of the actuators, where the env itself does not."""
     ranges = getattr(getattr(getattr(brax_env, "sys", None), "actuator", None), "ctrl_range", None)
     ranges = np.zeros((0, 2)) if ranges is None else np.asarray(ranges, np.float32)
     limited = np.isfinite(ranges).all(-1)  # the others take any number
     if ranges.shape != (brax_env.action_size, 2) or (ranges[limited] == (-1.0, 1.0)).all():
-        return as_they_are
+        return AS_THEY_ARE
     if not _hands_on(brax_env, like):
-        return as_they_are
+        return AS_THEY_ARE
     low, high = np.where(limited, ranges.T, np.array([[-1.0], [1.0]], np.float32)).astype(np.float32)
-    return lambda action: low + (action + 1.0) * (0.5 * (high - low))
+    told = ranges_in_words(*ranges[limited].T)
+    return lambda action: low + (action + 1.0) * (0.5 * (high - low)), f"actions in [-1, 1] are scaled to actuators of {told}"
+
+
+def ranges_in_words(low: np.ndarray, high: np.ndarray) -> str:
+    """Ranges (a,) as a note tells them, each once."""
+    return in_line(", ".join(dict.fromkeys(f"{a:g}..{b:g}" for a, b in zip(low.ravel(), high.ravel(), strict=True))))
 
 
 def _hands_on(brax_env: Any, like: Any) -> bool:

@@ -33,6 +33,10 @@ with quiet():
 
 # What a brax env may change after loading its XML (Ant does), and C has to know of.
 _OPTIONS = ("timestep", "gravity", "solver", "disableflags", "iterations", "ls_iterations", "tolerance", "ls_tolerance")
+# Rounds of MJX's line search. MJX goes through all that a model allows (50 of brax's bodies, 4 of Ant), needed or not: five
+# launches in six of a step on a GPU. Two to three are needed (`python -m benchmarks.parity --line-search 50 8 4 2`). C ends by
+# itself.
+LINE_SEARCH = 8
 
 Advance = Callable[[Array, Array, Array], tuple[Array, Array]]  # q (nq,), qd (nv,), action (nu,) -> q, qd a control step on
 
@@ -58,7 +62,9 @@ def _usable_cpus() -> int:
 
 def mjx_env(env):
     """A copy of `env`, a brax `PipelineEnv` made with backend "mjx", the same MDP as `native_env` but in XLA."""
-    return with_advance(env, _mjx_advance(xml_iterations(env.sys), env._n_frames))
+    sys = xml_iterations(env.sys)
+    most = min(int(sys.opt.ls_iterations), LINE_SEARCH)
+    return with_advance(env, _mjx_advance(sys.tree_replace({"opt.ls_iterations": most}), env._n_frames))
 
 
 def with_advance(env, advance: Advance):

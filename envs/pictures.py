@@ -24,7 +24,8 @@ def policy_pictures(run: "Trained") -> "list[Figure] | None":
     None of a policy that is told for whom it acts either: one episode does not show what it does.
     """
     draw = _OF_A_POLICY.get(run.env.spec.name)
-    return None if draw is None or run.env.for_agent is not None else draw(run)
+    is_another = run.env.for_agent is not None or run.env.spec.make is not None  # own tasks may have these names
+    return None if draw is None or is_another else draw(run)
 
 
 def _walks(run: "Trained") -> "Figure":

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from rmdp_jax.config import Rates, Sizes, TrainConfig
+from rmdp_jax.envs.own import is_own, own_preset
 from rmdp_jax.envs.speed import BODIES
 from rmdp_jax.errors import known_name
 
@@ -29,6 +30,21 @@ _GATHERING = TrainConfig(
     rates=Rates(learning_rate=(5e-4, 1e-4), entropy=(0.2, 4e-3), gae_lambda=1.0),
 )
 
+
+def for_gpu(config: TrainConfig, *, epochs: int, minibatches: int, **sizes: Any) -> TrainConfig:
+    """`config` for an accelerator, which is bound by the launches of an iteration: many environments, few large minibatches.
+
+    The learning rate is what brax's PPO takes for such minibatches. How well it learns is not measured yet
+    (`python -m benchmarks.ablation --of gpu`); it takes more transitions than the default on a CPU, in less time.
+    """
+    sizes = {"environments": 512, "unroll": 32, "explore": "at_once", **sizes}
+    return replace(
+        config,
+        sizes=replace(config.sizes, epochs=epochs, minibatches=minibatches, **sizes),
+        rates=replace(config.rates, learning_rate=(1e-3, 2e-4)),
+    )
+
+
 # As near the authors' runs as this design goes. What differs: utilities are ratios of decayed sums, not moving averages of
 # episode returns; cut episodes are bootstrapped on the speed tasks; ties in the E-step stay put; rewards are means over a
 # policy's agents; networks have tanh layers in flax with the same sizes; the first episode of E = 1 is a whole one.
@@ -39,30 +55,49 @@ _REFERENCE_GATHERING = replace(
 )
 
 _BODIES = tuple(f"{body}_speed" for body in BODIES)
+_DEFAULT = {
+    "resource_gathering": _GATHERING,
+    "halfcheetah_speed": _SPEED,
+    "walker2d_speed": _WALKER,
+    "ant_speed": _ANT,
+    "hopper_speed": _HOPPER,
+}
+_GPU = {
+    name: for_gpu(replace(config, transitions=5_000_000), epochs=8, minibatches=16)
+    for name, config in _DEFAULT.items()
+    if name in _BODIES
+}
+_GPU["resource_gathering"] = for_gpu(replace(_GATHERING, transitions=10_000_000), epochs=4, minibatches=8)
 PRESETS: dict[str, dict[str, TrainConfig]] = {
-    "default": {
-        "resource_gathering": _GATHERING,
-        "halfcheetah_speed": _SPEED,
-        "walker2d_speed": _WALKER,
-        "ant_speed": _ANT,
-        "hopper_speed": _HOPPER,
-    },
+    "default": _DEFAULT,
+    "gpu": _GPU,
     "reference": {"resource_gathering": _REFERENCE_GATHERING, **dict.fromkeys(_BODIES, _REFERENCE_SPEED)},
 }
+
+
+def is_task(name: str) -> bool:
+    """Whether this is the name of a task: of a built-in one, or of the form of a user's own."""
+    return name in PRESETS["default"] or is_own(name)
 
 
 def preset(env: str, kind: str = "default", **changes: Any) -> TrainConfig:
     """The preset of env `env` with fields of `TrainConfig` changed: ``preset("ant_speed", k=5, seed=1)``.
 
+    That of a task of your own is `rmdp_jax.envs.own.own_preset`.
+
     Args:
         env: name of a task.
-        kind: "default", or "reference", which is as near the authors' runs as this design goes.
+        kind: "default"; "gpu", many environments and few large minibatches; or "reference", which is as near the authors' runs
+            as this design goes.
         **changes: fields of `TrainConfig`.
 
     Raises:
         ConfigError: there is no such preset or field, or a change breaks its field's rule.
     """
-    config = known_name("env", env, known_name("preset", kind, PRESETS))
+    if is_own(env):
+        config = known_name("preset", kind, {"default": own_preset(env)[0]})
+    else:
+        config = known_name("env", env, known_name("preset", kind, PRESETS))
     for name in changes:
         known_name("setting", name, vars(config))
     return replace(config, **changes)

@@ -62,7 +62,7 @@ def render_run(run: Run, policy: int, *, deterministic: bool = True, seed: int =
         ConfigError: the task has no body, or `policy` or `seconds` is out of range.
     """
     name, k = run.env.spec.name, run.config.k
-    if name.removesuffix("_speed") not in BODIES:
+    if name.removesuffix("_speed") not in BODIES or run.env.spec.make is not None:
         raise ConfigError(f"{name} has no body to render; `rmdp-jax report {run.folder.path}` draws the pictures it has")
     if run.env.for_agent is not None:
         raise ConfigError(f"algorithm = {run.result['algorithm']!r}: render shows policies that are not told for whom they act")

@@ -17,8 +17,8 @@ from rmdp_jax.context import with_context
 from rmdp_jax.env import Column, Env, EnvSpec, Population, Step
 from rmdp_jax.errors import ConfigError, TrainingError
 from rmdp_jax.evaluation.evaluate import Evaluation, evaluate, make_evaluate, make_record
-from rmdp_jax.evaluation.limits import Limits
 from rmdp_jax.info import Info
+from rmdp_jax.limits import Limits
 from rmdp_jax.policies.model import make_act
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.running.affinity import affinity
@@ -41,7 +41,6 @@ def load_run(path: str | _Path, make: _Callable[..., tuple[Env, Population]] | N
         path: of `Result.save`, or of `train(..., out=path)`.
         make: what made its env and people; `rmdp_jax.envs.make` when not given.
     """
-    from rmdp_jax.envs import make as make_known
     from rmdp_jax.records.loading import load_run
 
-    return load_run(path, make or make_known)
+    return load_run(path, make)

@@ -29,7 +29,7 @@ from rmdp_jax.errors import (
     shown,
     whole_number,
 )
-from rmdp_jax.limits import Limits, loads_of
+from rmdp_jax.limits import Limits, bounds_of, check_order
 
 # Beyond these a number is a slip of the pen, and would fail late or never: an iteration cannot be stopped half-way, groups of
 # agents are made before the memory of a run is known, and more episodes do not make an evaluation any better.
@@ -42,6 +42,7 @@ LARGEST_LAYER, MOST_LAYERS = 2**16, 100
 Trunk = Literal["separate", "shared"]
 Critic = Literal["mixed", "per_agent"]
 Std = Literal["learned", "fixed"]
+Explore = Literal["in_turn", "at_once"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,9 @@ class Sizes:
     """Subtract the running mean and divide by the running deviation of what each policy sees."""
     normalize_returns: bool = True
     """Divide the rewards that policies learn from by a running scale of returns, so that the agents' units do not matter."""
+    explore: Explore = "in_turn"
+    """While all policies are still one it learns from one policy's environments after another's, or from all at once, in
+    minibatches k times as large: quicker on an accelerator, and slower to learn where minibatches are few."""
     agents_exact: int = 4096
     """Agents up to which every agent is scored at every step; beyond it rewards and utilities are estimated from samples."""
     utility_steps: int = 64
@@ -80,7 +84,7 @@ class Sizes:
             _convert(self, name, whole_number)
         _convert(self, "epochs", partial(whole_number, high=LARGEST_EPOCHS))
         _convert(self, "hidden", _layers)
-        for name, words in (("trunk", Trunk), ("std", Std), ("critic", Critic)):
+        for name, words in (("trunk", Trunk), ("std", Std), ("critic", Critic), ("explore", Explore)):
             _convert(self, name, partial(one_of, known=get_args(words)))
         _convert(self, "log_std_init", partial(number_between, low=-10, high=10))
         for name in ("normalize_observations", "normalize_returns"):
@@ -185,9 +189,9 @@ class TrainConfig:
     welfare_p: float = 1.0
     """Welfare is the p-mean of returns: 1 their mean (utilitarian), 0 their geometric mean (Nash), -inf the least of them."""
     at_most: tuple[float, ...] | None = None
-    """Agents that a policy serves at most: one number for all, or k."""
+    """Agents that a policy serves at most, or weight where they have weights: one number for all, or k."""
     at_least: tuple[float, ...] | None = None
-    """Agents that a policy serves at least: one number for all, or k."""
+    """Agents that a policy serves at least, or weight: one number for all, or k."""
     max_fault_share: float = 0.5
     """Share of the steps between two lines of metrics in which physics may diverge, or an agent's reward not be finite."""
     sizes: Sizes = field(default_factory=Sizes)
@@ -211,7 +215,7 @@ class TrainConfig:
         for name in ("at_most", "at_least"):
             _convert(self, name, _per_policy)
         if self.limits is not None:
-            loads_of(self.limits, self.k, self.n, frozen=self.k)  # raises ConfigError; how many are frozen is known later
+            check_order(*bounds_of(self.limits, self.k))  # whether there is room is known where the agents' weights are
         instance_of("sizes", self.sizes, Sizes, "a Sizes(...)")
         instance_of("rates", self.rates, Rates, "a Rates(...)")
         for rate in jax.tree.leaves(self.rates):

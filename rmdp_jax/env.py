@@ -36,6 +36,10 @@ class EnvSpec(NamedTuple):
     observation_limit: float = float("inf")  # an observation of this size or more means that the physics broke
     options: Mapping[str, Any] = MappingProxyType({})  # arguments that made it, set by `envs.make`
     probe: bool = True  # play some steps of it before training, to see whether it keeps its word; see `rmdp_jax.checks`
+    make: str | None = (
+        None  # module:function that made it, set by `envs.make`, so that the folder of a run is enough to make it
+    )
+    notes: tuple[str, ...] = ()  # what an adapter changed, told when training begins
 
 
 class Step(NamedTuple):
@@ -102,8 +106,12 @@ class Population(NamedTuple):
         return self.score(step)[0]
 
     def score(self, step: Step) -> tuple[Array, Array]:
-        """`rewards` (n,), and whether an agent's reward (n,) bool was not finite though the physics was sound."""
-        rewards = jax.vmap(self.reward, (0, None))(self.agents, step.outcome)
+        """`rewards` (n,), and whether an agent's reward (n,) bool was not finite though the physics was sound.
+
+        Products in a reward are in float32, whatever is set for the networks.
+        """
+        with jax.default_matmul_precision("highest"):
+            rewards = jax.vmap(self.reward, (0, None))(self.agents, step.outcome)
         finite = jnp.isfinite(rewards)
         return jnp.where(finite & ~jnp.asarray(step.diverged), rewards, 0.0), ~finite & ~jnp.asarray(step.diverged)
 
@@ -130,14 +138,16 @@ def guard(env: Env) -> Env:
 
     A step with anything non-finite, or with an observation beyond `spec.observation_limit`, is marked `diverged`: terminated,
     and with the last sound observation. So is the first step after a `reset` whose observation is not sound; zeros stand for
-    that. Continuous actions are clipped to [-1, 1], as `EnvSpec` promises to the env.
+    that. Continuous actions are clipped to [-1, 1], as `EnvSpec` promises to the env. Its products of matrices are in float32,
+    whatever is set for the networks: dynamics in TF32, a GPU's default, are other dynamics.
     """
 
     def is_sound(obs: Array) -> Array:
         return (jnp.abs(obs) < env.spec.observation_limit).all()  # false for NaN, and for inf whatever the limit
 
     def step(state: GuardState, action: Array) -> tuple[GuardState, Step]:
-        inner, result = env.step(state.inner, action if env.spec.discrete else jnp.clip(action, -1.0, 1.0))
+        with jax.default_matmul_precision("highest"):
+            inner, result = env.step(state.inner, action if env.spec.discrete else jnp.clip(action, -1.0, 1.0))
         sound = state.sound & is_sound(result.obs)
         for leaf in jax.tree.leaves(result.outcome):
             sound &= jnp.isfinite(leaf).all()
@@ -150,7 +160,8 @@ def guard(env: Env) -> Env:
         )
 
     def reset(key: Key) -> tuple[GuardState, Array]:
-        inner, obs = env.reset(key)
+        with jax.default_matmul_precision("highest"):
+            inner, obs = env.reset(key)
         sound = is_sound(obs)
         obs = jnp.where(sound, obs, jnp.zeros_like(obs))
         return GuardState(inner, obs, sound), obs

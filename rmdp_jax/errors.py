@@ -30,6 +30,10 @@ class ConfigError(ValueError):
         super().__init__(message.replace("\r", "\\r").replace("\n", "\\n"))  # of a path, say
 
 
+class UnknownName(ConfigError):
+    """A name that is in no table."""
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on, told in one line; what was learned is saved. The command line exits with 1."""
 
@@ -152,12 +156,12 @@ def instance_of(name: str, value: T, kind: type, example: str) -> T:
     return value
 
 
-def unknown_name(kind: str, name: object, known: Iterable[str]) -> ConfigError:
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownName:
     """The error for a name that is in no table, with the nearest name that is."""
     known = sorted(known)
     nearest = get_close_matches(str(name), known, n=1, cutoff=0.4) if isinstance(name, str) else []
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return ConfigError(f"{kind} = {shown(name)} is not known{hint} (known: {', '.join(known)})")
+    return UnknownName(f"{kind} = {shown(name)} is not known{hint} (known: {', '.join(known)})")
 
 
 def plain_number(value: Any) -> int | float | None:

@@ -64,7 +64,7 @@ def make_info(
         nonfinite_rewards=learned.totals.nonfinite.sum(0, dtype=jnp.int32),
         outcome=learned.outcome,
         paid=jnp.where(own, learned.totals.rewards, 0.0).sum(0),
-        ended=learned.episodes[served],
+        ended=jnp.where(own, learned.episodes[:, None], 0).sum(0, dtype=jnp.int32),
         steps=jnp.int32(steps),
     )
 

@@ -76,7 +76,7 @@ def make_learn(model: Model, config: TrainConfig, assigner: Assigner, collect: C
     apart = beside(given.frozen, _make_apart)
     if assigner.together is None or config.sizes.trunk != "separate":  # a shared trunk is one already
         return apart
-    together, whole_of = beside(given.number, _make_together), assigner.together
+    together, whole_of = beside(given.number, _TOGETHER[config.sizes.explore]), assigner.together
 
     def learn(keys: Key, key: Key, state: TrainState) -> tuple[TrainState, Learned]:
         kind, data = jax.random.key_impl(key), (jax.random.key_data(keys), jax.random.key_data(key))
@@ -152,49 +152,100 @@ def _make_apart(model: Model, config: TrainConfig, assigner: Assigner, collect: 
     return apart
 
 
-def _make_together(model: Model, config: TrainConfig, assigner: Assigner, collect: Collect, held: int) -> Way:
+def _make_in_turn(model: Model, config: TrainConfig, assigner: Assigner, collect: Collect, held: int) -> Way:
     """One policy learns in the environments of the first, of the second, ...; then all but the `held` ones are copies of it.
 
     So its batches are as small as those of k policies, and k times as many. One batch of all environments and as many updates
     teach far less (benchmarks/README.md, "five times the environments and minibatches").
     """
-    sizes, whole_of, number = config.sizes, assigner.together, assigner.k - held
-    memory = 1.0 - 1.0 / number  # of utilities, from one policy improvement to the next: those of an iteration count
-    assert whole_of is not None
-    improve = make_improve(
-        partial(ppo_loss, model), sizes, lambda weights: weights, lambda gradient, weights: weights
-    )  # of one policy, whose weights (1, n) are all there is of an assignment
+    number = assigner.k - held
+    begin, teach = _make_teach(model, config, assigner, 1.0 - 1.0 / number)
 
-    def together(keys: Key, key: Key, state: TrainState) -> tuple[TrainState, Learned]:
-        rates, schedule = state.rates, schedule_at(state.rates, state.iteration, config.iterations)
-        weights, shared = counted(whole_of(state.assignment).weights, state.counts), state.learner
+    def in_turn(keys: Key, key: Key, state: TrainState) -> tuple[TrainState, Learned]:
+        weights, policy_of = begin(state)
         kind = jax.random.key_impl(key)
 
         def learn_in(one: Member, own: tuple[PyTree, Array, EpisodeState, SegmentReturns | None]) -> tuple[Member, PyTree]:
             data, index, episodes, segments = own
             collect_key, shuffle_key = (jax.random.wrap_key_data(x, impl=kind) for x in data)
-            policy = Policies(Params(shared.params.shared, _only(one.params)), _only(one.statistics), rates.observation_clip)
             episodes, segments, experience = collect(
-                collect_key, policy, index, episodes, segments, _only(one.returns), weights, rates
+                collect_key, policy_of(one), index, episodes, segments, _only(one.returns), weights, state.rates
             )
             experience = jax.tree.map(lambda x: x[None], experience)
-            learner = Learner(Params(shared.params.shared, one.params), Params(shared.opt_state.shared, one.opt_state))
-            learner, _, losses = improve(rates, schedule, shuffle_key, learner, weights[None], experience.batch)
-            decay = jnp.minimum(rates.utility_decay, memory)  # it is archived as what it is, not as what it was
-            utilities = accumulate(one.utilities, decay, experience.totals.rewards, experience.episodes, sizes.transitions)
-            params = model.networks.keep_noise(learner.params.own)
-            one = Member(params, learner.opt_state.own, experience.statistics, experience.returns, utilities)
+            one, losses = teach(state, shuffle_key, one, weights, experience)
             return one, (episodes, segments, _only(_told(experience, losses)))
 
         first = jax.tree.map(lambda x: x[:1], members_of(state))
         data = jax.random.key_data(keys), jax.random.key_data(jax.random.split(key, number))
         own = data, jnp.arange(held, assigner.k, dtype=jnp.int32), state.episodes, state.segments
         one, (episodes, segments, told) = jax.lax.scan(learn_in, first, own)
-        alike = jax.tree.map(lambda x: jnp.broadcast_to(x, (number, *x.shape[1:])), one)
-        state = state._replace(episodes=episodes, segments=segments)
-        return with_members(state, alike, shared.params.shared, shared.opt_state.shared), told
+        return _all_are(one, number, state._replace(episodes=episodes, segments=segments)), told
 
-    return together
+    return in_turn
+
+
+def _make_at_once(model: Model, config: TrainConfig, assigner: Assigner, collect: Collect, held: int) -> Way:
+    """One policy acts in all environments and learns from one batch of them; then all but the `held` ones are copies of it."""
+    number = assigner.k - held
+    begin, teach = _make_teach(model, config, assigner, (1.0 - 1.0 / number) ** number)
+    collect_groups = jax.vmap(partial(collect, axis=_GROUPS), (0, None, 0, 0, 0, None, None, None), axis_name=_GROUPS)
+
+    def at_once(keys: Key, key: Key, state: TrainState) -> tuple[TrainState, Learned]:
+        weights, policy_of = begin(state)
+        one = jax.tree.map(lambda x: x[:1], members_of(state))
+        index = jnp.arange(held, assigner.k, dtype=jnp.int32)
+        own = index, state.episodes, state.segments
+        episodes, segments, experience = collect_groups(keys, policy_of(one), *own, _only(one.returns), weights, state.rates)
+        one, losses = teach(state, key, one, weights, experience)
+        told = _told(experience, jax.tree.map(lambda x: jnp.broadcast_to(x, (number,)), losses))
+        return _all_are(one, number, state._replace(episodes=episodes, segments=segments)), told
+
+    return at_once
+
+
+_GROUPS = "groups"  # name of the axis of the environments of all policies
+_TOGETHER = {"in_turn": _make_in_turn, "at_once": _make_at_once}
+
+
+def _make_teach(model: Model, config: TrainConfig, assigner: Assigner, memory: float) -> tuple[Callable, Callable]:
+    """How one policy that acts for all learns: what it acts by, and its update from the experience of some groups, (g, ...).
+
+    `memory` is of utilities, from one improvement of the policy to the next: those of an iteration count.
+    """
+    sizes, whole_of = config.sizes, assigner.together
+    assert whole_of is not None
+    improve = make_improve(
+        partial(ppo_loss, model), sizes, lambda weights: weights, lambda gradient, weights: weights
+    )  # of one policy, whose weights (1, n) are all there is of an assignment
+
+    def begin(state: TrainState) -> tuple[Array, Callable[[Member], Policies]]:
+        def policy_of(one: Member) -> Policies:
+            params = Params(state.learner.params.shared, _only(one.params))
+            return Policies(params, _only(one.statistics), state.rates.observation_clip)
+
+        return counted(whole_of(state.assignment).weights, state.counts), policy_of
+
+    def teach(state: TrainState, key: Key, one: Member, weights: Array, seen: Experience) -> tuple[Member, LossParts]:
+        rates, schedule = state.rates, schedule_at(state.rates, state.iteration, config.iterations)
+        shared, groups = state.learner, seen.episodes.size
+        learner = Learner(Params(shared.params.shared, one.params), Params(shared.opt_state.shared, one.opt_state))
+        batch = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), seen.batch)
+        learner, _, losses = improve(rates, schedule, key, learner, weights[None], batch)
+        decay = jnp.minimum(rates.utility_decay, memory)  # it is archived as what it is, not as what it was
+        rewards, episodes = seen.totals.rewards.sum(0, keepdims=True), seen.episodes.sum(0, keepdims=True, dtype=jnp.int32)
+        utilities = accumulate(one.utilities, decay, rewards, episodes, groups * sizes.transitions)
+        statistics, returns = jax.tree.map(lambda x: x[:1], (seen.statistics, seen.returns))  # the same of all groups
+        return Member(
+            model.networks.keep_noise(learner.params.own), learner.opt_state.own, statistics, returns, utilities
+        ), losses
+
+    return begin, teach
+
+
+def _all_are(one: Member, number: int, state: TrainState) -> TrainState:
+    """The state with `number` policies that are all this one."""
+    alike = jax.tree.map(lambda x: jnp.broadcast_to(x, (number, *x.shape[1:])), one)
+    return with_members(state, alike, state.learner.params.shared, state.learner.opt_state.shared)
 
 
 def _only(tree: PyTree) -> PyTree:

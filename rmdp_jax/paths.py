@@ -9,6 +9,15 @@ from rmdp_jax.errors import ConfigError
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/")  # one letter is a drive; `Path` makes one slash of two
 
 
+def folder_name(task: str) -> str:
+    """The name of a task as part of the name of a folder; ``my_module`` of a user's own ``package.my_module:make``."""
+    module, _, function = task.rpartition(":")
+    if not module:
+        return task
+    last = Path(module).stem if module.endswith(".py") else module.rpartition(".")[2]
+    return last if function == "make" else f"{last}-{function}"
+
+
 def local_path(name: str, value: str | os.PathLike[str]) -> Path:
     """The path `value` of the argument `name` on this machine, with ``~`` and ``~user`` as the folders that they stand for.
 

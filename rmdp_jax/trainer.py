@@ -9,7 +9,6 @@ import numpy as np
 
 from rmdp_jax.assigners.base import NOTHING_GIVEN, Assigner, Copies, EStepInput, Given, harden
 from rmdp_jax.assigners.checks import check_assigner
-from rmdp_jax.assigners.plain_em import best_policies
 from rmdp_jax.checks import check_env
 from rmdp_jax.config import Rates, TrainConfig
 from rmdp_jax.devices.mesh import constrain
@@ -32,7 +31,7 @@ class Conclusion(NamedTuple):
     """What a run is evaluated by."""
 
     policies: Policies
-    labels: Array  # (n,) int32
+    labels: Array  # (n,) int32; of the last E-step where policies have limits, within which the best is to be found by `worth`
     sources: Array  # (k,) int32, which members they are: 0..k-1 of the present policies, k..k+archive_size-1 of the archive
     worth: Array | None = None  # (k, n) what they are worth by running estimates, where policies have limits
 
@@ -145,8 +144,7 @@ def make_trainer(
         found, members = concluded(state)
         if limits is None:
             return found
-        known = constrain(worth(utility(members.utilities, env.spec.episode_length)))
-        return found._replace(labels=best_policies(known, found.labels, limits=limits), worth=known)
+        return found._replace(worth=constrain(worth(utility(members.utilities, env.spec.episode_length))))
 
     def concluded(state: TrainState) -> tuple[Conclusion, TrainState]:
         if assigner.conclude is None:
@@ -191,12 +189,9 @@ def check_limits(
         return None
     rule = "em or plain_em where policies have limits; after training, rmdp-jax assign holds them for any algorithm"
     check("algorithm", repr(algorithm), takes_limits, rule)
-    if population.weights is not None:
-        raise ConfigError(
-            "at_most, at_least: count agents alike in training, and these have weights; leave one of the two out, or train "
-            "without limits and hold them by rmdp-jax assign, which counts weight"
-        )
-    return loads_of(config.limits, config.k, config.n, given.frozen)
+    if isinstance(population.weights, jax.core.Tracer):
+        raise ConfigError("weights: are traced, must be numbers where policies have limits; close over them")
+    return loads_of(config.limits, config.k, config.n, given.frozen, population.weights)
 
 
 def _check_agreement(population: Population, config: TrainConfig, assigner: Assigner) -> None:

@@ -66,7 +66,8 @@ def test_policies_meet_in_the_table_of_utilities_only():
     assert {name: number for name, number in inside.items() if not of_members(name[0])} == {
         ("jit(step)/e_step/div", table): 1,
         ("jit(step)/info/div", table): 1,
-        ("jit(step)/info/reduce_sum", "s32[9]"): 1,  # rewards that were not finite
+        ("jit(step)/info/reduce_sum", "(s32[9], s32[9])"): 1,  # rewards that were not finite, ended episodes of each agent
+        ("jit(step)/info/reduce_sum", "f32[9]"): 1,  # what each agent was paid
         ("jit(step)/recover/reduce_and", "pred[]"): 1,  # whether any policy was broken before
     }
     # What people read of each policy has no name in the code: losses, episodes, mean outcomes of one or of n numbers.
@@ -76,7 +77,8 @@ def test_policies_meet_in_the_table_of_utilities_only():
 def test_em_shows_segments_too_and_copies_now_and_then():
     told = {name for name in collectives(8, "em without exploration", "step") if len(name) == 2}
     assert {(name, what) for name, what in told if not of_members(name)} == {
-        ("jit(step)/info/reduce_sum", "s32[9]"),
+        ("jit(step)/info/reduce_sum", "(s32[9], s32[9])"),
+        ("jit(step)/info/reduce_sum", "f32[9]"),
         ("jit(step)/recover/reduce_and", "pred[]"),
         ("jit(step)/e_step/div", "f32[8,9]"),
         ("jit(step)/e_step/sharding_constraint", "f32[8,4,9]"),

@@ -18,7 +18,6 @@ from rmdp_jax.envs import make
 from rmdp_jax.envs.speed import BODIES, make_population
 from rmdp_jax.evaluation.episodes import score_episodes
 from rmdp_jax.records.agents_csv import agent_leaves, read_agents
-from rmdp_jax.records.lines import significant
 from rmdp_jax.records.loading import load_episodes, load_run
 
 
@@ -31,7 +30,7 @@ def run(tmp_path_factory):
 
 def test_the_own_agents_get_what_the_result_says(run):
     found = assign(run, run.population.agents)
-    np.testing.assert_array_equal(significant(found.utility), run.result["utility"])
+    np.testing.assert_allclose(found.utility, run.result["utility"], rtol=1e-6)
     np.testing.assert_array_equal(found.expected, found.utility.max(0))
     np.testing.assert_array_equal(found.margin, found.utility.max(0) - found.utility.min(0))  # of two policies
     assert found.episodes == CONFIG.evaluation_episodes
@@ -172,8 +171,8 @@ BAD = {
     b"cell\n4\n": "row 1: cell = '4': must be a whole number from 0 to 3",
     b"cell\n-1\n": "row 1: cell = '-1': must be a whole number from 0 to 3",
     b"cell,id\n,a\n": "row 1: cell = '': must be a whole number from 0 to 3",
-    b"cell,weight\n1,0\n": "row 1: weight = '0': must be a finite number from",
-    b"cell,weight\n1,many\n": "row 1: weight = 'many': must be a finite number from",
+    b"cell,weight\n1,0\n": "row 1: weight = '0': must be a finite number above 0; mend",
+    b"cell,weight\n1,many\n": "row 1: weight = 'many': must be a finite number above 0; mend",
     b"cell,id\n1,Andr\xe9\n": "line 2 is not UTF-8 (byte 0xe9); save the table as CSV in UTF-8",
     b"PK\x03\x04\0\0": "is no text (it holds zero bytes); save the table as CSV in UTF-8",
     b'cell,id\n1,"a\n': "line 2 is no CSV (unexpected end of data); see to its quotes and commas",

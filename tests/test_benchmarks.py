@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.accelerator import Row, measure_wave, show_tables
+from benchmarks.processes import across_policies, groups_of
 from benchmarks.throughput import Throughput, cases
 
 COMMANDS = {
@@ -124,6 +125,16 @@ def test_a_second_start_takes_programs_from_the_cache(lines):
     assert first["cache_files"] == second["cache_files"] > 0
     assert second["compile_s"] < first["compile_s"]
     assert second["first_iteration_s"] == pytest.approx(second["imports_s"] + second["beyond_imports_s"], abs=0.02)
+
+
+def test_what_devices_tell_each_other_is_read_off_either_way_of_writing():
+    assert groups_of("all-reduce(%a), replica_groups={{0,2},{1,3}}, to_apply=%add") == [[0, 2], [1, 3]]
+    assert groups_of("all-gather(%a), replica_groups=[2,2]<=[4], dimensions={0}") == [[0, 1], [2, 3]]
+    assert groups_of("all-gather(%a), replica_groups=[2,2]<=[2,2]T(1,0), dimensions={0}") == [[0, 2], [1, 3]]
+    assert groups_of("collective-permute(%a), source_target_pairs={{0,1},{1,0}}") == [[0, 1], [1, 0]]
+    inside = '  %a = f32[2]{0} all-reduce(%b), replica_groups=[2,2]<=[4], metadata={op_name="jit(step)/m_step/sum"}'
+    across = inside.replace("<=[4]", "<=[2,2]T(1,0)").replace("m_step/sum", "e_step/div")
+    assert across_policies(f"{inside}\n{across}\n  %c = f32[2]{{0}} add(%a, %b)", envs=2) == ["jit(step)/e_step/div f32[2]"]
 
 
 def test_a_row_that_is_late_is_stopped_and_one_that_breaks_says_why():

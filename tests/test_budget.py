@@ -1,8 +1,9 @@
 """How many policies: choices and rules by hand, what a tiny run predicts, and the command."""
 
 import json
+import shutil
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, permutations
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +13,15 @@ from drawn import texts
 from test_cli import refused
 from tiny import CONFIG, K, N, make_tiny
 
-from rmdp_jax import ConfigError, budget, em, make_evaluate, plots, random_even, train
+from rmdp_jax import ConfigError, Limits, budget, em, make_evaluate, plots, random_even, train
 from rmdp_jax.commands.budget import Budget
-from rmdp_jax.commands.cli import _trains, main
+from rmdp_jax.commands.cli import _goes_on, main
 from rmdp_jax.envs import make
 from rmdp_jax.evaluation.budget import check_ks, check_rule, choose_members, recommend
+from rmdp_jax.records.folder import RunFolder
+from rmdp_jax.records.given import checksums
 from rmdp_jax.records.loading import load_members, load_run
-from rmdp_jax.records.lock import Locked
+from rmdp_jax.records.lock import Locked, locked
 from rmdp_jax.running import ladder as ladders
 from rmdp_jax.running.sweep import Cell
 from rmdp_jax.welfare import from_worth, make_welfare, worth
@@ -133,6 +136,21 @@ def test_from_worth_is_the_inverse(p):
     np.testing.assert_allclose(from_worth(worth(returns, p), p), returns, rtol=2e-3)
 
 
+def test_members_serve_within_limits():
+    table = np.array([[10.0, 10, 50, 50], [60, 60, 70, 60], [50, 50, 10, 10], [0, 0, 0, 1]])
+    (free,) = choose_members(table, [2], PLAIN)
+    assert (set(free.members.tolist()) & {1}, free.welfare) == ({1}, 62.5)
+    (held,) = choose_members(table, [2], PLAIN, Limits(at_most=2))
+    assert held.members.tolist() == free.members.tolist()
+    assert sorted(np.unique(held.labels, return_counts=True)[1].tolist()) == [2, 2]
+    two_each = set(permutations([0, 0, 1, 1]))
+    best = max(table[held.members][list(some), range(4)].mean() for some in two_each)
+    assert held.welfare == pytest.approx(best)
+    weights = np.array([1.0, 2.0, 3.0, 1.0], np.float32)
+    weighted = choose_members(table, [2], make_welfare(1.0, 0.01, weights), Limits(at_most=4), weights)[0]
+    assert sorted(np.bincount(weighted.labels, weights, 4)[weighted.members].tolist()) == [3, 4]
+
+
 # One run.
 
 
@@ -181,6 +199,27 @@ def test_what_is_chosen_in_some_episodes_is_told_by_others(run, monkeypatch):
     monkeypatch.setattr("rmdp_jax.running.budget._make_play", lambda *of: lambda number, batch: second)
     alone = budget(run, ks=[1, 2], price=1, episodes=1)
     assert (alone.welfare.tolist(), alone.standard_error, alone.recommended.k) == ([30.0, 50.0], None, 2)
+
+
+def test_limits_leave_out_ks_without_room(run, monkeypatch):
+    table = np.array([[60.0, 60, 60, 60], [0, 50, 0, 0], [40, 10, 10, 10], [1, 1, 1, 1]])
+    monkeypatch.setattr("rmdp_jax.running.budget._make_play", lambda *of: lambda number, batch: table)
+    held = run._replace(config=replace(run.config, at_most=2))
+    found = budget(held, episodes=1)
+    assert found.ks == (2, 3, 4)
+    assert found.limits == Limits((2.0,), None)
+    assert found.individual == 60.0
+    for choice in found.choices:
+        assert len(set(choice.members.tolist())) == len(choice.members), "a policy twice would serve twice as many"
+        assert (np.bincount(choice.labels) <= 2).all()
+        assert choice.welfare <= choice.limit
+    assert found.choices[0].members.tolist() == [0, 2]
+    assert found.welfare.tolist() == [42.5, 52.5, 52.5]  # agent 0 is best off elsewhere, then agent 1 too
+    with pytest.raises(ConfigError, match=r"^ks = \(1,\): must be numbers of policies with room for all .* as \(2, 4\) are"):
+        budget(held, ks=[1, 2, 4])
+    with pytest.raises(ConfigError, match=r"^at_most = \(2\.0, 3\.0\): must be one number for all policies, as"):
+        budget(run._replace(config=replace(run.config, at_most=(2, 3))))
+    assert budget(held, episodes=1, limits=Limits(at_least=1)).ks == (1, 2, 3, 4)
 
 
 def test_one_run_predicts_all_ks(run):
@@ -259,13 +298,15 @@ def test_the_command_writes_prints_and_draws(run, bare, tmp_path, capsys):
     assert not (bare.folder.path / "budget.json").exists()
     main(["budget", str(bare.folder.path), "--out", str(tmp_path / "out")])
     assert "2 different policies, no archive, as random keeps none here" in capsys.readouterr().out
+    main(["budget", str(bare.folder.path), "--out", str(tmp_path / "out"), "--at-most", "3"])
+    assert "limits: at most 3 agents a policy; the end, no choice above and proved are" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nowhere"], "target = 'nowhere': is neither the folder of a run nor a task (known: ant_speed, "),
-        (["."], "out = .: holds no config.json, so it is not the folder of a finished run"),
+        (["."], "run = .: holds no config.json, so it is not the folder of a finished run"),
         ([".", "--seeds", "3"], "seeds = 3: is for a task to train, not for the folder of a run; leave it out"),
         ([".", "--size", "4"], "size = 4: is for a task to train, not for the folder of a run; leave it out"),
         ([".", "--ks", "3", "2"], "ks = (3, 2): must be whole numbers of at least 1, each above the one before"),
@@ -279,6 +320,9 @@ def test_the_command_writes_prints_and_draws(run, bare, tmp_path, capsys):
         (["resource_gathering", "--episodes", "8"], "episodes = 8: is for the folder of a run, not for a task"),
         (["resource_gathering", "--ks", "2"], "ks = (2,): must be 2 or more whole numbers"),
         (["resource_gathering", "--ks", "2", "26"], "k = 26: must be at most n = 25, one policy per agent"),
+        ([".", "--warm"], "warm = True: is for a task to train, not for the folder of a run; leave it out"),
+        (["resource_gathering", "--at-most", "9"], "ks = (1, 2): must be numbers of policies with room for all within the"),
+        (["resource_gathering", "--at-most", "2"], "ks = (1, 2, 3, 5, 8): none has room for all within the limits; at_most: "),
         (["resource_gathering", "--seeds", "0"], "seeds = 0: must be a whole number of at least 1"),
         (["resource_gathering", "--transitions", "0"], "transitions = 0: must be a whole number of at least 1"),
         (
@@ -296,8 +340,10 @@ def test_bad_input_is_told_in_one_line(arguments, message, capsys, monkeypatch, 
 
 
 def test_a_stopped_ladder_is_to_be_started_again():
-    assert _trains(["budget", "resource_gathering", "--ks", "1", "2"])
-    assert not _trains(["budget", "runs/first"])
+    assert _goes_on(["budget", "resource_gathering", "--ks", "1", "2"]) == "the same command goes on with what was saved"
+    assert _goes_on(["sweep", "ant_speed"]) == _goes_on(["budget", "resource_gathering"])
+    assert _goes_on(["train", "resource_gathering"]).endswith("--resume")
+    assert _goes_on(["budget", "runs/first"]) == _goes_on(["evaluate", "runs/first"]) == _goes_on([]) == ""
 
 
 # The ladder.
@@ -332,9 +378,43 @@ def test_a_ladder_sets_what_the_last_run_predicts_beside_what_was_trained(tmp_pa
     assert told["mean_absolute_error"] == pytest.approx(found.error, rel=1e-6)
     assert [of["number"] for of in told["trained"]] == [2, 2]
 
+    steps = TINY.iterations * TINY.sizes.transitions
+    assert (found.transitions, found.warm) == ((steps, 2 * steps), False)
+    with pytest.raises(ConfigError, match="algorithm = 'random': must be em, plain_em or end_to_end where policies are given"):
+        climb(warm=True)
     monkeypatch.setattr(ladders, "sweep", lambda *of, **options: lines[:3])
     with pytest.raises(Locked, match="1 of the runs are trained by another process; start the same command again"):
         climb()
+
+
+@pytest.mark.slow
+def test_a_warm_ladder_begins_each_k_with_the_policies_of_the_one_before(tmp_path, monkeypatch):
+    cells = [replace(cell, algorithm="plain_em") for cell in CELLS]
+
+    def climb(out, **options):
+        return ladders.train_ladder(cells, [0, 1], out, make=make, progress=False, **{"warm": True, **options})
+
+    found, steps = climb(tmp_path / "first"), TINY.iterations * TINY.sizes.transitions
+    assert (found.transitions, found.warm) == ((steps, 3 * steps), True)
+    one, two = (
+        [RunFolder(tmp_path / "first" / f"resource_gathering-size2-plain_em-k{k}-s{s}") for s in (0, 1)] for k in (1, 2)
+    )
+    for before, after in zip(one, two, strict=True):
+        assert "start" not in before.read_config()
+        (source,) = after.read_config()["start"]
+        assert (source["run"], source["policy"]) == (str(before.path), 0)
+        assert source["sha256"] == checksums(load_run(before.path, make).policies)[0]
+
+    monkeypatch.setattr("rmdp_jax.running.sweep.train_held", None)  # nothing is left to train, wherever the folders are
+    (tmp_path / "first").rename(tmp_path / "moved")
+    np.testing.assert_array_equal(climb(tmp_path / "moved").predicted, found.predicted)
+    with pytest.raises(ConfigError, match=r"k2-s0 was made with other start \(resource.*k1-s0:0 there, none here\)"):
+        climb(tmp_path / "moved", warm=False)
+    moved = tmp_path / "moved"
+    (moved / one[0].path.name / "result.json").unlink()
+    shutil.rmtree(moved / two[0].path.name)
+    with locked(moved / one[0].path.name), pytest.raises(Locked, match="2 of the runs are trained by another process"):
+        climb(moved)  # k = 2 of seed 0 waits for it
 
 
 # The picture.

@@ -103,6 +103,8 @@ def refused(arguments, capsys):
         (["--backend", "mjx"], "backend = 'mjx': resource_gathering takes size, episode_length"),
         (["--devices", "0"], "devices = 0: must be from 1 to 1, the devices that JAX finds"),
         (["--devices", "2", "--algorithm", "cluster"], "devices = 2: must be from 1 to 1, the devices that JAX finds"),
+        (["--log", "tensorbord"], "log = 'tensorbord' is not known; did you mean 'tensorboard'?"),
+        (["--config", "none.json"], "none.json: cannot be read (No such file or directory)"),
         (["--processes", "2"], "processes = 2: must be given together with --distributed"),
         (["--process-id", "0"], "process_id = 0: must be given together with --distributed"),
         (["--distributed", "--coordinator", "here"], "coordinator = here: must be HOST:PORT of the first process"),
@@ -121,10 +123,10 @@ def test_bad_input_is_told_in_one_line(arguments, message, capsys):
     [
         (["train", "resource_gatherin"], "env = 'resource_gatherin' is not known; did you mean 'resource_gathering'? (known: "),
         (["train", "antspeed"], "env = 'antspeed' is not known; did you mean 'ant_speed'? (known: "),
-        (["evaluate", "nowhere"], "out = nowhere: holds no config.json, so it is not the folder of a finished run"),
-        (["report", "nowhere"], "out = nowhere: holds no config.json, so it is not the folder of a finished run"),
-        (["evaluate", "no\nwhere"], r"out = no\nwhere: holds no config.json"),
-        (["evaluate", "9" * 5000], f"out = {'9' * 5000}: holds no config.json"),
+        (["evaluate", "nowhere"], "run = nowhere: holds no config.json, so it is not the folder of a finished run"),
+        (["report", "nowhere"], "run = nowhere: holds no config.json, so it is not the folder of a finished run"),
+        (["evaluate", "no\nwhere"], r"run = no\nwhere: holds no config.json"),
+        (["evaluate", "9" * 5000], f"run = {'9' * 5000}: holds no config.json"),
         (
             ["compare", ".", "--picture", "9" * 300],
             f"picture = {'9' * 76} ...: must be a file with a name of at most 255 bytes",
@@ -282,6 +284,24 @@ def test_help_fits_80_columns_and_names_every_flag(command, capsys, monkeypatch)
     assert [line for line in out.splitlines() if len(line) > 80] == []
     words = set(out.replace(",", " ").split())
     assert flags_of(COMMANDS[command], *GROUPS.get(command, ())) - NO_FLAGS <= words
+
+
+def test_help_of_all_commands_fits_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if len(line) > 80] == []
+    assert f"{{{','.join(COMMANDS)}}}" in "".join(out.split("\n\n")[0].split())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shells_complete_commands_and_flags(shell, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--tyro-print-completion", shell])
+    assert stop.value.code in (0, None)
+    script = capsys.readouterr().out
+    assert all(word in script for word in (*COMMANDS, "--learning-rate", "--ks"))
 
 
 def test_whole_numbers_may_be_written_with_an_exponent(capsys):

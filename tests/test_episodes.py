@@ -19,11 +19,9 @@ from rmdp_jax.evaluation.episodes import (
     KEPT_BYTES,
     bytes_per_episode,
     kept_episodes,
-    mean_returns,
     outcome_like,
     score_episodes,
 )
-from rmdp_jax.records.lines import significant
 from rmdp_jax.records.loading import load_episodes, load_run
 from rmdp_jax.running.memory import estimate_evaluation, kept_bytes
 from rmdp_jax.trainer import policies_of
@@ -53,9 +51,9 @@ def test_kept_episodes_score_the_own_agents_as_the_result_says(run):
     assert kept.episodes.alive.shape == (K, EPISODES, 40)
     assert (kept.iterations, kept.seed, kept.deterministic) == (20, CONFIG.seed + 1, False)
     assert run.result["episodes_kept"] == kept.episodes.number == EPISODES
-    returns = jax.jit(lambda episodes, agents: mean_returns(run.population, episodes, agents))
+    returns = jax.jit(lambda episodes, agents: score_episodes(run.population, episodes, agents).mean(1))
     utility = 100.0 * returns(kept.episodes, run.population.agents)
-    np.testing.assert_array_equal(significant(utility), run.result["utility"])
+    np.testing.assert_allclose(utility, run.result["utility"], rtol=1e-6)
     lengths = np.asarray(kept.episodes.alive).sum(2).mean(1)
     np.testing.assert_allclose(lengths, run.result["episode_length"], atol=0.005)
 
@@ -97,10 +95,10 @@ def test_keeping_changes_no_number(exact):
 def test_steps_that_diverged_pay_nothing():
     kept = evaluation_of(make_probe(PROBES["constant"], 2), probe_config(1, 2, 1), 3).episodes
     population = make_probe(PROBES["constant"], 2)[1]
-    sound = mean_returns(population, kept, population.agents)
+    sound = score_episodes(population, kept, population.agents)
     assert np.asarray(sound).max() > 0
     broken = kept._replace(diverged=jnp.ones_like(kept.diverged))
-    assert not np.asarray(mean_returns(population, broken, population.agents)).any()
+    assert not np.asarray(score_episodes(population, broken, population.agents)).any()
     ended = kept._replace(alive=jnp.zeros_like(kept.alive))
     assert not np.asarray(score_episodes(population, ended, population.agents)).any()
 

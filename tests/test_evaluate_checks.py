@@ -63,7 +63,7 @@ def test_what_is_of_another_run_is_named(task):
     fewer = population._replace(agents=jax.tree.map(lambda x: x[:3], population.agents))
     for given, message in [
         ((env, population, CONFIG, three, LABELS), "policies: are 3, but the config has k = 2"),
-        ((env, fewer, CONFIG, policies, LABELS), "n = 4: the population has 3 agents"),
+        ((env, fewer, CONFIG, policies, LABELS), r"assignment of shape \(4,\), int64: must be \(n,\) = \(3,\)"),
         ((env, population, None, policies, LABELS), "config = None: must be the TrainConfig"),
         ((population, env, CONFIG, policies, LABELS), "env = Population"),
         ((env, env, CONFIG, policies, LABELS), "population = Env"),
@@ -72,6 +72,23 @@ def test_what_is_of_another_run_is_named(task):
             evaluate(*given)
     with pytest.raises(ConfigError, match=r"^deterministic = None"):
         make_record(env, CONFIG, deterministic=None)
+
+
+def test_other_people_than_those_of_the_run_are_evaluated_also_fewer_than_policies(task):
+    env, population, policies = task
+    every = evaluate(env, population, CONFIG, policies, LABELS)
+    for chosen in ([2], [0, 1, 2, 3, 3, 0]):
+        some = population._replace(agents=jax.tree.map(lambda x, chosen=chosen: x[np.array(chosen)], population.agents))
+        found = evaluate(env, some, CONFIG, policies, [LABELS[i] for i in chosen])
+        np.testing.assert_allclose(found.utility, every.utility[:, np.array(chosen)], rtol=1e-6)
+        own = every.utility[np.array(LABELS)[chosen], np.array(chosen)]
+        assert found.welfare == pytest.approx(float(own.mean()), rel=1e-5)
+
+
+def test_traced_labels_of_other_people_are_named(task):
+    env, population, policies = task
+    with pytest.raises(ConfigError, match=r"^assignment of shape \(3,\): must be \(n,\) = \(4,\), of these agents"):
+        jax.jit(make_evaluate(env, population, CONFIG, episodes=2))(policies, jnp.array([0, 1, 0]), jax.random.key(0))
 
 
 def test_the_welfare_of_labels_that_nobody_could_check_is_nan(task):

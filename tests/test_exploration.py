@@ -11,6 +11,8 @@ from tiny import CONFIG, SIZES, K, N, leaves, make_tiny
 from rmdp_jax import EStepInput, TrainConfig, em, make_trainer
 from rmdp_jax.assigners.exploration import begin_exploration, explore_on, weigh_by_need
 from rmdp_jax.learning.segments import NO_RETURN
+from rmdp_jax.policies.normalize import NORMALIZERS
+from rmdp_jax.policies.returns import RETURN_SCALERS
 
 AGENTS = np.array([0.0, 1.0, 2.0, 5.0, 9.0])  # wishes
 EM = {"starts": 2, "segment_environments": 2, "archive_size": 3, "anneal": 2, "relocate_every": 50}
@@ -119,6 +121,45 @@ def test_all_policies_are_one_while_it_explores(exploring):
         assert np.asarray(info.losses.loss).shape == (K,)
     assert alike[:2] == [True, True]
     assert not any(alike[3:]), "apart from the split on"
+
+
+def test_all_environments_teach_at_once():
+    """One batch of those of both policies: as many updates as after the split, and statistics of all that was seen."""
+    sizes = replace(SIZES, explore="at_once", normalize_observations=True)
+    config = TrainConfig(k=K, n=N, transitions=6 * sizes.transitions, sizes=sizes)
+    trainer = make_trainer(*make_tiny(), config, em(K, N, explore_share=0.5, **EM))
+    state, step = jax.jit(trainer.init)(jax.random.key(0)), jax.jit(trainer.step)
+    first = jax.tree.map(lambda x: x[0], state.learner.params.own)
+    for iteration in (1, 2):
+        state, info = step(state)
+        own = jax.tree.leaves((state.learner.params.own, state.statistics, state.returns, state.utilities))
+        assert all((leaf[0] == leaf[1]).all() for leaf in own)
+        assert state.learner.opt_state.own[1].count.tolist() == [iteration * sizes.epochs * sizes.minibatches] * K
+        assert state.statistics.count.lo.tolist() == [iteration * K * sizes.transitions] * K
+        assert float(state.returns.weight[0]) == pytest.approx(sum(0.95**age for age in range(iteration)))
+        seen = K * sizes.transitions * sum((1 - 1 / K) ** (K * age) for age in range(iteration))
+        assert float(state.utilities.steps[0]) == pytest.approx(seen, rel=1e-5)
+        assert info.losses.loss.shape == (K,)
+        assert float(info.losses.loss[0]) == float(info.losses.loss[1]) != 0.0
+        assert info.episodes.shape == (K,)
+    moved = jax.tree.map(lambda old, new: bool((old != new[0]).any()), first, state.learner.params.own)
+    assert all(jax.tree.leaves(moved))
+
+
+def test_statistics_of_groups_add_up_to_those_of_all():
+    normalizer, scaler = NORMALIZERS[True](3), RETURN_SCALERS[True]()
+    obs = jnp.asarray(np.random.RandomState(0).normal(2.0, 3.0, (2, 5, 4, 3)), jnp.float32)  # groups, T, E, o
+    known = normalizer.update(normalizer.init(), obs[0, :2], None)
+    groups = jax.vmap(lambda obs: normalizer.update(known, obs, "groups"), axis_name="groups")(obs)
+    whole = normalizer.update(known, obs.swapaxes(0, 1).reshape(5, 8, 3), None)
+    for several, one in zip(leaves(groups), leaves(whole), strict=True):
+        np.testing.assert_array_equal(several[0], several[1])
+        np.testing.assert_allclose(several[0], one, rtol=1e-5)
+    reward, done = obs[..., :1], jnp.zeros((2, 5, 4), bool)
+    groups = jax.vmap(lambda reward, done: scaler.update(scaler.init(), reward, done, 0.9, "groups"), axis_name="groups")
+    whole = scaler.update(scaler.init(), reward.swapaxes(0, 1).reshape(5, 8, 1), done.reshape(5, 8), 0.9, None)
+    for several, one in zip(leaves(groups(reward, done)), leaves(whole), strict=True):
+        np.testing.assert_allclose(several, np.full(2, one), rtol=1e-5)
 
 
 def test_exploring_alone_equals_exploring_with_other_seeds(exploring):

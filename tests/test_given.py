@@ -245,7 +245,8 @@ def trained(monkeypatch):
     return calls
 
 
-def test_extend_gives_all_policies_of_a_run_and_its_settings(described, trained):
+def test_extend_gives_all_policies_of_a_run_and_its_settings(described, trained, monkeypatch):
+    monkeypatch.setattr("rmdp_jax.records.given.given_policies", lambda *of: None)  # it looks at the whole run
     for words in ([], ["--keep-learning", "--transitions", "1e3", "--out", str(described / "new")]):
         with pytest.raises(SystemExit):
             main(["extend", str(described), "--k", "3", "--quiet", *words])
@@ -268,6 +269,13 @@ def test_a_folder_says_which_policies_it_was_given(described):
     assert settings_of(described)["start_from"] == ()
 
 
+def test_a_folder_says_whose_seed_drew_its_people(described):
+    config = RunFolder(described).read_config()
+    assert settings_of(described)["env_options"].people_seed == 0, "the run's own is another"
+    RunFolder(described).write_config({**config, "env_options": {**config["env_options"], "seed": CONFIG.seed}})
+    assert settings_of(described)["env_options"].people_seed is None
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -275,6 +283,7 @@ def test_a_folder_says_which_policies_it_was_given(described):
         (["--freeze", "here:1,x"], "freeze = here:1,x: must be DIR:J,J"),
         (["--freeze", "here:0", "--algorithm", "cluster"], "algorithm = 'cluster': must be em, plain_em or end_to_end"),
         (["--start-from", "here:0,1", "--k", "2"], "k = 2: must be above 2"),
+        (["--freeze", "here:0"], "run = here: holds no config.json, so it is not the folder of a finished run"),
     ],
 )
 @pytest.mark.usefixtures("trained")
@@ -283,6 +292,7 @@ def test_bad_words_are_refused(words, message, capsys, tmp_path):
         main(["train", "resource_gathering", "--out", str(tmp_path / "run"), *words])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_table_names_what_was_given(beside, capsys):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rmdp_jax import ConfigError
 from rmdp_jax.evaluation.fairness import fairness, fairness_by_group, of_run
-from rmdp_jax.evaluation.limits import Limits, assign_within
+from rmdp_jax.limits import Limits, assign_within
 
 
 def best_by_trying(utility, low, high, weights):

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmdp_jax import ConfigError, Limits, em, end_to_end, make_trainer, plain_em, train
+from rmdp_jax import ConfigError, Limits, RunSpec, em, end_to_end, make_trainer, plain_em, train, train_batch
 from rmdp_jax.assigners.base import EStepInput
 from rmdp_jax.assigners.exchange import best_within, nearest_within
 from rmdp_jax.commands.cli import main
 from rmdp_jax.envs import make
-from rmdp_jax.evaluation.limits import assign_within
-from rmdp_jax.limits import loads_of
+from rmdp_jax.limits import assign_within, loads_of
+from rmdp_jax.records.files import RunWarning
 from rmdp_jax.records.loading import load_run
 from tests.tiny import CONFIG, FLAGS, K, N, make_tiny
 
@@ -121,6 +121,76 @@ def test_e_steps_of_em_hold_limits_whenever_they_are_hard(options):
     assert hard > 10
 
 
+# Limits by weight.
+
+WEIGHTS = np.array([1.0, 1.0, 2.0, 3.0, 0.5, 0.5, 2.5, 1.5, 1.0], np.float32)
+BY_WEIGHT = loads_of(Limits(5.5, 3), *SHAPE, weights=WEIGHTS)
+
+
+def weight_of(labels, weights=WEIGHTS, k=3):
+    return np.bincount(labels, weights, minlength=k)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_e_step_by_weight_holds_limits_and_no_change_raises_it(seed):
+    rng = np.random.default_rng(seed)
+    worth = rng.normal(size=SHAPE).astype(np.float32)  # times the weights, as an E-step sees it
+    before = rng.integers(0, 3, 9).astype(np.int32)
+    labels = np.asarray(WEIGHED(worth, before))
+    reached = worth[labels, agents].sum()
+    for i in range(9):
+        for other in [labels, *(np.where(agents == i, j, labels) for j in range(3))]:
+            for swapped in [other, *(_changed(labels, i, o) for o in range(9))]:
+                if (weight_of(swapped) <= 5.5).all() and (weight_of(swapped) >= 3).all():
+                    assert worth[swapped, agents].sum() <= reached + 1e-4
+    assert (weight_of(labels) <= 5.5).all()
+    assert (weight_of(labels) >= 3).all()
+    best = assign_within(worth / WEIGHTS, Limits(5.5, 3), WEIGHTS)
+    assert reached <= worth[best, agents].sum() + 1e-4
+    np.testing.assert_array_equal(WEIGHED(worth, best), best)
+
+
+def _changed(labels, one, other):
+    new = labels.copy()
+    new[[one, other]] = labels[[other, one]]
+    return new
+
+
+WEIGHED = jax.jit(lambda utility, labels: best_within(utility, labels, BY_WEIGHT))
+
+
+def test_equal_weights_are_counted_as_agents():
+    tenths = jnp.full(9, 0.1, jnp.float32)
+    assert loads_of(Limits(0.3), *SHAPE, weights=tenths) == loads_of(Limits(3), *SHAPE)
+
+
+@pytest.mark.parametrize("make_assigner", [plain_em, em])
+def test_a_run_ends_with_the_best_within_its_limits_by_weight(make_assigner):
+    env, population = make_tiny()
+    weights = jnp.array([1.0, 2.0, 3.0, 4.0])
+    result = train(
+        env, population._replace(weights=weights), replace(CONFIG, at_most=(6, 5)), make_assigner(K, N), seeds=2, progress=False
+    )
+    for one in result:
+        load = weight_of(np.asarray(one.assignment), np.asarray(weights), K)
+        assert (load <= [6, 5]).all(), load
+        assert (load > 0).all()
+    other = population._replace(weights=weights[::-1])
+    specs = [RunSpec(of, replace(CONFIG, at_most=6), plain_em(K, N)) for of in (population._replace(weights=weights), other)]
+    with pytest.raises(ConfigError, match="weights: those of two runs differ, and policies have limits, which count them"):
+        train_batch(env, specs, progress=False)
+
+
+def test_a_best_that_is_not_proved_in_time_is_told(monkeypatch):
+    monkeypatch.setattr("rmdp_jax.running.batch.search_within", lambda *of: None)
+    env, population = make_tiny()
+    weighted = population._replace(weights=jnp.array([1.0, 2.0, 3.0, 4.0]))
+    with pytest.warns(RunWarning, match="limits by weight: the best assignment was not proved in 60 s, so the best known"):
+        result = train(env, weighted, replace(CONFIG, at_most=6), plain_em(K, N), progress=False)
+    assert (weight_of(np.asarray(result.assignment), [1.0, 2, 3, 4], K) <= 6).all()
+
+
 def test_without_limits_no_limit_is_written(tmp_path):
     env, population = make_tiny()
     train(env, population, CONFIG, plain_em(K, N), out=tmp_path / "run", progress=False)
@@ -130,8 +200,6 @@ def test_without_limits_no_limit_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("limits", "told"),
     [
-        ({"at_most": 1}, "at_most: the 2 policies have room for 2 agents together, and there are 4; give at least 2 each"),
-        ({"at_least": (2, 3)}, "at_least: the 2 policies ask for 5 agents together, and there are 4; give at most 2 each"),
         ({"at_most": (1, 2, 3)}, "at_most = .*: must be a number from 0 up, or k = 2 of them"),
         ({"at_most": "many"}, "at_most = 'many': must be a number from 0 up, or one for each policy"),
         ({"at_least": float("nan")}, "at_least = nan: must be a number from 0 up"),
@@ -143,13 +211,31 @@ def test_limits_that_nobody_can_hold_are_refused_in_the_config(limits, told):
         replace(CONFIG, **limits)
 
 
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"at_most": 1}, "at_most: the 2 policies have room for 2 agents together, and there are 4; give at least 2 each"),
+        ({"at_least": (2, 3)}, "at_least: the 2 policies ask for 5 agents together, and there are 4; give at most 2 each"),
+    ],
+)
+def test_limits_without_room_are_refused_before_there_is_a_folder(limits, told, tmp_path):
+    with pytest.raises(ConfigError, match=told):
+        train(*make_tiny(), replace(CONFIG, **limits), em(K, N), out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_who_cannot_hold_limits_says_so():
     env, population = make_tiny()
     config = replace(CONFIG, at_most=3)
     with pytest.raises(ConfigError, match="algorithm = 'end_to_end': must be em or plain_em where policies have limits"):
         make_trainer(env, population, config, end_to_end(K, N))
-    with pytest.raises(ConfigError, match="at_most, at_least: count agents alike in training, and these have weights"):
-        make_trainer(env, population._replace(weights=jnp.ones(N)), config, plain_em(K, N))
+    weighted = population._replace(weights=jnp.arange(1.0, N + 1))
+    with pytest.raises(ConfigError, match="at_most: the 2 policies have room for 6 of weight together, and there are 10"):
+        make_trainer(env, weighted, config, plain_em(K, N))
+    with pytest.raises(ConfigError, match=r"limits: no assignment of 4 agents, of weights 1 to 1000, holds at_least = "):
+        make_trainer(env, weighted._replace(weights=jnp.array([1.0, 1, 1, 1000])), replace(CONFIG, at_most=900), plain_em(K, N))
+    with pytest.raises(ConfigError, match=r"at_most = 0\.5 for policy 0: must be at least 1, as a policy for nobody learns"):
+        make_trainer(env, weighted, replace(CONFIG, at_most=(0.5, 10)), plain_em(K, N))
     with pytest.raises(ConfigError, match="at_most = 0 for policy 0: must be at least 1"):
         make_trainer(env, population, replace(CONFIG, at_most=(0, 4)), plain_em(K, N))
 

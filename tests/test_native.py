@@ -255,6 +255,15 @@ def test_products_of_physics_are_in_float32_whatever_is_set():
     assert {equation.params["precision"] for equation in products} == {(jax.lax.Precision.HIGHEST,) * 2}
 
 
+def test_line_search_of_mjx_is_cut_to_what_it_needs():
+    env, _ = made("hopper", "mjx")
+    state, _ = jax.eval_shape(env.reset, jax.random.key(0))
+    program = jax.make_jaxpr(env.step)(state, jnp.zeros(env.spec.action_size))
+    lengths = {equation.params["length"] for equation in equations(program.jaxpr) if equation.primitive.name == "scan"}
+    assert native.LINE_SEARCH in lengths
+    assert max(lengths) < 50, "what brax gives its bodies"
+
+
 def equations(program):
     """Of a program and of those inside it."""
     for equation in program.eqns:

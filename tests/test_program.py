@@ -58,7 +58,7 @@ def test_a_full_disk_is_told_in_one_line(arguments):
 def test_what_was_typed_is_in_the_error_in_one_line():
     done = run("evaluate", "a[/b]c\n:smile:\x1b[1m", env={"PYTHONIOENCODING": "ascii"})
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("rmdp-jax: error: out = a[/b]c\\n:smile:\\x1b[1m: holds no config.json")
+    assert done.stderr.startswith("rmdp-jax: error: run = a[/b]c\\n:smile:\\x1b[1m: holds no config.json")
     assert done.stderr.count("\n") == 1
 
 

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rmdp_jax import ConfigError
 from rmdp_jax.env import Step
+from rmdp_jax.envs import make
 from rmdp_jax.envs.speed import BODIES, Outcome, make_population, make_speed, speed_upper_bound
 
 
@@ -106,6 +108,16 @@ def test_targets_and_oracle_bands():
     groups = population.oracle_groups(3)
     assert groups.dtype == np.int32
     np.testing.assert_array_equal(groups, np.searchsorted([1.0, 2.0], targets, "right"))
+
+
+def test_people_of_a_seed_of_their_own():
+    kinds = ({"seed": 2, "people_seed": 1}, {"seed": 1}, {"seed": 2})
+    apart, one, two = (make("halfcheetah_speed", n=3, **seeds) for seeds in kinds)
+    np.testing.assert_array_equal(apart[1].agents, one[1].agents)
+    assert (np.asarray(apart[1].agents) != np.asarray(two[1].agents)).all()
+    assert apart[0].spec.options["seed"] == 1
+    with pytest.raises(ConfigError, match="people_seed = -1: must be a whole number from 0"):
+        make("resource_gathering", people_seed=-1)
 
 
 def test_a_diverged_step_pays_nothing():

@@ -45,7 +45,7 @@ class EStepInput(NamedTuple):
     archived: Array | None = None  # (archive_size, n) running estimates of the archive, as they were when it was filled
     can_restore: bool = True  # archived policies can be copied back; not so where all policies share one trunk
     given: Given = NOTHING_GIVEN  # what the run was given; static
-    limits: Loads | None = None  # how many agents each policy may serve, where that is limited; static
+    limits: Loads | None = None  # how many agents, or how much weight, each policy may serve, where that is limited; static
 
 
 class Copies(NamedTuple):

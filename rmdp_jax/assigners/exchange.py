@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rmdp_jax.assigners.moves import best_by_moves
 from rmdp_jax.limits import Loads
 from rmdp_jax.types import Array
 
@@ -23,8 +24,11 @@ TOLERANCE = 1e-6  # of the largest utility: what a cycle has to gain, so that ro
 def best_within(utility: Array, labels: Array, limits: Loads) -> Array:
     """Labels (n,) int32 within limits that make the sum of utilities (k, n) largest, but for `TOLERANCE` and `MOST_CYCLES`.
 
-    Agents with ties stay where labels (n,) have them, if those hold the limits.
+    Agents with ties stay where labels (n,) have them, if those hold the limits. Of agents with different weights it is the end
+    of a local search, `best_by_moves`.
     """
+    if limits.weights is not None:
+        return best_by_moves(utility, labels, limits)
     least = TOLERANCE * jnp.abs(utility).max()
     start = jnp.where(_hold(labels, limits), labels, _filled(limits, labels.size))
 
@@ -41,7 +45,7 @@ def best_within(utility: Array, labels: Array, limits: Loads) -> Array:
 
 
 def nearest_within(labels: Array, limits: Loads) -> Array:
-    """Labels (n,) within limits, as few as can be other than `labels`."""
+    """Labels (n,) within limits, as few as can be other than `labels` (with different weights few)."""
     wanted = jax.nn.one_hot(labels, len(limits.at_most), axis=0, dtype=jnp.float32)
     return best_within(wanted, labels, limits)
 

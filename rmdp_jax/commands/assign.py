@@ -36,7 +36,7 @@ class Assign(Compiling):
         from rmdp_jax.commands.tables import print_assigned
         from rmdp_jax.envs import make
         from rmdp_jax.errors import ConfigError
-        from rmdp_jax.evaluation.limits import Limits
+        from rmdp_jax.limits import Limits
         from rmdp_jax.paths import local_path
         from rmdp_jax.records.agents_csv import read_agents, write_table
         from rmdp_jax.records.files import to_json
@@ -73,6 +73,7 @@ def _describe(table: "Table", found: "Assigned") -> dict[str, Any]:
         groups |= {f"group {name}": one for name, one in fairness_by_group(found.expected, table.groups, *of).items()}
     return {
         "agents": len(found.policy),
+        "weighted": table.weights is not None,
         "episodes": found.episodes,
         "unserved_below": found.unserved_below,
         "fairness": {name: plain(one) for name, one in groups.items()},

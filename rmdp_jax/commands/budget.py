@@ -1,18 +1,19 @@
 """``rmdp-jax budget``: how many policies, predicted from one run, or by a ladder of runs."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from rmdp_jax.commands.compiling import Compiling
+from rmdp_jax.commands.env_options import EnvOptions
 from rmdp_jax.commands.grids import Sweep, check_picture
-from rmdp_jax.commands.train import EnvOptions
 from rmdp_jax.config import LARGEST_EPISODES
 from rmdp_jax.errors import ConfigError, seed_number, seed_range, shown, whole_number
-from rmdp_jax.paths import local_path
+from rmdp_jax.limits import Limits
+from rmdp_jax.paths import folder_name, local_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from rmdp_jax.running.ladder import Ladder
 
 LADDER = (1, 2, 3, 5, 8)  # where no ks are given
-_OF_LADDERS = ("seeds", "first_seed", "transitions", "n", "preset", "devices")
+_OF_LADDERS = ("seeds", "first_seed", "transitions", "n", "preset", "devices", "warm")
 _OF_RUNS = ("episodes", "seed")
 
 
@@ -33,7 +34,7 @@ class Budget(Compiling):
     """
 
     target: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR|ENV")]
-    """Folder of a run; or a task, of those that `rmdp-jax envs` lists."""
+    """Folder of a run; or a task, of those that `rmdp-jax envs` lists, or a function of your own as of `rmdp-jax train`."""
     ks: tuple[int, ...] | None = None
     """Numbers of policies, rising. Default: of a run 1, 2, ..., 10, or twice its k; of a task 1 2 3 5 8."""
     price: float | None = None
@@ -57,6 +58,12 @@ class Budget(Compiling):
     """Of a task: settings to start from, default or reference. Default: default."""
     n: int | None = None
     """Of a task: agents. Default: its own."""
+    warm: bool = False
+    """Of a task: each k begins with the policies of the k before, which go on learning. Default: each begins anew."""
+    at_most: float | None = None
+    """Agents that a policy serves at most, or weight where they have weights. Default: of a run its own limits, if any."""
+    at_least: float | None = None
+    """Agents that a policy serves at least, or weight."""
     devices: int | None = None
     """Of a task: how many to train on at most. Default: all that JAX finds."""
     quiet: bool = False
@@ -67,18 +74,19 @@ class Budget(Compiling):
 
     def run(self) -> None:
         """Check, predict or train, write, print."""
-        from rmdp_jax.envs.presets import PRESETS
+        from rmdp_jax.envs.presets import PRESETS, is_task
         from rmdp_jax.evaluation.budget import check_ks, check_rule
+        from rmdp_jax.records.places import run_folder
 
         check_rule(self.price, self.share)
         if self.ks is not None:
             check_ks(self.ks)
-        if self.target in PRESETS["default"]:
+        if is_task(self.target):
             self._refuse(_OF_RUNS, "for the folder of a run, not for a task")
             self._train()
             return
         tasks = ", ".join(sorted(PRESETS["default"]))
-        if not os.path.exists(local_path("target", self.target)):
+        if not os.path.exists(run_folder("target", self.target)):
             raise ConfigError(f"target = {shown(self.target)}: is neither the folder of a run nor a task (known: {tasks})")
         self._refuse((*_OF_LADDERS, *self.env_options.given()), "for a task to train, not for the folder of a run")
         self._predict()
@@ -86,7 +94,7 @@ class Budget(Compiling):
     def _refuse(self, names: tuple[str, ...], what: str) -> None:
         values = vars(self) | self.env_options.given()
         for name in names:
-            if values[name] is not None:
+            if values[name] is not None and values[name] is not False:
                 raise ConfigError(f"{name} = {values[name]}: is {what}; leave it out")
 
     def _predict(self) -> None:
@@ -103,7 +111,7 @@ class Budget(Compiling):
         out = self._folder(run.folder.path)
         episodes = run.config.evaluation_episodes if self.episodes is None else int(self.episodes)
         check_evaluation(run.env, run.config, batch_size(episodes), available_memory())
-        found = budget(run, ks=self.ks, price=self.price, share=self.share, episodes=episodes, seed=seed)
+        found = budget(run, ks=self.ks, price=self.price, share=self.share, episodes=episodes, seed=seed, limits=self._limits())
         terms: dict[str, Any] = {
             name: run.result[name] for name in ("algorithm", "welfare_p", "weighted") if name in run.result
         }
@@ -112,21 +120,27 @@ class Budget(Compiling):
 
     def _train(self) -> None:
         from rmdp_jax.envs import make
-        from rmdp_jax.evaluation.budget import check_ks
+        from rmdp_jax.evaluation.budget import check_all_ks_within, check_ks
         from rmdp_jax.running.ladder import train_ladder
 
         seeds = seed_range(self.first_seed or 0, 3 if self.seeds is None else self.seeds, first_name="first_seed")
-        out = self._folder(Path("runs") / f"{self.target}-budget")
+        out = self._folder(Path("runs") / f"{folder_name(self.target)}-budget")
         given = {name: getattr(self, name) for name in ("transitions", "n", "preset") if getattr(self, name) is not None}
         ks = check_ks(LADDER if self.ks is None else self.ks, 2)
-        grid = Sweep(envs=(self.target,), out=out, ks=ks, first_seed=seeds[0], env_options=self.env_options, **given)
+        how = {"env_options": self.env_options, "quiet": self.quiet, **given}
+        grid = Sweep(envs=(self.target,), out=out, ks=ks, first_seed=seeds[0], **how)
+        most, least = (None if limit is None else (limit,) for limit in (self.at_most, self.at_least))
+        cells = grid.cells()
+        check_all_ks_within(ks, self._limits(), cells[0].config.n)
+        grid.tell_settings()
         ladder = train_ladder(
-            grid.cells(),
+            [replace(cell, config=replace(cell.config, at_most=most, at_least=least)) for cell in cells],
             seeds,
             out,
             make=make,
             price=self.price,
             share=self.share,
+            warm=self.warm,
             devices=self.devices,
             progress=not self.quiet,
         )
@@ -137,6 +151,9 @@ class Budget(Compiling):
         from rmdp_jax.commands.budget_tables import describe_ladder, print_ladder
 
         self._write(out, {"env": self.target, **describe_ladder(ladder)}, draw_ladder(ladder, self.price), print_ladder)
+
+    def _limits(self) -> Limits | None:
+        return None if self.at_most is None and self.at_least is None else Limits(self.at_most, self.at_least)
 
     def _folder(self, default: Path) -> Path:
         out = default if self.out is None else local_path("out", self.out)

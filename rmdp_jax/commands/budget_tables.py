@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rmdp_jax.commands.tables import describe_terms
+from rmdp_jax.limits import describe_limits
 from rmdp_jax.records.lines import finite_number
 from rmdp_jax.terminal import PlainConsole, plus_minus, visible
 
@@ -29,6 +30,7 @@ def describe_budget(found: "Budget") -> dict[str, Any]:
         "members": found.members,
         "archived": found.archived,
         "episodes": found.episodes,
+        **({} if found.limits is None else found.limits._asdict()),
         "policies": [choice.members.tolist() for choice in found.choices],
     }
 
@@ -39,6 +41,8 @@ def describe_ladder(ladder: "Ladder") -> dict[str, Any]:
         "ks": list(ladder.ks),
         "predicted": _numbers(ladder.predicted),
         "trained": [of._asdict() for of in ladder.trained],
+        "warm": ladder.warm,
+        "transitions": list(ladder.transitions),
         "mean_absolute_error": finite_number(ladder.error),
         "upper_bound": _numbers(ladder.bound),
         "individual": finite_number(ladder.individual),
@@ -67,6 +71,7 @@ def print_budget(told: dict[str, Any]) -> None:
     console.print(table)
     console.print(f"the individual end: {told['individual']:.2f}, the best of all of them for each agent")
     console.print("no choice above: what no k of them pass in the episodes they were chosen by")
+    _print_limits(told)
     _print_recommended("recommended", told["recommended"])
 
 
@@ -74,17 +79,21 @@ def print_ladder(told: dict[str, Any]) -> None:
     """The table of a ladder, from what budget.json holds."""
     console, seeds = PlainConsole(), len(told["seeds"])
     console.print(Text.assemble("\n", (visible(told["env"]), "bold"), f"  {seeds} seed" + "s" * (seeds > 1) + " of every k"))
-    table = _table("k", "predicted", "trained", "95%", "predicted - trained", "proved")
+    table = _table("k", "predicted", "trained", "95%", "predicted - trained", "proved", "steps")
     bounds = told["upper_bound"] or [None] * len(told["ks"])
-    for k, predicted, of, bound in zip(told["ks"], told["predicted"], told["trained"], bounds, strict=True):
+    columns = (told["ks"], told["predicted"], told["trained"], bounds, told["transitions"])
+    for k, predicted, of, bound, steps in zip(*columns, strict=True):
         interval = "-" if of["low"] is None else f"{of['low']:.2f} {of['high']:.2f}"
         figures = (_figure(predicted), _figure(of["mean"]) + _error(of["standard_error"]), interval)
         style = "bold" if k == told["recommended"]["k"] else None
-        table.add_row(str(k), *figures, f"{predicted - of['mean']:+.2f}", _figure(bound), style=style)
+        table.add_row(str(k), *figures, f"{predicted - of['mean']:+.2f}", _figure(bound), _steps(steps), style=style)
     console.print(table)
     console.print(f"predicted: by the run of k = {told['ks'][-1]} of each seed, from what it met on its way")
     console.print(f"mean absolute error over k: {told['mean_absolute_error']:.2f}")
     console.print(f"the individual end: {told['individual']:.2f}, the best of what it met for each agent")
+    before = ", with those of the ks before, whose policies it began with" if told["warm"] else ""
+    console.print(f"steps: of all policies of a seed{before}; {_steps(sum(_own_steps(told)) * seeds)} in all")
+    _print_limits(told["budgets"][0])
     _print_recommended("recommended by what is predicted", told["recommended"])
     _print_recommended("recommended by what was trained", told["confirmed"])
 
@@ -105,6 +114,21 @@ def _gains(told: dict[str, Any]) -> list[str]:
     """What each more policy adds since the k before."""
     gains = np.diff(np.array(told["predicted"], float)) / np.diff(told["ks"])
     return ["", *(f"{gain:+.2f}" for gain in gains)]
+
+
+def _own_steps(told: dict[str, Any]) -> list[int]:
+    """Environment steps that each k of a ladder took itself, of one seed."""
+    steps = told["transitions"]
+    return np.diff(steps, prepend=0).tolist() if told["warm"] else list(steps)
+
+
+def _steps(number: int) -> str:
+    return f"{number / 1e6:.2f}M" if number >= 1e5 else f"{number:,}"
+
+
+def _print_limits(told: dict[str, Any]) -> None:
+    if words := describe_limits(told):
+        PlainConsole().print(f"limits: {words}; the end, no choice above and proved are without them")
 
 
 def _figure(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""The command line: ``rmdp-jax train | extend | sweep | compare | evaluate | assign | budget | report | dossier | ...``."""
+"""The command line: ``rmdp-jax train | extend | sweep | tune | compare | evaluate | assign | budget | report | ...``."""
 
 import contextlib
 import gc
@@ -8,8 +8,8 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,15 +18,19 @@ import tyro
 from rmdp_jax.commands.assign import Assign
 from rmdp_jax.commands.budget import Budget
 from rmdp_jax.commands.compiling import Compiling
+from rmdp_jax.commands.config_file import read_config_file, task_of, with_settings
 from rmdp_jax.commands.doctor import Doctor
 from rmdp_jax.commands.dossier import Dossier
+from rmdp_jax.commands.env_options import EnvOptions, options_for, tasks_in
 from rmdp_jax.commands.envs import Envs
 from rmdp_jax.commands.extend import Extend
-from rmdp_jax.commands.finished import Evaluate, Export, Play, Render, Report
+from rmdp_jax.commands.finished import Evaluate, Export, Play, Release, Render, Report
 from rmdp_jax.commands.grids import Compare, Sweep
 from rmdp_jax.commands.numbers import REGISTRY
-from rmdp_jax.commands.train import UNFINISHED, EnvOptions, Train, settings_of
+from rmdp_jax.commands.train import UNFINISHED, Machines, Train, settings_of
+from rmdp_jax.commands.tune import Tune
 from rmdp_jax.commands.usage import Heard, wrap_usage
+from rmdp_jax.config import Rates, Sizes
 from rmdp_jax.devices.settings import plain_settings
 from rmdp_jax.errors import ConfigError, TrainingError
 from rmdp_jax.records.files import RunWarning
@@ -39,10 +43,14 @@ __all__ = ["COMMANDS", "EnvOptions", "main"]
 
 DESCRIPTION = "k policies for n people: train, compare and look at them."
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+TAKEN = {
+    of.name for kind in (Train, Sweep, Tune, Budget, Machines, Sizes, Rates) for of in fields(kind)
+}  # flags that mean else
 COMMANDS = {
     "train": Train,
     "extend": Extend,
     "sweep": Sweep,
+    "tune": Tune,
     "compare": Compare,
     "evaluate": Evaluate,
     "assign": Assign,
@@ -52,6 +60,7 @@ COMMANDS = {
     "render": Render,
     "play": Play,
     "export": Export,
+    "release": Release,
     "envs": Envs,
     "doctor": Doctor,
 }
@@ -65,10 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     be started again; 130 another command that was stopped.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    trains = _trains(arguments)
+    goes_on = _goes_on(arguments)
     gc.freeze()  # the modules stay: collections while programs are traced need not go through them, which is a tenth of a start
     try:
-        with _warnings_in_a_line(), watched(lambda number: _give_up(number, trains)), stops():
+        with _warnings_in_a_line(), watched(lambda number: _give_up(number, goes_on)), stops():
             command = _parse(arguments)
             with plain_settings(say=_note) if isinstance(command, Compiling) else contextlib.nullcontext():
                 if isinstance(command, Compiling):
@@ -86,32 +95,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"rmdp-jax: error: {error.filename}: {error.strerror}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt as stop:  # while compiling, evaluating or pre-training; training itself ends by itself
-        print(_stopped(str(stop), trains), file=sys.stderr, flush=True)
+        print(_stopped(str(stop), goes_on), file=sys.stderr, flush=True)
         if any(thread.name.startswith(BACKGROUND) for thread in threading.enumerate()):
-            os._exit(UNFINISHED if trains else 130)  # XLA would be waited for
-        raise SystemExit(UNFINISHED if trains else 130) from None
+            os._exit(UNFINISHED if goes_on else 130)  # XLA would be waited for
+        raise SystemExit(UNFINISHED if goes_on else 130) from None
 
 
-def _trains(arguments: Sequence[str]) -> bool:
-    """Whether the command is one to start again when it was stopped."""
-    if arguments[:1] == ["budget"]:
-        from rmdp_jax.envs.presets import PRESETS
+def _goes_on(arguments: Sequence[str]) -> str:
+    """How a stopped command is gone on with; nothing where it is none to start again."""
+    command = arguments[0] if arguments else ""
+    if command == "budget":
+        return _AGAIN if tasks_in(arguments) else ""  # a ladder; or of a run
+    return _GO_ON.get(command, "")
 
-        return not PRESETS["default"].keys().isdisjoint(arguments)  # a ladder
-    return bool({"train", "extend", "sweep"} & set(arguments[:1]))
+
+_AGAIN = "the same command goes on with what was saved"
+_GO_ON = {
+    **dict.fromkeys(("train", "extend"), "what was saved can be gone on with: --resume"),
+    **dict.fromkeys(("sweep", "tune"), _AGAIN),
+}
 
 
-def _stopped(what: str, trains: bool) -> str:
+def _stopped(what: str, goes_on: str) -> str:
     """The line that a command ends with when it was stopped."""
     if "stopped by" in what or not what:
-        what = (what or "interrupted") + ("; what was saved can be gone on with: --resume" if trains else "")
+        what = "; ".join(filter(None, [what or "interrupted", goes_on]))
     return f"rmdp-jax: {what}"
 
 
-def _give_up(number: int, trains: bool) -> None:
+def _give_up(number: int, goes_on: str) -> None:
     """End at once, as the main thread is in compiled code for long; there is nothing to be saved there."""
-    os.write(2, (_stopped(f"stopped by {signal.Signals(number).name}", trains) + "\n").encode())
-    os._exit(UNFINISHED if trains else 130)
+    os.write(2, (_stopped(f"stopped by {signal.Signals(number).name}", goes_on) + "\n").encode())
+    os._exit(UNFINISHED if goes_on else 130)
 
 
 @contextlib.contextmanager
@@ -136,45 +151,56 @@ def _note(told: str) -> None:
 
 
 def _parse(arguments: Sequence[str]) -> Any:
-    from rmdp_jax.envs.presets import PRESETS
+    from rmdp_jax.envs.own import full_name
+    from rmdp_jax.envs.presets import is_task
 
-    guess = next((word for word in arguments if word in PRESETS["default"]), None)
-    parsed = _parse_with(_preset_defaults(guess, arguments), arguments)
+    named, configure = _configured(arguments)
+    guess = next(iter(tasks_in(arguments)), named)
+    parsed = _parse_with(configure(_preset_defaults(guess, arguments)), arguments)
     if not isinstance(parsed, Train):
         return parsed
-    if parsed.env not in PRESETS["default"] and Path(parsed.env).is_dir():  # the folder of a run
+    if not is_task(parsed.env) and Path(parsed.env).is_dir():  # the folder of a run
         found = _parse_with(replace(Train(env=tyro.MISSING), **settings_of(Path(parsed.env))), arguments)
-        env = RunFolder(Path(parsed.env)).read_config()["env"]
+        if found.config is not None:
+            raise ConfigError(f"config = {found.config}: settings are those of the run in {parsed.env}; leave it out")
+        env = RunFolder(Path(parsed.env)).read_task()
         return replace(found, env=env, resume=True)
-    if parsed.env != guess and parsed.env in PRESETS["default"]:
-        parsed = _parse_with(_preset_defaults(parsed.env, arguments), arguments)  # another word was an env's name too
-    known = parsed.env in PRESETS["default"] and (parsed.out is not None or not parsed.machines.distributed)
+    if parsed.env != guess and is_task(parsed.env):
+        parsed = _parse_with(configure(_preset_defaults(parsed.env, arguments)), arguments)  # another word was an env, too
+    known = is_task(parsed.env) and (parsed.out is not None or not parsed.machines.distributed)
     if parsed.goes_on and known:  # a folder without a name takes JAX to know, which several processes wake together
         out = parsed.folder()
         if RunFolder(out).holds_run():
-            env = RunFolder(out).read_config()["env"]
-            if env != parsed.env:
+            env = RunFolder(out).read_task()
+            if env != full_name(parsed.env):
                 raise ConfigError(
                     f"resume: env ({env} there, {parsed.env} here) differs from the run in {out}; give another --out"
                 )
-            return _parse_with(replace(Train(env=tyro.MISSING), **settings_of(out)), arguments)
+            return _parse_with(configure(replace(Train(env=tyro.MISSING), **settings_of(out))), arguments)
     return parsed
 
 
 def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
+    options, sweep, budget, tune = train.env_options, {}, {}, {}
+    if type(options) is not EnvOptions:  # with flags of a task of one's own
+        sweep = {"default": Sweep(envs=tyro.MISSING, out=tyro.MISSING, env_options=options)}
+        budget = {"default": Budget(target=tyro.MISSING, env_options=options)}
+        tune = {"default": Tune(env=tyro.MISSING, env_options=options)}
     command = (
         Annotated[Train, tyro.conf.subcommand("train", default=train)]
         | Annotated[Extend, tyro.conf.subcommand("extend")]
-        | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+        | Annotated[Sweep, tyro.conf.subcommand("sweep", **sweep)]
+        | Annotated[Tune, tyro.conf.subcommand("tune", **tune)]
         | Annotated[Compare, tyro.conf.subcommand("compare")]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Assign, tyro.conf.subcommand("assign")]
-        | Annotated[Budget, tyro.conf.subcommand("budget")]
+        | Annotated[Budget, tyro.conf.subcommand("budget", **budget)]
         | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Dossier, tyro.conf.subcommand("dossier")]
         | Annotated[Render, tyro.conf.subcommand("render")]
         | Annotated[Play, tyro.conf.subcommand("play")]
         | Annotated[Export, tyro.conf.subcommand("export")]
+        | Annotated[Release, tyro.conf.subcommand("release")]
         | Annotated[Envs, tyro.conf.subcommand("envs")]
         | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     )
@@ -193,6 +219,15 @@ def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
         raise
 
 
+def _configured(arguments: Sequence[str]) -> tuple[str | None, Callable[[Train], Train]]:
+    """The env that --config names, and defaults of `train` with its settings; as they are where none is given."""
+    path = _value_of("--config", arguments) if arguments[:1] == ["train"] else None
+    if path is None:
+        return None, lambda train: train
+    content = read_config_file(Path(path))
+    return task_of(content), lambda train: with_settings(train, Path(path), content)
+
+
 def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
     """What follows `flag`; defaults depend on it, so it is looked for before the arguments are parsed."""
     for word, after in zip(arguments, [*arguments[1:], None], strict=True):
@@ -207,7 +242,7 @@ def _preset_defaults(env: str | None, arguments: Sequence[str]) -> Train:
     """Defaults of `train`, those of the env's preset where one is named."""
     from rmdp_jax.envs.presets import preset
 
-    blank = Train(env=tyro.MISSING)
+    blank = Train(env=tyro.MISSING, env_options=options_for({*tasks_in(arguments), *filter(None, [env])}, TAKEN))
     if env is None:
         return blank
     config = preset(env, _value_of("--preset", arguments) or blank.preset)

@@ -34,8 +34,9 @@ class Dossier(Compiling):
         from rmdp_jax.paths import local_path
         from rmdp_jax.records.folder import RunFolder, check_finished
         from rmdp_jax.records.loading import load_run
+        from rmdp_jax.records.places import run_folder
 
-        folder = local_path("run", self.run_dir)
+        folder = run_folder("run", self.run_dir)
         check_finished(folder, RunFolder(folder).read_result())
         beside = read_beside(folder, self.beside)
         out = check_place(self.out or folder)

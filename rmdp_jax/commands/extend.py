@@ -9,7 +9,6 @@ import tyro
 from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.train import Train, settings_of
 from rmdp_jax.errors import whole_number
-from rmdp_jax.paths import local_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +39,9 @@ class Extend(Compiling):
         """Train as `train` does."""
         from rmdp_jax.records.folder import RunFolder
         from rmdp_jax.records.people import check_people
+        from rmdp_jax.records.places import run_folder
 
-        source = local_path("run", self.run_dir)
+        source = run_folder("run", self.run_dir)
         settings, k = settings_of(source), whole_number("k", self.k)
         own = f"{source}:" + ",".join(map(str, range(settings["k"])))
         given = {"freeze": (), "start_from": (), ("start_from" if self.keep_learning else "freeze"): (own,)}
@@ -49,8 +49,8 @@ class Extend(Compiling):
             settings["transitions"] = self.transitions
         settings["out"] = self.out or source.with_name(f"{source.name}-k{k}")
         how = {"resume": self.resume, "devices": self.devices, "quiet": self.quiet, "no_cache": self.no_cache}
-        env = RunFolder(source).read_config()["env"]
+        env = RunFolder(source).read_task()
         command = replace(Train(env=env), **{**settings, **given, **how, "k": k})
         env_and_people = command.task()[:2]
         check_people(RunFolder(source).people, *env_and_people)
-        command.run()
+        command.train()

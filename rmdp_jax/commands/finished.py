@@ -1,4 +1,4 @@
-"""``rmdp-jax evaluate | report | render | play | export``: what a finished run learned."""
+"""``rmdp-jax evaluate | report | render | play | export | release``: what a finished run learned."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,13 @@ from rmdp_jax.errors import real_number, seed_number, whole_number
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Compiling):
-    """Evaluate a trained run by fresh episodes: who gets how much from which policy."""
+    """Evaluate a run by fresh episodes: who gets how much from which policy.
+
+    Tells whether that agrees with what the run recorded.
+    """
 
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
-    """Folder of a run."""
+    """Folder of a run, or hf://USER/NAME."""
     episodes: int = 64
     """Fresh episodes of each policy."""
     seed: int = 0
@@ -37,6 +40,7 @@ class Evaluate(Compiling):
         from rmdp_jax.records.files import to_json
         from rmdp_jax.records.lines import describe_evaluation
         from rmdp_jax.records.loading import evaluate_run, load_run
+        from rmdp_jax.records.verification import verify
         from rmdp_jax.running.memory import available_memory, check_evaluation
 
         whole_number("episodes", self.episodes, 1, LARGEST_EPISODES)
@@ -45,6 +49,8 @@ class Evaluate(Compiling):
         check_evaluation(run.env, run.config, self.episodes, available_memory(), self.keep)
         evaluated = evaluate_run(run, self.episodes, self.seed, self.deterministic, self.keep)
         evaluation = describe_evaluation(evaluated, self.episodes)
+        verified = verify(run.result, evaluated, deterministic=self.deterministic)
+        evaluation |= {} if verified is None else {"verified": verified._asdict()}
         if self.json:
             print(to_json({name: value for name, value in evaluation.items() if not isinstance(value, np.ndarray)}))
         else:
@@ -56,7 +62,7 @@ class Report(Compiling):
     """Print a run's table and draw its pictures anew into its folder."""
 
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
-    """Folder of a run."""
+    """Folder of a run, or hf://USER/NAME."""
     pictures: Path | None = None
     """Folder for the pictures. Default: the run's own, if you may write there."""
 
@@ -77,7 +83,7 @@ class Render(Compiling):
     """Show a policy of a speed task at work: policy_J.html and policy_J.mp4."""
 
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
-    """Folder of a run."""
+    """Folder of a run, or hf://USER/NAME."""
     policy: int = 0
     """Which of the k policies, from 0."""
     seconds: float = 10.0
@@ -107,7 +113,7 @@ class Play(Compiling):
     """Watch a policy of a speed task live, in MuJoCo's viewer (takes a display)."""
 
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
-    """Folder of a run."""
+    """Folder of a run, or hf://USER/NAME."""
     policy: int = 0
     """Which of the k policies, from 0."""
     seed: int = 0
@@ -119,14 +125,14 @@ class Play(Compiling):
         """Restore and show."""
         from rmdp_jax.envs import make
         from rmdp_jax.envs.viewing import check_display, check_task, play_run
-        from rmdp_jax.paths import local_path
         from rmdp_jax.records.folder import RunFolder
         from rmdp_jax.records.loading import load_run
+        from rmdp_jax.records.places import run_folder
 
         seed_number("seed", self.seed)
         whole_number("policy", self.policy, 0)
-        folder = local_path("run", self.run_dir)
-        check_task(RunFolder(folder).read_config()["env"], folder)
+        folder = run_folder("run", self.run_dir)
+        check_task(RunFolder(folder).read_task(), folder)
         check_display(folder, self.policy)
         play_run(load_run(self.run_dir, make), self.policy, deterministic=not self.sampled, seed=self.seed)
 
@@ -136,7 +142,7 @@ class Export(Compiling):
     """Write the policies of a finished run as files that act without rmdp_jax."""
 
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
-    """Folder of a run."""
+    """Folder of a run, or hf://USER/NAME."""
     out: Path | None = None
     """Folder to write. Default: export in the run's own."""
     formats: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FORMAT ...")] = ("onnx", "jax", "safetensors")
@@ -148,10 +154,35 @@ class Export(Compiling):
         from rmdp_jax.deploy.export import check_folder, export_run
         from rmdp_jax.deploy.formats import check_formats
         from rmdp_jax.envs import make
-        from rmdp_jax.paths import local_path
         from rmdp_jax.records.loading import load_run
+        from rmdp_jax.records.places import run_folder
 
-        out = local_path("run", self.run_dir) / "export" if self.out is None else self.out
+        out = run_folder("run", self.run_dir) / "export" if self.out is None else self.out
         check_formats(self.formats)
         check_folder(out)
         print_exported(*export_run(load_run(self.run_dir, make), out, self.formats))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release(Compiling):
+    """Write a finished run as a small folder to hand on, with a model card.
+
+    DIR of all commands may be such a folder, or hf://USER/NAME where it was uploaded.
+    """
+
+    run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """Folder of a finished run."""
+    out: Path
+    """Folder to write, new or empty."""
+    episodes: bool = False
+    """With what the run's fresh episodes brought, for `rmdp-jax assign`; up to 64 MiB."""
+
+    def run(self) -> None:
+        """Check, restore, write."""
+        from rmdp_jax.commands.tables import print_released
+        from rmdp_jax.deploy.release import check_place, write_release
+        from rmdp_jax.envs import make
+        from rmdp_jax.records.loading import load_run
+
+        check_place(self.out)
+        print_released(*write_release(load_run(self.run_dir, make), self.out, episodes=self.episodes))

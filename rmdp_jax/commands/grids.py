@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from rmdp_jax.commands.compiling import Compiling
-from rmdp_jax.commands.train import EnvOptions
+from rmdp_jax.commands.env_options import EnvOptions
 from rmdp_jax.config import Rates
 from rmdp_jax.errors import check, real_number, seed_range
 from rmdp_jax.paths import local_path
@@ -27,7 +27,7 @@ class Sweep(Compiling):
     envs: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="ENV [ENV ...]", help_behavior_hint="(one or more)")
     ]
-    """Tasks, of those that `rmdp-jax envs` lists."""
+    """Tasks, of those that `rmdp-jax envs` lists, or functions of your own as of `rmdp-jax train`."""
     out: Path
     """Folder of the runs, and of runs.jsonl with a line for each finished run."""
     algorithms: tuple[str, ...] = ("em",)
@@ -39,11 +39,11 @@ class Sweep(Compiling):
     entropies: tuple[float, ...] = ()
     """Weights of the entropy bonus, in the same way. All rates and seeds are trained in one program."""
     seeds: int = 5
-    """Number of seeds; each draws its own agents, where agents are drawn."""
+    """Number of seeds; each draws its own agents, where agents are drawn and --people-seed is not given."""
     first_seed: int = 0
     """The seeds are this one and those after it."""
     preset: str = "default"
-    """Settings of each task: default, or reference (as near the authors' runs as it goes)."""
+    """Settings of each task: default, gpu (many environments), or reference (as near the authors' runs as it goes)."""
     n: int | None = None
     """Agents. Default: each task's own."""
     transitions: int | None = None
@@ -52,6 +52,8 @@ class Sweep(Compiling):
     """Fresh episodes of each policy by which a result is evaluated."""
     log_every: int | None = None
     """Iterations between two lines of metrics."""
+    log: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SINK ...")] = ()
+    """Log every run to these too, as `rmdp-jax train` does."""
     devices: int | None = None
     """How many to train on at most. Default: all that JAX finds."""
     quiet: bool = False
@@ -67,8 +69,18 @@ class Sweep(Compiling):
         for name in ("envs", "algorithms", "ks"):
             check(name, getattr(self, name), len(getattr(self, name)) > 0, "one or more")
         out = local_path("out", self.out)
-        sweep(self.cells(), seeds, out, make=make, devices=self.devices, progress=not self.quiet)
+        cells = self.cells()
+        self.tell_settings()
+        sweep(cells, seeds, out, make=make, devices=self.devices, progress=not self.quiet, log=self.log)
         print(f"lines    {visible(str(out / 'runs.jsonl'))}\ncompare  rmdp-jax compare {visible(quote(str(out)))}")
+
+    def tell_settings(self) -> None:
+        """Say where the settings of tasks of one's own come from."""
+        from rmdp_jax.envs.own import is_own, own_preset
+        from rmdp_jax.running.progress import announce
+
+        for env in filter(is_own, self.envs):
+            announce(not self.quiet, f"{env}: {own_preset(env)[1]}")
 
     def cells(self) -> "list[Cell]":
         """What is to be trained, in the order of the ks."""

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
+from rmdp_jax.limits import describe_limits
 from rmdp_jax.records.settings import words_of
 from rmdp_jax.records.tables import RETURNS, policy_rows
 from rmdp_jax.terminal import PlainConsole, plus_minus, visible
@@ -35,9 +37,13 @@ def print_summary(result: dict[str, Any]) -> None:
     if terms := describe_terms(result):
         facts.add_row("", terms)
     facts.add_row("", f"{_figure(result['welfare_deterministic'])} acting by the most likely action")
+    limits = describe_limits(result)
+    if limits:
+        facts.add_row("limits", limits)
     if bound is not None and result["share_of_bound"] is not None:
         k = result["n"] if result["env_options"].get("context") else result["k"]  # who is told can behave in n ways
-        facts.add_row("upper bound", f"{bound:.2f} proved for k = {k}; reached {result['share_of_bound']:.1%}")
+        without = " without limits" if limits else ""
+        facts.add_row("upper bound", f"{bound:.2f} proved for k = {k}{without}; reached {result['share_of_bound']:.1%}")
     reachable = result.get("reachable")
     if reachable and result["welfare"] is not None:
         facts.add_row("reachable", f"{reachable:.2f}, an estimate, not proved; reached {result['welfare'] / reachable:.1%}")
@@ -54,7 +60,9 @@ def print_summary(result: dict[str, Any]) -> None:
         facts.add_row("faults", faults)
     facts.add_row("device", visible(f"{result['device']}, backend {result['backend']}"))
     who = f"k = {result['k']} policies for n = {result['n']} agents"
-    task = visible(f"  {result['algorithm']}, {who}, seed {result['seed']}")
+    drawn = result["env_options"].get("seed", result["seed"])
+    people = "" if drawn == result["seed"] else f", people of seed {drawn}"
+    task = visible(f"  {result['algorithm']}, {who}, seed {result['seed']}{people}")
     console.print(Text.assemble("\n", (visible(str(result["env"])), "bold"), task))
     console.print(facts)
     console.print(_policy_table(result))
@@ -73,6 +81,8 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
     error = _plus_minus(evaluation["welfare_standard_error"])
     played = f"{error} of 100 ({evaluation['episodes']} fresh episodes of each policy)"
     console.print(Text.assemble("\nwelfare ", (_figure(evaluation["welfare"]), "bold"), played))
+    if "verified" in evaluation:
+        console.print(_describe_verified(**evaluation["verified"]))
     console.print(f"if everyone moved to the policy best for them in these episodes: {_figure(evaluation['best_welfare'])}")
     console.print(_policy_table(evaluation))
     print_fairness({"everybody": evaluation["fairness"]}, evaluation["unserved_below"])
@@ -80,11 +90,21 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
         console.print(f"{evaluation['episodes_kept']} episodes of each policy kept in episodes.npz for rmdp-jax assign")
 
 
+def _describe_verified(
+    recorded: float, recorded_standard_error: float | None, difference: float, standard_errors: float, agrees: bool
+) -> str:
+    told = f"recorded {recorded:.2f}{_plus_minus(recorded_standard_error)}: "
+    apart = f"{difference:+.2f}, {standard_errors:.1f} standard errors"
+    return told + (f"agrees ({apart})" if agrees else f"DOES NOT AGREE ({apart}): other physics or versions, or other policies")
+
+
 def print_assigned(told: dict[str, Any]) -> None:
     """The tables of `rmdp-jax assign`: who serves how many, and how returns are spread."""
     console = PlainConsole()
     mean = Text.assemble("\nmean return ", (f"{told['fairness']['everybody']['mean']:.2f}", "bold"), " of 100")
-    console.print(Text.assemble(mean, f" for {told['agents']:,} agents, by {told['episodes']} kept episodes of each policy"))
+    weighted = " by weight" if told["weighted"] else ""
+    who = f"{weighted} for {told['agents']:,} agents, by {told['episodes']} kept episodes of each policy"
+    console.print(Text.assemble(mean, who))
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for name in ("policy", "agents", "mean return", "worst agent", "best agent"):
         table.add_column(name, justify="right")
@@ -147,6 +167,14 @@ def print_exported(folder: Path, files: Sequence[str]) -> None:
     console = PlainConsole(soft_wrap=True)
     console.print(f"export   {visible(str(folder))}")
     console.print(f"{len(files)} files; {files[-1]} says what each of them is")
+
+
+def print_released(folder: Path, files: Sequence[str], size: int) -> None:
+    """Where a release is, and how to hand it on."""
+    console, path = PlainConsole(soft_wrap=True), visible(str(folder))
+    console.print(f"release  {path} ({len(files)} files, {size / 1e3:,.0f} kB)")
+    console.print(f"verify   rmdp-jax evaluate {visible(quote(str(folder)))}")
+    console.print(f"upload   hf upload USER/NAME {visible(quote(str(folder)))}")
 
 
 def print_envs(rows: list[tuple[str, str, str, str]]) -> None:

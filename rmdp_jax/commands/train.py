@@ -1,38 +1,23 @@
 """``rmdp-jax train``: one run, evaluated and drawn."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from rmdp_jax.commands.compiling import Compiling
+from rmdp_jax.commands.env_options import EnvOptions, options_for
 from rmdp_jax.config import Rates, Sizes, TrainConfig
 from rmdp_jax.devices.processes import is_first, join
 from rmdp_jax.errors import check
-from rmdp_jax.paths import local_path
+from rmdp_jax.paths import folder_name, local_path
 
 if TYPE_CHECKING:
     from rmdp_jax.env import Env, Population
 
 UNFINISHED = 75  # exit code of a run that a signal stopped: start the same command again (EX_TEMPFAIL of sysexits.h)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnvOptions:
-    """Arguments of the env; one that it does not take is refused. `rmdp-jax envs` lists who takes what."""
-
-    size: int | None = None
-    """Side of the grid (resource_gathering)."""
-    episode_length: int | None = None
-    """Steps after which an episode is cut."""
-    backend: str | None = None
-    """Physics of speed tasks: auto, native, mjx, warp, spring, positional, generalized."""
-
-    def given(self) -> dict[str, Any]:
-        """Those that were given."""
-        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,20 +52,23 @@ class Train(Compiling):
     """
 
     env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
-    """Task, one of those that `rmdp-jax envs` lists; or the folder of a run, to go on with it."""
+    """Task, one of those that `rmdp-jax envs` lists; or the folder of a run, to go on with it; or a function of your own that
+    makes env and people: package.module:make, or my_env.py:make."""
     out: Path | None = None
     """Folder to write to. Default: runs/ENV-ALGORITHM-kK-sSEED."""
+    config: Path | None = None
+    """Settings from a config.json, of a run or by hand (env, env_options, algorithm, train). Flags beside it win."""
     algorithm: str = "em"
     """em, plain_em, end_to_end, end_to_end_surrogate, cluster, affinity, cover, random, oracle, single (k = 1),
     individual (k = n), contextual (k = 1, a policy that is told for whom it acts)."""
     preset: str = "default"
-    """Settings to start from: default, or reference (as near the authors' runs as it goes)."""
+    """Settings to start from: default, gpu (many environments), or reference (as near the authors' runs as it goes)."""
     k: int = 5
     """Policies."""
     n: int | None = None
     """Agents. Default: the task's own."""
     seed: int = 0
-    """Seed of everything random, the agents' targets too."""
+    """Seed of everything random, the agents' targets too where --people-seed is not given."""
     transitions: int = TrainConfig.transitions
     """Environment steps of each policy, rounded up to whole iterations."""
     log_every: int = TrainConfig.log_every
@@ -104,6 +92,8 @@ class Train(Compiling):
     """Policies of finished runs that stay as they are; --k counts them, agents may choose them, the others learn."""
     start_from: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR:J,J ...")] = ()
     """Policies of finished runs that come next among the k, and go on learning once groups have formed."""
+    log: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SINK ...")] = ()
+    """Log to these too: tensorboard, wandb, trackio (each an extra of that name). One that fails does not end the run."""
     devices: int | None = None
     """How many to train on at most. Default: all that JAX finds."""
     quiet: bool = False
@@ -126,7 +116,7 @@ class Train(Compiling):
 
         _, population, config = self.task()
         k = resolve(self.algorithm, population, config).config.k
-        return Path("runs") / f"{self.env}-{self.algorithm}-k{k}-s{self.seed}"
+        return Path("runs") / f"{folder_name(self.env)}-{self.algorithm}-k{k}-s{self.seed}"
 
     @property
     def starts_jax(self) -> bool:
@@ -135,6 +125,12 @@ class Train(Compiling):
 
     def run(self) -> None:
         """Train, evaluate, and print the table."""
+        from rmdp_jax.envs.own import is_own, own_preset
+
+        self.train(own_preset(self.env)[1] if is_own(self.env) and not self.goes_on else None)
+
+    def train(self, note: str | None = None) -> None:
+        """What `run` does; `note` is told when all is checked."""
         self.machines.join()  # before anything else wakes JAX up
         from rmdp_jax.assigners.base import Given
         from rmdp_jax.commands.pictures import draw_run
@@ -142,19 +138,28 @@ class Train(Compiling):
         from rmdp_jax.devices.mesh import check_devices
         from rmdp_jax.envs import make
         from rmdp_jax.records.folder import check_run
+        from rmdp_jax.records.given import given_policies
         from rmdp_jax.records.loading import load_run
+        from rmdp_jax.records.settings import check_algorithm_options
+        from rmdp_jax.records.sinks import sink_names
         from rmdp_jax.running.algorithms import make_plan, resolve
+        from rmdp_jax.running.progress import announce
         from rmdp_jax.running.train import train
         from rmdp_jax.trainer import check_given
 
         env, population, config = self.task()
         check_devices(self.devices)
+        sink_names(self.log)
         frozen, start = read_policies("freeze", self.freeze), read_policies("start_from", self.start_from)
         resolved = resolve(self.algorithm, population, config)
+        if self.config is not None:
+            check_algorithm_options(local_path("config", self.config), resolved.options)
         given = Given(len(frozen), len(frozen) + len(start))
         check_given(resolved.config, self.algorithm, resolved.takes_given, given)
         out = self.folder()
+        given_policies(env, resolved.config, frozen, start, out if self.goes_on else None)  # or ConfigError, before a folder
         check_run(out, self.goes_on)
+        announce(note is not None and not self.quiet, note or "")
         plan = make_plan(
             self.algorithm,
             env,
@@ -176,6 +181,7 @@ class Train(Compiling):
             frozen=frozen,
             start=start,
             progress=not self.quiet,
+            log=self.log,
         )
         if not result.summary.get("evaluated", True):
             raise KeyboardInterrupt(f"stopped before it was evaluated; what was learned is in {out}, --resume goes on")
@@ -218,19 +224,22 @@ def settings_of(folder: Path) -> dict[str, Any]:
     """
     from rmdp_jax.records.folder import RunFolder
     from rmdp_jax.records.settings import load_train_config, words_of
+    from rmdp_jax.records.sinks import sinks_of
 
     described = RunFolder(folder).read_config()
     config, options = load_train_config(described), described["env_options"]
     names = ("k", "seed", "log_every", "checkpoint_every", "evaluation_episodes", "welfare_p", "at_most", "at_least")
-    known = {field.name for field in fields(EnvOptions)}
+    known = options_for([RunFolder(folder).read_task()])
+    people = {} if options.get("seed", config.seed) == config.seed else {"people_seed": options["seed"]}
     return {
         **{name: getattr(config, name) for name in (*names, "sizes", "rates")},
         "n": config.n,
         "transitions": config.transitions + described.get("pretraining_transitions", 0),  # the budget that was given
         "algorithm": described["algorithm"],
         "out": folder,
+        "log": sinks_of(folder),
         **{flag: words_of(described.get(name, [])) for flag, name in (("freeze", "frozen"), ("start_from", "start"))},
-        "env_options": EnvOptions(**{name: value for name, value in options.items() if name in known}),
+        "env_options": replace(known, **{name: value for name, value in options.items() if name in vars(known)}, **people),
     }
 
 

@@ -34,8 +34,10 @@ def _wrap(line: str, width: int) -> str:
     first, *words = _WORDS.findall(plain.strip())
     lines = [first]
     for word in words:
-        if len(lines[-1]) + 1 + len(word) <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(f"    {word}")
+        pieces = re.findall(r"[^,]*,|[^,]+$", word) if len(word) > width - 4 else [word]  # the list of all commands
+        for space, piece in zip([" ", *[""] * len(pieces)], pieces, strict=False):
+            if len(lines[-1]) + len(space) + len(piece) <= width:
+                lines[-1] += space + piece
+            else:
+                lines.append(f"    {piece}")
     return "\n".join(lines) + "\n"

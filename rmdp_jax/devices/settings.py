@@ -6,7 +6,11 @@
     JAX_ENABLE_X64        off, as everything is float32: the same results as without it
     JAX_DEBUG_NANS, _INFS off: NaN and infinity mark what is not there, and steps that break are counted
     JAX_TRANSFER_GUARD    off: what the host reads and writes, metrics and checkpoints, is meant
-    others                as they are: JAX_DEBUG_KEY_REUSE, JAX_DEFAULT_PRNG_IMPL (other random numbers), JAX_CHECK_TRACER_LEAKS
+    JAX_DEFAULT_PRNG_IMPL as it is: other random numbers. config.json has it, and a run goes on with the same; several runs in
+                          one program take threefry2x32, as others draw by the key of the first
+    JAX_DEFAULT_MATMUL_.. as it is, of the networks; config.json has it, and a run goes on with the same. Physics, rewards and
+                          utilities are in float32 always
+    others                as they are: JAX_DEBUG_KEY_REUSE, JAX_CHECK_TRACER_LEAKS
 
 Memory that runs out in XLA, while it compiles or while a program runs, is told as a `ConfigError` with the ways out.
 """

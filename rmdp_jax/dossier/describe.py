@@ -17,6 +17,7 @@ from rmdp_jax.dossier.scores import Scores, score_run
 from rmdp_jax.dossier.stability import Beside, describe_stability, overlap
 from rmdp_jax.evaluation.fairness import Fairness, fairness, fairness_by_group, plain
 from rmdp_jax.evaluation.statistics import half_width_of_difference
+from rmdp_jax.limits import describe_limits
 from rmdp_jax.policies.model import make_model, one_policy
 from rmdp_jax.records.agents_csv import Table
 from rmdp_jax.records.checksums import sha256_of
@@ -92,6 +93,7 @@ def _describe_welfare(run: Run) -> dict[str, Any]:
         "likeliest_actions": number(result["welfare_deterministic"]),
         "p": result.get("welfare_p", 1.0),
         "weighted": bool(result.get("weighted", False)),
+        "limits": describe_limits(result) or None,
         "upper_bound": number(result["upper_bound"]),
         "share_of_bound": number(result["share_of_bound"]),
         "reachable": number(result.get("reachable")),

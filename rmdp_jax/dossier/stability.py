@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rmdp_jax.errors import ConfigError, shown
-from rmdp_jax.paths import local_path
 from rmdp_jax.records.folder import RunFolder, check_finished
 from rmdp_jax.records.people import read_people
+from rmdp_jax.records.places import run_folder
 
 FEWER = "leave it out, or give a run of the same task for the same people"
 
@@ -28,11 +28,11 @@ def read_beside(own: str | Path, paths: Sequence[str | Path]) -> list[Beside]:
     Raises:
         ConfigError: a folder holds no finished run, or is given twice, or its task or its people are others.
     """
-    home, seen = RunFolder(local_path("run", own)), {}
+    home, seen = RunFolder(run_folder("run", own)), {}
     seen[home.path.resolve()] = "the run itself"
     found = []
     for path in paths:
-        folder = RunFolder(local_path("beside", path))
+        folder = RunFolder(run_folder("beside", path))
         place = folder.path.resolve()
         if place in seen:
             raise ConfigError(f"beside = {path}: is {seen[place]}; leave it out, or give another run")

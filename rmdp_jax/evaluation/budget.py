@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rmdp_jax.assigners.facility_location import greedy, swap_until_best
-from rmdp_jax.errors import INT32, ConfigError, check, number_between, real_number, several, whole_number
+from rmdp_jax.errors import INT32, ConfigError, check, number_between, real_number, several, shown, whole_number
 from rmdp_jax.learning.segments import scored_agents
+from rmdp_jax.limits import Limits, assign_within, bounds_of, check_room, check_weights, loads_of
 from rmdp_jax.types import Array
 from rmdp_jax.welfare import Welfare
 
@@ -38,7 +39,7 @@ class Choice(NamedTuple):
     members: np.ndarray  # (k,) int32; one is there twice where another would add nothing
     labels: np.ndarray  # (n,) int32, which member serves each agent
     welfare: float  # in the episodes that they were chosen by, so that chance flatters it
-    limit: float  # what no choice of k members is above in these
+    limit: float  # what no choice of k members is above in these, nor would be without limits on agents
 
 
 class Rule(NamedTuple):
@@ -107,27 +108,89 @@ def recommend(rule: Rule, ks: Sequence[int], welfare: ArrayLike, individual: flo
     return Recommended(int(ks[reached[0]]), f"the least k that reaches {told}")
 
 
-def choose_members(utility: ArrayLike, ks: Sequence[int], welfare: Welfare) -> list[Choice]:
+def check_ks_within(ks: Sequence[int], limits: Limits | None, n: int, weights: ArrayLike | None = None) -> tuple[int, ...]:
+    """Those of the `ks` whose policies can serve n agents within limits, of one number for all policies.
+
+    Raises:
+        ConfigError: a limit is of k numbers, or breaks its rule; or none of the `ks` is left.
+    """
+    if limits is None:
+        return tuple(ks)
+    for name, limit in limits._asdict().items():
+        rule = "one number for all policies, as ks are compared; give one"
+        check(name, shown(limit), limit is None or np.size(limit) == 1, rule)
+    weight = check_weights(weights, n)
+    left, refused = [], ""
+    for k in ks:
+        try:
+            if (weight == weight[0]).all():
+                loads_of(limits, k, n, weights=weight)
+            else:
+                check_room(*bounds_of(limits, k), float(weight.sum()), "of weight")
+            left.append(k)
+        except ConfigError as error:
+            refused = str(error)
+    if not left:
+        raise ConfigError(f"ks = {shown(tuple(ks))}: none has room for all within the limits; {refused}")
+    return tuple(left)
+
+
+def check_all_ks_within(ks: Sequence[int], limits: Limits | None, n: int, weights: ArrayLike | None = None) -> None:
+    """Raise `ConfigError` unless the policies of all `ks` can serve n agents within limits; see `check_ks_within`."""
+    left = check_ks_within(ks, limits, n, weights)
+    without = tuple(k for k in ks if k not in left)
+    check("ks", shown(without), not without, f"numbers of policies with room for all within the limits, as {shown(left)} are")
+
+
+def choose_members(
+    utility: ArrayLike,
+    ks: Sequence[int],
+    welfare: Welfare,
+    limits: Limits | None = None,
+    weights: ArrayLike | None = None,
+) -> list[Choice]:
     """For every k the members that together serve the agents best, each agent by the one best for it, by two searches.
 
-    Of more than `learning.segments.LARGEST_UNSAMPLED` agents a sample decides; labels, welfare and limit are of all.
+    Of more than `learning.segments.LARGEST_UNSAMPLED` agents a sample decides; labels, welfare and limit are of all. Where
+    there are `limits`, members are chosen without them, in place of repeated ones those that are best on the mean, and then
+    serve the agents in the best way within the limits.
 
     Args:
         utility: (M, n) what every member brings every agent.
         ks: (K,), rising, M at most.
         welfare: on whose terms, in the units of `utility`.
+        limits: how many agents, or how much of their `weights` (n,), each of the k serves.
     """
     table = jnp.asarray(utility, jnp.float32)
     worth, sample = welfare.worth(table, None), scored_agents(table.shape[1])
     searched = worth if sample is None else worth[:, sample]
     sets = _choose_sets(searched, ks)
-    limits = [_limit(np.asarray(worth), chosen) for chosen in sets]
+    if limits is not None:
+        sets = [_all_different(np.asarray(worth), chosen) for chosen in sets]
+    bounds = [_limit(np.asarray(worth), chosen) for chosen in sets]
     returns = np.asarray(table)
-    labels = [chosen[returns[chosen].argmax(0)] for chosen in sets]
+    labels = [chosen[_serve(returns, np.asarray(worth), chosen, limits, weights)] for chosen in sets]
     agents = np.arange(returns.shape[1])
     reached = [float(welfare.mean(table[own, agents])) for own in labels]
-    most = [float(welfare.most(jnp.float32(limit))) for limit in limits]
+    most = [float(welfare.most(jnp.float32(limit))) for limit in bounds]
     return [Choice(*of) for of in zip(sets, labels, reached, map(max, most, reached), strict=True)]
+
+
+def _serve(
+    returns: np.ndarray, worth: np.ndarray, chosen: np.ndarray, limits: Limits | None, weights: ArrayLike | None
+) -> np.ndarray:
+    """Which of the `chosen` members serves each agent, (n,)."""
+    if limits is None:
+        return returns[chosen].argmax(0)
+    weight = check_weights(weights, returns.shape[1])
+    return assign_within(worth[chosen] * weight.mean() / weight, limits, weight)
+
+
+def _all_different(worth: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """The `chosen` rows of worth (M, n), each once, and as many as they were by those of the rest with the best means."""
+    own = list(dict.fromkeys(chosen.tolist()))
+    rest = [row for row in np.argsort(-worth.mean(1), kind="stable").tolist() if row not in own]
+    return np.array([*own, *rest][: len(chosen)], np.int32)
 
 
 def _choose_sets(worth: Array, ks: Sequence[int]) -> list[np.ndarray]:

@@ -78,7 +78,8 @@ def task_of(line: Line) -> tuple[str, str, str, int]:
 def settings_of(line: Line) -> dict[str, Any]:
     """Settings of a run and of its algorithm, as far as they are known."""
     given = {name: len(line.get(name, [])) for name in ("frozen", "start")}  # policies of other runs that it was given
-    return {**line.get("settings", {}), **line.get("algorithm_options", {}), **given}
+    terms = {"welfare_p": line.get("welfare_p", 1.0), **{name: line.get(name) for name in ("weighted", "at_most", "at_least")}}
+    return {**line.get("settings", {}), **line.get("algorithm_options", {}), **given, **terms}
 
 
 def _common_budgets(lines: Sequence[Line]) -> list[int]:

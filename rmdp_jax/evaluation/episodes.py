@@ -1,7 +1,7 @@
 """What fresh episodes brought, kept: people who come later are scored on them, without simulation.
 
 Rewards look at outcomes only, so the k policies' outcomes are all that it takes to know what each would bring anybody whose
-reward function is the task's. `make_evaluate(..., keep=...)` keeps them, `mean_returns` and `score_episodes` score them;
+reward function is the task's. `make_evaluate(..., keep=...)` keeps them, `score_episodes` scores them;
 `rmdp_jax.records.episodes` writes and reads `episodes.npz`.
 
 Axes: k policies, e episodes of each that are kept, L steps of an episode at most, m agents.
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population, Step
@@ -46,6 +47,26 @@ def outcome_like(env: Env) -> PyTree:
     return jax.eval_shape(lambda key, action: env.step(env.reset(key)[0], action)[1].outcome, key, action)
 
 
+def outcome_names(outcome: PyTree) -> list[list[str]]:
+    """Names of the numbers of each leaf of an outcome of one step: speed, or pay_0, pay_1 of a vector; outcome without a name.
+
+    All are different.
+    """
+    found: list[list[str]] = []
+    taken: set[str] = set()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(outcome):
+        name = jax.tree_util.keystr(path, simple=True, separator="_") or "outcome"
+        while taken.intersection(names := _numbered(name, leaf.shape)):  # {"a_b": ..., "a": {"b": ...}}
+            name += "_"
+        taken.update(names)
+        found.append(names)
+    return found
+
+
+def _numbered(name: str, shape: tuple[int, ...]) -> list[str]:
+    return ["_".join(map(str, (name, *at))) for at in np.ndindex(*shape)]
+
+
 def bytes_per_episode(env: Env, config: TrainConfig) -> int:
     """Bytes of one episode of each of the k policies."""
     outcome = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(outcome_like(env)))
@@ -78,35 +99,16 @@ def step_rewards(population: Population, step: Step, alive: Array) -> Array:
     return jnp.where(alive[:, None], jax.vmap(population.rewards)(step), 0.0)
 
 
-def mean_returns(population: Population, episodes: Episodes, agents: PyTree) -> Array:
-    """Mean return of every policy for every agent, (k, m) float32 in the agents' units, summed in the order of `evaluate`.
+def score_episodes(population: Population, episodes: Episodes, agents: PyTree) -> Array:
+    """Return of every agent in every kept episode, (k, e, m) float32 in the agents' units.
 
-    Pure; jit it. Takes e x m numbers at a time, so score very many agents in blocks.
+    Pure; jit it. Its mean over e is what `evaluate` says up to the last digit, as sums are in another order. Makes k e m
+    numbers, so score very many agents in blocks.
 
     Args:
         population: whose `reward` they have; its own agents do not matter.
         episodes: kept ones.
         agents: leaves (m, ...), of the structure and shapes of the population's.
-    """
-    some = population._replace(agents=agents)
-
-    def score(one: Episodes) -> Array:
-        def add(returns: Array, now: Episodes) -> tuple[Array, None]:
-            return returns + step_rewards(some, _as_step(now), now.alive).sum(0), None
-
-        steps = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), one)
-        return jax.lax.scan(add, jnp.zeros(some.n, jnp.float32), steps)[0] / episodes.number
-
-    return jax.vmap(score)(episodes)
-
-
-def score_episodes(population: Population, episodes: Episodes, agents: PyTree) -> Array:
-    """Return of every agent in every kept episode, (k, e, m) float32 in the agents' units.
-
-    Pure; jit it. Its mean over e is `mean_returns` up to the last digits, as sums are in another order.
-
-    Args:
-        population, episodes, agents: as in `mean_returns`.
     """
     some = population._replace(agents=agents)
 

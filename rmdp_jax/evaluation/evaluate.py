@@ -70,7 +70,7 @@ def evaluate(
     """
     evaluation = make_evaluate(env, population, config, episodes=episodes, deterministic=deterministic, keep=keep)
     check_policies(policies, config.k)
-    labels = jnp.asarray(_check_labels(assignment, config.k, config.n), jnp.int32)
+    labels = jnp.asarray(_check_labels(assignment, config.k, population.n), jnp.int32)
     return jax.jit(evaluation)(policies, labels, jax.random.key(seed_number("seed", seed)))
 
 
@@ -119,7 +119,8 @@ def make_evaluate(
     """A pure function of policies, an assignment (n,) and a key; jit it.
 
     Args:
-        env, population, config: as the trainer was made of.
+        env, config: as the trainer was made of.
+        population: the people of the run, or others in any number, also fewer than policies: `config.n` is that of the run.
         episodes: fresh episodes of each policy; `config.evaluation_episodes` when not given. Where an episode is for one agent
             (`Env.for_agent`), so many for each of them.
         deterministic: act by the mode of the distribution instead of a sample, as trained.
@@ -131,31 +132,36 @@ def make_evaluate(
     """
     check_env(env, population)
     instance_of("config", config, TrainConfig, "the TrainConfig that policies were trained with")
-    if population.n != config.n:
-        raise ConfigError(f"n = {config.n}: the population has {population.n} agents; give the config and people of one run")
+    if env.for_agent is not None and population.n != config.n:
+        raise ConfigError(
+            f"n = {config.n}: the population has {population.n} agents, but the env shows the policy who they are"
+        )
     number = config.evaluation_episodes if episodes is None else whole_number("episodes", episodes, 1, LARGEST_EPISODES)
     deterministic = flag("deterministic", deterministic)
     most, of = (number, "the episodes of each policy") if env.for_agent is None else (0, "as an episode is for one agent alone")
     keep = whole_number("keep", keep, 0, most, f"from 0 to {most}, {of}")
     scale = env.spec.reference_scale
     welfare = make_welfare(config.welfare_p, scale / 100.0, population.weights)
-    plain = welfare.plain or config.estimated
+    estimated = population.n > config.sizes.agents_exact
+    plain = welfare.plain or estimated
     recorded = keep if plain else max(keep, kept_episodes(env, config, min(number, ERROR_EPISODES)))
 
     def play_in(env: Env) -> Callable:
         return _make_play(guard(env), config, deterministic)
 
-    by_steps = _score_by_sample if config.estimated else _score_by_all
+    by_steps = _score_by_sample if estimated else _score_by_all
     score = (by_steps if env.for_agent is None else _score_by_own)(play_in, env, population, config, number, recorded)
 
     def evaluate_all(policies: Policies, labels: Array, key: Key) -> Evaluation:
+        if jnp.shape(labels) != (population.n,):
+            raise ConfigError(f"assignment of shape {jnp.shape(labels)}: must be (n,) = ({population.n},), of these agents")
         known = (labels >= 0) & (labels < config.k)
         weights = jnp.where(known[None], jax.nn.one_hot(labels, config.k, axis=0, dtype=jnp.float32), jnp.nan)
         returns, group, steps, kept = jax.vmap(score, (0, POLICY_AXES, 0))(jax.random.split(key, config.k), policies, weights)
-        mean = group.sum(0) / config.n  # (episodes,) welfare in the e-th episode of each policy
-        value = mean.mean() if welfare.plain else welfare.mean(returns[labels, jnp.arange(config.n)])
+        mean = group.sum(0) / population.n  # (episodes,) welfare in the e-th episode of each policy
+        value = mean.mean() if welfare.plain else welfare.mean(returns[labels, jnp.arange(population.n)])
         if not welfare.plain:
-            mean = _linearized(welfare, population, returns, labels, None if config.estimated else kept)
+            mean = _linearized(welfare, population, returns, labels, None if estimated else kept)
         return Evaluation(
             welfare=scale * jnp.where(known.all(), value, jnp.nan),
             standard_error=scale * mean.std(ddof=1) / number**0.5 if mean.size > 1 else jnp.float32(jnp.nan),
@@ -175,7 +181,8 @@ def _linearized(welfare: Welfare, population: Population, returns: Array, labels
         return jnp.zeros(1, jnp.float32)
     agents = jnp.arange(labels.size)
     slope = jax.grad(welfare.mean)(returns[labels, agents])
-    return score_episodes(population, kept, population.agents)[labels, :, agents].T @ slope
+    returns_of = score_episodes(population, kept, population.agents)[labels, :, agents].T
+    return jnp.matmul(returns_of, slope, precision="highest")
 
 
 # key, one policy, weights (n,) -> mean returns (n,), returns of its group in each episode (episodes,), mean length (), kept
@@ -192,10 +199,11 @@ def _score_by_all(play_in: _PlayIn, env: Env, population: Population, config: Tr
         def add(totals: tuple[Array, Array, Array], played: Played) -> tuple[tuple[Array, Array, Array], Episodes | None]:
             rewards = step_rewards(population, played.step, played.alive)
             returns, group, steps = totals
-            totals = returns + rewards.sum(0), group + rewards @ weights, steps + played.alive.astype(jnp.float32)
+            group = group + jnp.matmul(rewards, weights, precision="highest")
+            totals = returns + rewards.sum(0), group, steps + played.alive.astype(jnp.float32)
             return totals, keep_step(played.step, played.alive, keep)
 
-        nothing = (jnp.zeros(config.n, jnp.float32), jnp.zeros(number, jnp.float32), jnp.zeros(number, jnp.float32))
+        nothing = (jnp.zeros(population.n, jnp.float32), jnp.zeros(number, jnp.float32), jnp.zeros(number, jnp.float32))
         (returns, group, steps), kept = play(key, policy, number, add, nothing)
         return returns / number, group, steps.mean(), by_episode(kept)
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rmdp_jax.evaluation.limits import check_weights
+from rmdp_jax.limits import check_weights
 
 WORST = 0.1  # the share of people whose mean return is told apart
 SERVED = 0.1  # of the best return of a run, which somebody has to get more than to count as served

@@ -27,6 +27,9 @@ from rmdp_jax.assigners.plain_em import best_policies
 from rmdp_jax.errors import ConfigError, real_number, shown, whole_number
 from rmdp_jax.types import Array, Key, PyTree
 
+# in float32 on every device: what they make is called exact
+_product, _mixed = partial(jnp.matmul, precision="highest"), partial(jnp.tensordot, axes=1, precision="highest")
+
 LARGEST_LIMIT = 10**6  # pairs of half steps, of which all welfares are kept
 
 
@@ -154,17 +157,17 @@ def discounted(mdp: TabularMDP) -> ExactMDP:
     def evaluate(policy: Array) -> Array:
         def double(_: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
             value, ahead = sums
-            return value + ahead @ value, ahead @ ahead
+            return value + _product(ahead, value), _product(ahead, ahead)
 
         one_step = mdp.reward[:, rows, policy].T, mdp.discount * mdp.transition[rows, policy]
         doublings = jnp.ceil(jnp.log2(horizon)).astype(jnp.int32)
-        return mdp.start @ jax.lax.fori_loop(0, doublings, double, one_step)[0]
+        return _product(mdp.start, jax.lax.fori_loop(0, doublings, double, one_step)[0])
 
     def improve(weights: Array) -> Array:
-        mixed = jnp.tensordot(weights.astype(mdp.reward.dtype), mdp.reward, 1)  # (s, a)
+        mixed = _mixed(weights.astype(mdp.reward.dtype), mdp.reward)  # (s, a)
 
         def back_up(value: Array) -> Array:
-            return mixed + mdp.discount * jnp.tensordot(mdp.transition, value, 1)
+            return mixed + mdp.discount * _mixed(mdp.transition, value)
 
         value = jnp.zeros(states, mixed.dtype)
         value = jax.lax.fori_loop(0, horizon.astype(jnp.int32), lambda _, value: back_up(value).max(1), value)
@@ -188,7 +191,7 @@ def deterministic(mdp: PlanningMDP) -> ExactMDP:
         return jax.lax.scan(pay, mdp.start, (plan, mdp.clock))[1].sum(0)
 
     def improve(weights: Array) -> Array:
-        mixed = jnp.tensordot(weights.astype(mdp.reward.dtype), mdp.reward, 1)  # (s, a)
+        mixed = _mixed(weights.astype(mdp.reward.dtype), mdp.reward)  # (s, a)
 
         def back_up(value: Array, factor: Array) -> tuple[Array, Array]:
             ahead = factor * mixed + value[mdp.successor]

@@ -31,11 +31,8 @@ class Experience(NamedTuple):
 
 
 # key, policy, its index, states (E,), segment returns, running statistics of returns, weights (n,), rates
-# -> states, segment returns, experience
-Collect = Callable[
-    [Key, Policies, Array, EpisodeState, SegmentReturns | None, PyTree, Array, Rates],
-    tuple[EpisodeState, SegmentReturns | None, Experience],
-]
+# (and `axis`, of a `vmap` over which running statistics are added up) -> states, segment returns, experience
+Collect = Callable[..., tuple[EpisodeState, SegmentReturns | None, Experience]]
 
 
 _SCORING = 0x5C0E  # tag of a key, as `split` would change the others
@@ -69,6 +66,7 @@ def make_collect(env: Env, population: Population, model: Model, sizes: Sizes, s
         returns: PyTree,
         weights: Array,
         rates: Rates,
+        axis: str | None = None,
     ) -> tuple[EpisodeState, SegmentReturns | None, Experience]:
         start_key, noise_key = jax.random.split(key)
 
@@ -91,13 +89,13 @@ def make_collect(env: Env, population: Population, model: Model, sizes: Sizes, s
         )
         value, next_value = (model.networks.critic(policy.params, index, x) for x in (obs, next_obs))
         discount = env.spec.discount if rates.discount is None else rates.discount
-        returns = model.returns.update(returns, steps.reward, steps.done, discount)
+        returns = model.returns.update(returns, steps.reward, steps.done, discount, axis)
         reward = rates.reward_scaling / model.returns.scale(returns) * steps.reward
         advantage, target = gae(reward, value, next_value, steps.terminated, steps.done, discount, rates.gae_lambda)
         batch = Batch(obs, steps.action, steps.log_prob, advantage, target)
         experience = Experience(
             batch=jax.tree.map(lambda x: x.reshape(sizes.transitions, *x.shape[2:]), batch),
-            statistics=model.normalizer.update(policy.statistics, steps.obs),
+            statistics=model.normalizer.update(policy.statistics, steps.obs, axis),
             returns=returns,
             totals=totals,
             episodes=steps.done.sum(dtype=jnp.int32),

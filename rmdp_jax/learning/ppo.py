@@ -44,7 +44,7 @@ def ppo_loss(
     actor_out = model.networks.actor(params, batch.obs)
     log_ratio = model.distribution.log_prob(actor_out, batch.action) - batch.log_prob
     ratio = jnp.exp(log_ratio)
-    advantage = batch.advantage @ model.critic.mix(weights)
+    advantage = jnp.matmul(batch.advantage, model.critic.mix(weights), precision="highest")
     # Epsilon under the root: std has a NaN gradient at 0, and gradients reach the weights through here.
     advantage = (advantage - advantage.mean()) / jnp.sqrt(advantage.var() + 1e-16)
     clipped = jnp.clip(ratio, 1.0 - rates.clip, 1.0 + rates.clip)

@@ -58,7 +58,8 @@ def rollout(
     def advance(carry: _Carry, noise: Array) -> tuple[_Carry, tuple[Trajectory, PyTree]]:
         episodes, scores, segments = carry
         action, log_prob = act(episodes.obs, noise)
-        after, step = step_all(episodes, action)
+        with jax.named_scope("physics"):
+            after, step = step_all(episodes, action)
         scores, columns, sampled_rewards, stacked = scorer.score(scores, step)
         diverged = jnp.asarray(step.diverged)
         transition = Trajectory(

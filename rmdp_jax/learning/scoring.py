@@ -161,7 +161,7 @@ def total_rewards_both_ways(population: Population, steps: Step, weights: Array)
 
         def score(total: Array, step: Step) -> tuple[Array, Array]:
             rewards = part.rewards(step)
-            return total + rewards, rewards @ shares
+            return total + rewards, jnp.matmul(rewards, shares, precision="highest")
 
         of_block, by_step = jax.lax.scan(score, jnp.zeros(size, jnp.float32), steps)
         return jax.lax.dynamic_update_slice_in_dim(sums[0], of_block, begin, 0), sums[1] + by_step

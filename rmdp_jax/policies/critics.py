@@ -24,7 +24,7 @@ def _shares(weights: Array) -> Array:
 CRITICS = {
     "mixed": CriticKind(
         size=lambda n: 1,
-        columns=lambda rewards, weights: (rewards @ _shares(weights))[..., None],
+        columns=lambda rewards, weights: jnp.matmul(rewards, _shares(weights), precision="highest")[..., None],
         mix=lambda weights: jnp.ones(1, jnp.float32),
     ),
     "per_agent": CriticKind(size=lambda n: n, columns=lambda rewards, weights: rewards, mix=_shares),

@@ -15,7 +15,7 @@ class Normalizer(NamedTuple):
     """Pure functions over running statistics of one policy."""
 
     init: Callable[[], PyTree]
-    update: Callable[[PyTree, Array], PyTree]  # statistics, observations (..., o)
+    update: Callable[[PyTree, Array, str | None], PyTree]  # statistics, observations (..., o), axis of a `vmap` to add up over
     apply: Callable[[PyTree, Array, Scalar], Array]  # statistics, observations (..., o), largest size
     moments: Callable[[PyTree], tuple[Array, Array] | None]  # what it subtracts (o,) and divides by (o,); None: nothing
 
@@ -29,9 +29,9 @@ def running_normalizer(observation_size: int) -> Normalizer:
         statistics = running_statistics.init_state(specs.Array((observation_size,), jnp.dtype("float32")))
         return jax.tree.map(lambda x: jnp.asarray(x, jnp.uint32 if isinstance(x, int) else jnp.float32), statistics)
 
-    def update(statistics: PyTree, obs: Array) -> PyTree:
+    def update(statistics: PyTree, obs: Array, axis: str | None) -> PyTree:
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            new = running_statistics.update(statistics, obs)
+            new = running_statistics.update(statistics, obs, pmap_axis_name=axis)
         return jax.tree.map(lambda new, old: new.astype(old.dtype), new, statistics)
 
     def apply(statistics: PyTree, obs: Array, limit: Scalar) -> Array:
@@ -46,7 +46,7 @@ def no_normalizer(observation_size: int) -> Normalizer:
     del observation_size
     return Normalizer(
         init=lambda: (),
-        update=lambda statistics, obs: statistics,
+        update=lambda statistics, obs, axis: statistics,
         apply=lambda statistics, obs, limit: obs,
         moments=lambda statistics: None,
     )

@@ -22,7 +22,8 @@ class ReturnScaler(NamedTuple):
     """Pure functions over the running statistics of one policy's returns."""
 
     init: Callable[[], PyTree]
-    update: Callable[[PyTree, Array, Array, Scalar], PyTree]  # statistics, rewards (T, E, c), done (T, E), discount
+    # statistics, rewards (T, E, c), done (T, E), discount, axis of a `vmap` to average over -> statistics
+    update: Callable[[PyTree, Array, Array, Scalar, str | None], PyTree]
     scale: Callable[[PyTree], Array]  # statistics -> () float32, what rewards are divided by
 
 
@@ -36,14 +37,17 @@ class ReturnStatistics(NamedTuple):
 def running_scale() -> ReturnScaler:
     """Root mean square of returns; 1 as long as no reward but 0 was seen."""
 
-    def update(statistics: ReturnStatistics, reward: Array, done: Array, discount: Scalar) -> ReturnStatistics:
+    def update(
+        statistics: ReturnStatistics, reward: Array, done: Array, discount: Scalar, axis: str | None
+    ) -> ReturnStatistics:
         def backward(later: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
             reward, done = now
             returns = reward + discount * jnp.where(done[:, None], 0.0, later)
             return returns, returns
 
         _, returns = jax.lax.scan(backward, jnp.zeros_like(reward[0]), (reward, done), reverse=True)
-        seen = ReturnStatistics(jnp.square(returns).mean(), jnp.float32(1))
+        squares = jnp.square(returns).mean()
+        seen = ReturnStatistics(squares if axis is None else jax.lax.pmean(squares, axis), jnp.float32(1))
         return jax.tree.map(lambda before, new: DECAY * before + new, statistics, seen)
 
     def scale(statistics: ReturnStatistics) -> Array:
@@ -56,7 +60,9 @@ def running_scale() -> ReturnScaler:
 
 def no_scale() -> ReturnScaler:
     """Rewards as they are."""
-    return ReturnScaler(lambda: (), lambda statistics, reward, done, discount: statistics, lambda statistics: jnp.float32(1))
+    return ReturnScaler(
+        lambda: (), lambda statistics, reward, done, discount, axis: statistics, lambda statistics: jnp.float32(1)
+    )
 
 
 RETURN_SCALERS = {True: running_scale, False: no_scale}

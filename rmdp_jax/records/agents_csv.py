@@ -25,7 +25,8 @@ LARGEST_FILE = 2**30  # bytes
 EXTRA = ("id", "weight", "group")
 
 _BOOLS = {"0": 0, "1": 1, "false": 0, "true": 1}
-_WEIGHT = Column("weight", float(np.finfo(np.float32).tiny))
+_ABOVE_0 = float(np.finfo(np.float32).tiny)
+_WEIGHT = Column("weight", _ABOVE_0)
 
 
 class Leaf(NamedTuple):
@@ -85,7 +86,8 @@ def check_values(leaf: Leaf, values: np.ndarray, fail: Callable[[int, str], Conf
     """Raise what `fail` makes of the first number (m,) that breaks the rule of a leaf, by its index, and of the rule."""
     low, high = leaf.column.low, leaf.column.high
     bad = ~np.isfinite(values) | (values < low) | (values > high)
-    limits = "" if np.isinf([low, high]).all() else f" from {low:g}" + ("" if np.isinf(high) else f" to {high:g}")
+    least = " above 0" if low == _ABOVE_0 else f" from {low:g}"
+    limits = "" if np.isinf([low, high]).all() else least + ("" if np.isinf(high) else f" to {high:g}")
     kind = "a finite number"
     if not jnp.issubdtype(leaf.like.dtype, jnp.floating):
         info = (0, 1) if leaf.like.dtype == jnp.bool_ else (jnp.iinfo(leaf.like.dtype).min, jnp.iinfo(leaf.like.dtype).max)

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,6 +64,26 @@ def save_checkpoint(folder: Path, state: TrainState, keep: int = 2) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         raise cannot_write(folder / str(step), error) from error
     wait_for_all("saved")
+
+
+def save_leaves(folder: Path, step: int, leaves: Mapping[str, Any]) -> None:
+    """Write some leaves of a state, by their names in it, as a step that `restore_checkpoint` reads.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _quiet(), _plain_path(folder) as plain, ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            checkpointer.save(plain / str(step) / _ITEM, args=ocp.args.PyTreeSave(dict(leaves)))
+        mark = folder / str(step) / _ITEM / "commit_success.txt"
+        if mark.exists():
+            mark.write_text(f"step {step}\n")  # it names the folder on this machine
+        write_checksums(folder / str(step))
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever the library makes of a full disk
+        raise cannot_write(folder / str(step), error) from error
 
 
 def _check_room(folder: Path, state: TrainState) -> None:

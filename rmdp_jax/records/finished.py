@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.comparison import Line, budget_of, flat_settings, settings_of, task_of
-from rmdp_jax.paths import local_path
 from rmdp_jax.records.files import read_lines, warn
 from rmdp_jax.records.folder import RunFolder
+from rmdp_jax.records.places import run_folder
 from rmdp_jax.records.schema import RUN, check_fields
 
 _TELLING = ("env", "algorithm", "welfare", "total_transitions")  # names in a line of a run, not all in a line of metrics
@@ -36,7 +36,7 @@ def find_runs(paths: Iterable[Path]) -> Found:
     Raises:
         ConfigError: a path does not exist or a file is no list of runs, or there is no finished run at all.
     """
-    paths = [local_path("runs", path) for path in paths]
+    paths = [run_folder("runs", path) for path in paths]
     seen: dict[tuple[Any, ...], Line] = {}
     unfinished = repeated = 0
     for line, where in (found for path in paths for found in _read(path)):

@@ -74,8 +74,13 @@ class RunFolder:
         return (self.path / "result.json").exists()
 
     def read_config(self) -> dict[str, Any]:
-        """config.json: format, env, env_options, algorithm, backend, train (a TrainConfig as a dict)."""
+        """config.json: format, env, make (of a user's own), env_options, algorithm, backend, train (of a TrainConfig)."""
         return {"algorithm_options": {}, **self._read("config.json", check_config)}
+
+    def read_task(self) -> str:
+        """The name by which `rmdp_jax.envs.make` makes the env of the run."""
+        described = self.read_config()
+        return str(described.get("make", described["env"]))
 
     def read_result(self, check: Callable[[Path, Any], None] = check_result) -> dict[str, Any]:
         """result.json, which names a file of `arrays` instead of holding them for very many agents; see `read_arrays`.
@@ -156,7 +161,7 @@ class RunFolder:
         path = self.path / name
         if not os.path.exists(path):  # which a name that is too long does not either, where Path.exists raises
             way_out = "; --resume ends it" if name == "result.json" and self.holds_run() else ""
-            raise ConfigError(f"out = {self.path}: holds no {name}, so it is not the folder of a finished run{way_out}")
+            raise ConfigError(f"run = {self.path}: holds no {name}, so it is not the folder of a finished run{way_out}")
         content = read_json(path)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else None
@@ -187,7 +192,11 @@ def check_run(path: Path, resume: bool) -> None:
     try:
         there = [name for name in _OF_A_RUN if (path / name).exists()]
         if resume and folder.holds_run():
-            folder.read_config()
+            if folder.read_config().get("release"):
+                raise ConfigError(
+                    f"out = {path}: is a release, whose training cannot go on; begin with its policies: rmdp-jax train ENV "
+                    "--start-from DIR:J,J, or rmdp-jax extend DIR"
+                )
         elif resume and there:
             raise ConfigError(f"out = {path}: holds no config.json beside its {there[0]}, so nobody can tell which run it is")
         elif there:
@@ -217,19 +226,29 @@ def dump_train_config(config: TrainConfig) -> dict[str, Any]:
     for name in ("at_most", "at_least"):  # as of versions that did not know them
         if train[name] is None:
             del train[name]
+    if config.sizes.explore == Sizes.explore:  # likewise
+        del train["sizes"]["explore"]
     if config.n <= min(config.sizes.agents_exact, Sizes.agents_exact):
         for name in ("agents_exact", "utility_steps"):
             del train["sizes"][name]
     return train
 
 
+NUMERICS = {"JAX_DEFAULT_PRNG_IMPL": "threefry2x32", "JAX_DEFAULT_MATMUL_PRECISION": "default"}  # as JAX has them
+
+
+def describe_numerics() -> dict[str, str]:
+    """What is set for JAX from outside and makes other numbers: the generator, and the precision of the networks' products."""
+    return {name: str(getattr(jax.config, name.lower()) or default) for name, default in NUMERICS.items()}
+
+
 def describe_machine() -> dict[str, Any]:
-    """Device, precision of products of matrices where nothing else is said (physics is in float32), and versions."""
+    """Device, precision of the networks' products of matrices (all others are in float32), and versions."""
     device = jax.devices()[0]
     return {
         "device": f"{device.platform}: {device.device_kind}"
         + (f", {os.cpu_count()} cores" if device.platform == "cpu" else ""),
-        "matmul_precision": jax.config.values["jax_default_matmul_precision"] or "default",
+        "matmul_precision": describe_numerics()["JAX_DEFAULT_MATMUL_PRECISION"],
         "versions": describe_versions("rmdp-jax", "jax", "jaxlib", "flax", "optax", "brax", "mujoco", "mujoco-mjx"),
     }
 

@@ -17,17 +17,17 @@ from rmdp_jax.env import Env
 from rmdp_jax.errors import ConfigError, shown, whole_number
 from rmdp_jax.learning.learner import init_learner
 from rmdp_jax.learning.utility import no_utilities
-from rmdp_jax.paths import local_path
 from rmdp_jax.policies.model import Policies, make_model, repeat
 from rmdp_jax.records.folder import RunFolder
+from rmdp_jax.records.places import run_folder
 from rmdp_jax.records.settings import load_train_config
 from rmdp_jax.records.spec import GivenPolicies, Source
 from rmdp_jax.state import Member
-from rmdp_jax.types import PyTree
 
 Named = tuple[str | Path, int]  # folder of a finished run, and one of its policies
 
 _ALIKE = ("trunk", "hidden", "critic", "std", "log_std_init", "normalize_observations", "normalize_returns")  # of `Sizes`
+_NOT_RELEASED = ("opt_state", "returns")  # of a member; those of a policy of a release begin anew
 _NO_TASK = ("n", "seed", "backend")  # in `env_options`
 
 
@@ -109,7 +109,7 @@ def describe_given(given: GivenPolicies, policies: Policies | None = None) -> di
 def _named(name: str, entry: Any) -> tuple[str, int]:
     if not isinstance(entry, tuple | list) or len(entry) != 2:
         raise ConfigError(f"{name} = {shown(entry)}: must be pairs of the folder of a run and a policy, such as (run, 0)")
-    return str(local_path(name, entry[0])), whole_number(f"{name} = {entry[0]}: policy", entry[1], 0)
+    return str(run_folder(name, entry[0])), whole_number(f"{name} = {entry[0]}: policy", entry[1], 0)
 
 
 def _recorded(folder: RunFolder, named: Sequence[Sequence[tuple[str, int]]]) -> GivenPolicies:
@@ -149,7 +149,7 @@ def _load_member(env: Env, config: TrainConfig, source: Source) -> Member:
     step = last_step(folder, result["iterations"])
     if step != result["iterations"]:
         raise ConfigError(f"{_word(source)}: the checkpoint of its result is lost or damaged; bring it back")
-    like, members = _describe_members(env, there), result.get("policies_from", list(range(there.k)))
+    like, members = jax.eval_shape(lambda: _new_members(env, there)), result.get("policies_from", list(range(there.k)))
     now = {"params": ".learner.params.own", "opt_state": ".learner.opt_state.own", "statistics": ".statistics"}
     parts = {
         name: choose_members(
@@ -160,8 +160,11 @@ def _load_member(env: Env, config: TrainConfig, source: Source) -> Member:
             [members[source.policy]],
         )
         for name in Member._fields
-        if name != "utilities"
+        if name not in ("utilities", *(_NOT_RELEASED if described.get("release") else ()))
     }
+    if described.get("release"):
+        new = _new_members(env, there)
+        parts |= {name: jax.tree.map(lambda x: x[:1], getattr(new, name)) for name in _NOT_RELEASED}
     member = jax.device_get(jax.tree.map(lambda x: x[0], Member(**parts, utilities=None)))  # type: ignore[arg-type]
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(member)):
         raise ConfigError(f"{_word(source)}: holds numbers that are not finite; name another policy")
@@ -191,14 +194,10 @@ def _check_alike(env: Env, config: TrainConfig, source: Source, described: dict[
             )
 
 
-def _describe_members(env: Env, config: TrainConfig) -> Member:
-    """Shapes and dtypes of the k policies of a run as members, without utilities."""
+def _new_members(env: Env, config: TrainConfig) -> Member:
+    """k policies as a run begins with, as members."""
     model, k = make_model(env.spec, config.sizes, config.k, config.n), config.k
 
-    def make() -> PyTree:
-        key = jax.random.key(0)
-        learner = init_learner(model.networks, config.rates, key, jax.random.split(jax.random.key(0), k))
-        own = learner.params.own, learner.opt_state.own
-        return Member(*own, repeat(model.normalizer.init(), k), repeat(model.returns.init(), k), no_utilities(k, config.n))
-
-    return jax.eval_shape(make)
+    learner = init_learner(model.networks, config.rates, jax.random.key(0), jax.random.split(jax.random.key(0), k))
+    own = learner.params.own, learner.opt_state.own
+    return Member(*own, repeat(model.normalizer.init(), k), repeat(model.returns.init(), k), no_utilities(k, config.n))

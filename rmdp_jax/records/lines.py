@@ -11,15 +11,17 @@ from jax.typing import ArrayLike
 
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env
+from rmdp_jax.evaluation.episodes import outcome_names
 from rmdp_jax.evaluation.evaluate import Evaluation, proved_bound
 from rmdp_jax.evaluation.fairness import of_run, plain
 from rmdp_jax.info import Info, recent_returns
-from rmdp_jax.records.folder import describe_machine, dump_train_config, listed
+from rmdp_jax.records.folder import describe_machine, describe_numerics, dump_train_config, listed
 from rmdp_jax.records.given import describe_given
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.types import Array
 from rmdp_jax.welfare import make_welfare
 
+LARGEST_OUTCOME = 32  # numbers of one leaf of outcomes that are logged
 LARGEST_LOGGED = 1000  # agents up to which a new assignment is part of its line
 
 
@@ -40,6 +42,7 @@ def describe_run(env: Env, run: RunSpec) -> dict[str, Any]:
         **describe_task(env, run.assigner.name, run.env_options),
         "algorithm_options": dict(run.assigner.options),
         "train": dump_train_config(run.config),
+        "numerics": describe_numerics(),
         **({"pretraining_transitions": pretraining} if pretraining else {}),  # depends on the budget, so resume keeps it
         **describe_given(run.given),
     }
@@ -49,6 +52,7 @@ def describe_task(env: Env, algorithm: str, env_options: Mapping[str, Any] | Non
     """What config.json and result.json begin with; `env_options` where they are not those that made `env`."""
     return {
         "env": env.spec.name,
+        **({} if env.spec.make is None else {"make": env.spec.make}),
         "env_options": dict(env.spec.options if env_options is None else env_options),
         "backend": env.spec.backend,
         "algorithm": algorithm,
@@ -82,7 +86,7 @@ def metrics_line(
         "diverged": info.diverged.tolist(),
         "recovered": info.recovered.tolist(),
         **_nonfinite_rewards(info),
-        **_scalar_outcomes(info),
+        **_mean_outcomes(info),
         **_new_assignment(info, first=iteration <= config.log_every),
     }
 
@@ -96,10 +100,16 @@ def recent_welfare(env: Env, run: RunSpec, info: Info) -> float:
     return scale * float(make_welfare(run.config.welfare_p, scale / 100.0, weights).mean(jnp.asarray(returns, jnp.float32)))
 
 
-def _scalar_outcomes(info: Info) -> dict[str, list[float | None]]:
-    """Mean outcome of each policy's steps, those that are one number: speed, pay."""
-    leaves = jax.tree_util.tree_leaves_with_path(info.outcome)
-    return {"mean" + jax.tree_util.keystr(path).replace(".", "_"): _list(x) for path, x in leaves if x.ndim == 1}
+def _mean_outcomes(info: Info) -> dict[str, list[float | None]]:
+    """Mean outcome of each policy's steps, a column a number: mean_speed, or mean_pay_0, mean_pay_1 of a vector.
+
+    An outcome without names is mean_outcome. Of more than `LARGEST_OUTCOME` numbers (an image) nothing is written.
+    """
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(info.outcome)]  # (k, ...)
+    names = outcome_names(jax.tree.map(lambda leaf: leaf[0], info.outcome))
+    short = [(own, leaf) for own, leaf in zip(names, leaves, strict=True) if len(own) <= LARGEST_OUTCOME]
+    columns = [(own, leaf.reshape(len(leaf), -1).T) for own, leaf in short]
+    return {f"mean_{name}": _list(one) for own, rows in columns for name, one in zip(own, rows, strict=True)}
 
 
 def _nonfinite_rewards(info: Info) -> dict[str, Any]:
@@ -205,9 +215,11 @@ def summarize(
 
 
 def _terms(run: RunSpec) -> dict[str, Any]:
-    """On whose terms welfare is, where it is not the mean over agents."""
+    """On whose terms welfare is, where it is not the mean over agents, and within which limits."""
     p = run.config.welfare_p
-    terms = {} if p == 1.0 else {"welfare_p": p if np.isfinite(p) else str(p)}
+    terms: dict[str, Any] = {} if p == 1.0 else {"welfare_p": p if np.isfinite(p) else str(p)}
+    limits = run.config.limits
+    terms |= {} if limits is None else {name: limit for name, limit in limits._asdict().items() if limit is not None}
     return terms if run.population.weights is None else {**terms, "weighted": True}
 
 

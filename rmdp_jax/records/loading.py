@@ -1,6 +1,7 @@
 """From a run's folder back to policies, to act, to evaluate them again, to record an episode."""
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 from typing import Any, NamedTuple
@@ -11,16 +12,18 @@ import numpy as np
 
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.errors import ConfigError, UnknownName
 from rmdp_jax.evaluation.episodes import KEPT_BYTES, kept_episodes
 from rmdp_jax.evaluation.evaluate import Evaluation, Played, evaluate, make_record
 from rmdp_jax.paths import local_path
 from rmdp_jax.policies.model import Policies, describe_policies, make_model
 from rmdp_jax.records.checkpoint import latest_step, restore_checkpoint, saved_shape, saved_steps
+from rmdp_jax.records.checksums import damage_of
 from rmdp_jax.records.episodes import KeptEpisodes, read_episodes, write_episodes
 from rmdp_jax.records.files import reason_of, warn, writing
 from rmdp_jax.records.folder import RunFolder, check_run
 from rmdp_jax.records.people import with_people
+from rmdp_jax.records.places import run_folder
 from rmdp_jax.records.settings import load_train_config
 from rmdp_jax.records.trained import Trained
 from rmdp_jax.types import PyTree
@@ -63,9 +66,17 @@ class Run(Trained, RunFields):
         return path
 
 
-def load_run(path: str | Path, make: Callable[..., tuple[Env, Population]]) -> Run:
-    """The run in folder `path`; `make` is `rmdp_jax.envs.make`, or a user's own with the same arguments.
+Make = Callable[..., tuple[Env, Population]]  # `rmdp_jax.envs.make`, or a user's own with the same arguments
 
+
+def load_run(path: str | Path, make: Make | None = None) -> Run:
+    """The run at `path`, whose env and rewards `make` gives; `rmdp_jax.envs.make` when not given.
+
+    That makes the built-in tasks, and those of a user's own that were made by it or on the command line: it imports the module
+    that config.json names and calls its function, so load folders of those you trust. For another task give a `make` that
+    takes its name and options, such as ``lambda name, **options: (env, population)``.
+
+    `path` is a folder, the name of one under runs/, or a release on the hub, hf://USER/NAME: `rmdp_jax.records.places`.
     The agents are those that the run was made with, whatever agents `make` gives.
 
     Warns:
@@ -75,8 +86,11 @@ def load_run(path: str | Path, make: Callable[..., tuple[Env, Population]]) -> R
         ConfigError: the folder holds no finished run, or one of another version, or one that went on and did not end, or a
             damaged one, or `make` gives other rewards.
     """
-    folder = RunFolder(local_path("run", path))
-    described, result = folder.read_config(), folder.read_result() | folder.read_arrays()
+    folder = RunFolder(run_folder("run", path))
+    described = folder.read_config()
+    if described.get("release") and (damage := damage_of(folder.path)):
+        raise ConfigError(f"{damage}; bring it back, or download the release again")
+    result = folder.read_result() | folder.read_arrays()
     result["episode_length"] = np.array(result["episode_length"], float).tolist()  # NaN instead of null, for tables
     _check_agreement(folder, described, result)
     config = load_train_config(described)
@@ -129,13 +143,17 @@ def _check_agreement(folder: RunFolder, described: dict[str, Any], result: dict[
             )
 
 
-def _remake(
-    folder: RunFolder, described: dict[str, Any], make: Callable[..., tuple[Env, Population]]
-) -> tuple[Env, Population]:
+def _remake(folder: RunFolder, described: dict[str, Any], make: Make | None) -> tuple[Env, Population]:
+    make = import_module("rmdp_jax.envs").make if make is None else make  # a room above, which nothing here needs otherwise
     if not described["env_options"] and not folder.people.exists():
         warn(f"{folder.path}: holds no agents.npz, as older runs do, so the agents are those that make gives")
     try:
-        return make(described["env"], **described["env_options"])
+        return make(folder.read_task(), **described["env_options"])
+    except ConfigError as error:
+        if "make" in described or isinstance(error, UnknownName):  # a task of a user's own
+            way_out = "bring back what makes it, or give load_run(folder, make) in Python"
+            raise ConfigError(f"{folder.path / 'config.json'}: {error}; {way_out}") from error
+        raise
     except TypeError as error:  # of options that somebody changed
         raise ConfigError(f"{folder.path / 'config.json'}: env_options: {reason_of(error)}") from error
 

@@ -1,5 +1,6 @@
 """What config.json, result.json and lines of metrics must hold to be read: of files that people or machines changed, too."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +46,11 @@ def _may_be_null(value: Any) -> bool:
     return value is None or _is_number(value)
 
 
+def _is_full_path(path: str) -> bool:
+    """Whether a path means one file whatever the present folder is, by no link."""
+    return os.path.realpath(path) == path
+
+
 TEXT = Rule("a text", lambda value: isinstance(value, str))
 OBJECT = Rule("an object", lambda value: isinstance(value, dict))
 FLAG = Rule("true or false", lambda value: isinstance(value, bool))
@@ -67,7 +73,19 @@ def _labels(k: int, n: int, *, needed: bool = True) -> Rule:
     return Rule(words, lambda value: _are(lambda label: _is_whole(label, 0, k), value, n), needed)
 
 
-TASK = {"env": TEXT, "env_options": OBJECT, "backend": TEXT, "algorithm": TEXT, "algorithm_options": _optional(OBJECT)}
+MAKER = Rule(
+    "module:function, or /the/full/path.py:function",
+    lambda value: isinstance(value, str) and (".py:" not in value or _is_full_path(value.rpartition(":")[0])),
+    needed=False,
+)
+TASK = {
+    "env": TEXT,
+    "make": MAKER,
+    "env_options": OBJECT,
+    "backend": TEXT,
+    "algorithm": TEXT,
+    "algorithm_options": _optional(OBJECT),
+}
 SOURCES = Rule(
     "a list of objects with run, policy and sha256",
     lambda value: _are(
@@ -81,7 +99,7 @@ SOURCES = Rule(
     ),
 )
 GIVEN = {"frozen": _optional(SOURCES), "start": _optional(SOURCES)}
-CONFIG = {**TASK, "train": OBJECT, "pretraining_transitions": _optional(WHOLE), **GIVEN}
+CONFIG = {**TASK, "train": OBJECT, "numerics": _optional(OBJECT), "pretraining_transitions": _optional(WHOLE), **GIVEN}
 CONFIG_TRAIN = {
     "k": COUNT,
     "n": COUNT,

@@ -1,13 +1,15 @@
 """Which settings a run in a folder was made with, and whether others may go on with it."""
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from rmdp_jax.config import Rates, Sizes, TrainConfig
-from rmdp_jax.errors import ConfigError
-from rmdp_jax.records.files import reason_of
-from rmdp_jax.records.folder import RunFolder
+from rmdp_jax.errors import ConfigError, shown
+from rmdp_jax.records.files import read_json, reason_of, to_json
+from rmdp_jax.records.folder import NUMERICS, RunFolder
 
 _MAY_CHANGE_ON_RESUME = ("log_every", "checkpoint_every", "evaluation_episodes")
 
@@ -68,6 +70,17 @@ def check_same_run(folder: RunFolder, config: dict[str, Any], extend: bool) -> i
     return there if longer else None
 
 
+def check_algorithm_options(path: Path, options: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` unless the config.json at `path` asks for the `options` that its algorithm has here, or for none."""
+    content = read_json(path / "config.json" if path.is_dir() else path)
+    asked, here = content.get("algorithm_options") or {}, json.loads(to_json(dict(options)))
+    for name, value in asked.items():
+        if name in here and here[name] != value:
+            raise ConfigError(
+                f"config = {path}: algorithm_options: {name} = {shown(value)}: is set in Python only, here {shown(here[name])}"
+            )
+
+
 def words_of(sources: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Policies of other runs, as config.json names them, in the words that --freeze takes: DIR:J,J for those of one run."""
     runs = groupby(sources, lambda source: source["run"])
@@ -77,11 +90,17 @@ def words_of(sources: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 def _flat(config: dict[str, Any], *, with_options: bool) -> dict[str, Any]:
     """The settings of a config.json by their own names, those of the algorithm too or not."""
     train = config["train"]
-    names = ("env", "backend", "algorithm", "pretraining_transitions")
+    names = ("env", "make", "backend", "algorithm", "pretraining_transitions")
     settings = {name: config[name] for name in names if name in config} | config["env_options"]
     settings |= config.get("algorithm_options", {}) if with_options else {}
     for name in ("frozen", "start"):  # policies of other runs
         settings[name] = words_of(config.get(name, []))
-    settings |= {"welfare_p": 1.0, "at_most": None, "at_least": None}  # of versions that did not know them
+    settings |= {
+        "welfare_p": 1.0,
+        "at_most": None,
+        "at_least": None,
+        "explore": "in_turn",
+    }  # of versions that did not know them
+    settings |= NUMERICS | config.get("numerics", {})
     settings |= {name: value for name, value in train.items() if name not in ("sizes", "rates")}
     return settings | train["sizes"] | train["rates"]

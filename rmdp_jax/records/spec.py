@@ -45,4 +45,5 @@ class RunSpec(NamedTuple):
     out: str | Path | None = None  # its folder; nothing is written when not given
     on_metrics: Sink | None = None  # called with every logged line
     given: GivenPolicies = GivenPolicies()  # policies of other runs; see `rmdp_jax.records.given.given_policies`
+    log: tuple[str, ...] = ()  # names of `rmdp_jax.records.sinks.SINKS`
     env_options: Mapping[str, Any] | None = None  # what made env and population, if not `env.spec.options` (other agents)

@@ -8,6 +8,7 @@ from rmdp_jax.errors import ConfigError
 from rmdp_jax.records.episodes import KeptEpisodes, write_episodes
 from rmdp_jax.records.files import warn
 from rmdp_jax.records.folder import RunFolder
+from rmdp_jax.records.sinks import Sinks
 from rmdp_jax.records.spec import Sink
 from rmdp_jax.trainer import TrainState
 
@@ -25,6 +26,7 @@ class RunWriter:
     writes: bool = True
     describe: Callable[[], None] = lambda: None  # writes config.json and agents.npz
     size: int | None = 0  # bytes of metrics.jsonl, as this process left it; None after a failure to write it
+    sinks: Sinks | None = None  # of other packages
     saved: int | None = None  # iteration of the last checkpoint that this process wrote or read
 
     def add(self, line: dict[str, Any]) -> None:
@@ -39,9 +41,16 @@ class RunWriter:
             self._write_lines()
 
     def tell(self, line: dict[str, Any]) -> None:
-        """Hand a line of metrics to `on_metrics`, which may raise."""
+        """Hand a line of metrics to the sinks, and to `on_metrics`, which may raise."""
+        if self.sinks and self.writes:
+            self.sinks.tell(self.history)
         if self.on_metrics and self.writes:
             self.on_metrics(line)
+
+    def tell_result(self, summary: dict[str, Any]) -> None:
+        """Hand the result to the sinks, and close them."""
+        if self.sinks and self.writes:
+            self.sinks.close(self.history, summary)
 
     def rewind_to(self, iteration: int) -> None:
         """Keep the lines up to a checkpoint, and no checkpoint after it; what is later will be made again."""

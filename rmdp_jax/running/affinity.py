@@ -1,6 +1,7 @@
 """The rival `affinity`: groups of agents whose policy gradients agree, so that what is learned for one serves the others."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ PROJECTED = 400  # dimensions of a projected gradient, as in the source
 _TRANSITIONS_AT_ONCE, _AGENTS_AT_ONCE = 128, 64
 _ROUNDING = 1e-5  # share of what a gradient could be that is no gradient yet; sampling alone leaves about 1e-2
 _PROJECTING = 0xAFF1  # tag of a key
+_product = partial(jnp.matmul, precision="highest")  # groups follow from it
 
 
 def affinity(env: Env, population: Population, config: TrainConfig, *, devices: int | None = None) -> Assigner:
@@ -127,7 +129,7 @@ def _features(model: Model, policy: Policies, played: Trajectory, key: Key) -> A
 
     def project(transition: tuple[Array, Array]) -> Array:
         gradient = jax.grad(log_prob)(flat, *transition)
-        return gradient if projection is None else gradient @ projection
+        return gradient if projection is None else _product(gradient, projection)
 
     gradients = jax.lax.map(project, (obs, action), batch_size=_TRANSITIONS_AT_ONCE)
     seen = model.normalizer.apply(policy.statistics, obs, policy.observation_clip)
@@ -140,10 +142,10 @@ def _residual(values: Array, seen: Array) -> Array:
     values, seen = (x - x.mean(0, keepdims=True) for x in (values, seen))
     deviation = jnp.sqrt(jnp.square(seen).mean(0, keepdims=True))
     basis = seen / jnp.where(deviation > 0.0, deviation, 1.0)
-    normal = basis.T @ basis / number + 1e-4 * jnp.eye(basis.shape[1], dtype=basis.dtype)
+    normal = _product(basis.T, basis) / number + 1e-4 * jnp.eye(basis.shape[1], dtype=basis.dtype)
     # conjugate gradients: a solver from LAPACK, batched by a vmap over runs, may hang on a CPU of two cores
-    fit, _ = cg(lambda x: normal @ x, basis.T @ values / number, maxiter=200)
-    return values - basis @ fit
+    fit, _ = cg(lambda x: _product(normal, x), _product(basis.T, values) / number, maxiter=200)
+    return values - _product(basis, fit)
 
 
 def _without_critic(params: Params) -> Params:

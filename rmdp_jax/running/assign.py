@@ -1,7 +1,6 @@
 """`assign`: who of a finished run's policies serves people that it was not trained for, without simulation."""
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -12,9 +11,9 @@ from jax.typing import ArrayLike
 from rmdp_jax.devices.settings import plain_settings
 from rmdp_jax.env import Population
 from rmdp_jax.errors import ConfigError, shown
-from rmdp_jax.evaluation.episodes import Episodes, mean_returns, score_episodes
+from rmdp_jax.evaluation.episodes import Episodes, score_episodes
 from rmdp_jax.evaluation.fairness import served_above
-from rmdp_jax.evaluation.limits import Limits, assign_within, check_weights
+from rmdp_jax.limits import Limits, assign_within, check_weights
 from rmdp_jax.records.agents_csv import agent_leaves, check_values
 from rmdp_jax.types import PyTree
 
@@ -43,9 +42,10 @@ class Assigned(NamedTuple):
 def assign(run: "Run", agents: PyTree, *, limits: Limits | None = None, weights: ArrayLike | None = None) -> Assigned:
     """Score agents on the episodes that a run kept, and give each a policy: the best for it, or the best within limits.
 
-    The utility is exactly what `evaluate` would say of these agents on the same episodes. The interval is Student's t over
-    episodes, of one agent and its policy by themselves: that the policy was chosen by the same episodes is not in it, which
-    matters where policies are nearly alike. Takes k m numbers, and k e times the steps of an episode times m additions.
+    The utility is what `evaluate` would say of these agents on the same episodes, up to the last digit, as sums are in another
+    order. The interval is Student's t over episodes, of one agent and its policy by themselves: that the policy was chosen by
+    the same episodes is not in it, which matters where policies are nearly alike. Takes k m numbers, and k e times the steps of
+    an episode times m additions.
 
     Args:
         run: of `rmdp_jax.records.loading.load_run`.
@@ -63,10 +63,11 @@ def assign(run: "Run", agents: PyTree, *, limits: Limits | None = None, weights:
     agents = _checked(run.population, agents)
     m, scale = _rows(agents), run.env.spec.reference_scale
     check_weights(weights, m)
-    utility = scale * _in_blocks(jax.jit(partial(mean_returns, run.population)), episodes, agents)
+    mean, deviation = _mean_and_deviation(run.population, episodes, agents)
+    utility = scale * mean
     labels = utility.argmax(0).astype(np.int32) if limits is None else assign_within(utility, limits, weights)
     expected = utility[labels, np.arange(m)]
-    width = _half_width(run.population, episodes, agents, labels, scale)
+    width = None if deviation is None else _half_width(abs(scale) * deviation[labels, np.arange(m)], episodes.number)
     best = run.population.best_return(agents)
     own = np.asarray(run.result["utility"], float)[np.asarray(run.result["assignment"]), np.arange(run.config.n)]
     threshold = served_above(float(own.max()))
@@ -84,28 +85,22 @@ def assign(run: "Run", agents: PyTree, *, limits: Limits | None = None, weights:
     )
 
 
-def _half_width(
-    population: Population, episodes: Episodes, agents: PyTree, labels: np.ndarray, scale: float
-) -> np.ndarray | None:
-    """Half of the interval of each agent's return by its own policy, (m,)."""
-    from rmdp_jax.evaluation.statistics import half_width  # scipy takes as long
+def _mean_and_deviation(population: Population, episodes: Episodes, agents: PyTree) -> tuple[np.ndarray, np.ndarray | None]:
+    """Of the returns of every agent by every policy over episodes, (k, m) each; no deviation of one episode."""
 
-    number = episodes.number
-    if number < 2:
-        return None
-    score = jax.jit(lambda one, some: jnp.std(score_episodes(population, one, some)[0], 0, ddof=1))  # one policy
-    deviation = np.zeros(len(labels))
-    for j in np.unique(labels):
-        own = np.flatnonzero(labels == j)
-        one = jax.tree.map(lambda x, j=j: x[j : j + 1], episodes)
-        some = jax.tree.map(lambda x, own=own: x[own], agents)
-        deviation[own] = _in_blocks(score, one, some)
-    return abs(scale) * half_width(deviation, number)
+    @jax.jit
+    def score(episodes: Episodes, some: PyTree) -> tuple[jax.Array, jax.Array | None]:
+        returns = score_episodes(population, episodes, some)
+        return returns.mean(1), jnp.std(returns, 1, ddof=1) if episodes.number > 1 else None
+
+    scored = [jax.device_get(score(episodes, some)) for some, _ in blocks(agents)]
+    return jax.tree.map(lambda *x: np.concatenate(x, 1)[:, : _rows(agents)], *scored)  # type: ignore[no-any-return]
 
 
-def _in_blocks(score: Callable[[Episodes, PyTree], jax.Array], episodes: Episodes, agents: PyTree) -> np.ndarray:
-    """What a compiled function says of blocks of agents, whose last axis is theirs, put together."""
-    return np.concatenate([np.asarray(score(episodes, block))[..., :used] for block, used in blocks(agents)], -1)
+def _half_width(deviation: np.ndarray, episodes: int) -> np.ndarray:
+    from rmdp_jax.evaluation.statistics import half_width  # scipy takes long to import
+
+    return half_width(deviation.astype(float), episodes)
 
 
 def blocks(agents: PyTree) -> Iterator[tuple[PyTree, int]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from rmdp_jax.config import Rates, TrainConfig
@@ -15,8 +16,10 @@ from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.episodes import kept_episodes
 from rmdp_jax.evaluation.evaluate import Evaluation, make_evaluate
-from rmdp_jax.evaluation.limits import assign_within
+from rmdp_jax.limits import PATIENCE, Loads, assign_within, check_weights, search_within, with_an_agent_each
 from rmdp_jax.policies.model import Policies
+from rmdp_jax.records.files import warn
+from rmdp_jax.records.folder import NUMERICS, describe_numerics
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.running.interrupts import aside
 from rmdp_jax.state import Member
@@ -61,8 +64,11 @@ def served(population: Population, people: PyTree) -> Population:
 
 
 def trainer_for(env: Env, run: RunSpec, people: PyTree) -> Trainer:
-    """The trainer of `run` for other people."""
-    return make_trainer(env, served(run.population, people), run.config, run.assigner, run.given.given)
+    """The trainer of `run` for other people; where policies have limits, of the same weights."""
+    population = served(run.population, people)
+    if run.config.limits is not None:
+        population = population._replace(weights=run.population.weights)  # which are not traced
+    return make_trainer(env, population, run.config, run.assigner, run.given.given)
 
 
 InitArguments = tuple[Key, Rates, PyTree, Member | None]  # of `Trainer.init`
@@ -82,7 +88,8 @@ def make_init(trainer: Trainer) -> Callable[[InitArguments], TrainState]:
 def conclude(env: Env, runs: Sequence[RunSpec], states: TrainState, mesh: Mesh | None = None) -> Conclusion:
     """What every run is evaluated by, stacked: what it ends with, or the best that it knows where it was stopped.
 
-    Where policies have limits, the assignment is the exact best within them, by running utilities.
+    Where policies have limits, the assignment is the exact best within them, by running utilities; with weights of which no
+    best was proved in time, the best that is known.
     """
     first, stopped = runs[0], int(states.iteration.max()) < runs[0].config.iterations
     limits = check_limits(first.config, first.population, first.assigner.name, first.assigner.takes_limits, first.given.given)
@@ -93,8 +100,31 @@ def conclude(env: Env, runs: Sequence[RunSpec], states: TrainState, mesh: Mesh |
     if limits is None:
         return found
     known = jax.jit(lambda x: x, **on_mesh(mesh, out_shardings=everywhere(mesh)))(found.worth)
-    labels = [jnp.asarray(assign_within(jax.device_get(one), limits)) for one in unstack(known, len(runs))]
+    kept = unstack(found.labels, len(runs))
+    labels = [
+        _best_within(run, jax.device_get(one), own, limits)
+        for run, one, own in zip(runs, unstack(known, len(runs)), kept, strict=True)
+    ]
     return found._replace(labels=stack(labels))
+
+
+def _best_within(run: RunSpec, worth: Array, kept: Array, limits: Loads) -> Array:
+    """The best labels (n,) for worth (k, n), which is times the agents' weights where they have some; or those `kept`."""
+    if limits.weights is None:
+        return jnp.asarray(assign_within(worth, limits))
+    assert run.config.limits is not None
+    weights = check_weights(run.population.weights, run.config.n)
+    best = search_within(
+        worth * weights.mean() / weights,
+        with_an_agent_each(run.config.limits, run.config.k, weights, run.given.given.frozen),
+        weights,
+    )
+    agents = np.arange(run.config.n)
+    if best is None or not best.proved:
+        warn(f"limits by weight: the best assignment was not proved in {PATIENCE:g} s, so the best known is taken")
+    if best is None or worth[best.labels, agents].sum() < worth[np.asarray(kept), agents].sum():
+        return kept
+    return jnp.asarray(best.labels)
 
 
 def evaluate_runs(
@@ -146,12 +176,24 @@ def check_batch(runs: Sequence[RunSpec]) -> None:
     if len(set(folders)) < len(folders):
         raise ConfigError("out: two of the runs would write to the same folder; give each its own")
     first = runs[0]
+    if first.config.limits is not None and not all(_alike(run.population.weights, first.population.weights) for run in runs):
+        raise ConfigError("weights: those of two runs differ, and policies have limits, which count them; train them apart")
+    generator = describe_numerics()["JAX_DEFAULT_PRNG_IMPL"]
+    if len(runs) > 1 and generator != NUMERICS["JAX_DEFAULT_PRNG_IMPL"]:
+        raise ConfigError(
+            f"JAX_DEFAULT_PRNG_IMPL = {generator}: draws by the key of the first of several runs in one program, so none is "
+            f"what it is alone; take {NUMERICS['JAX_DEFAULT_PRNG_IMPL']}, or train one run at a time"
+        )
     for name, fact in _SHARED.items():
         for run in runs[1:]:
             if fact(run) != fact(first):
                 raise ConfigError(
                     f"{name} = {fact(run)}: another run that is trained with it has {fact(first)}; train them apart"
                 )
+
+
+def _alike(one: Array | None, other: Array | None) -> bool:
+    return one is other or (one is not None and other is not None and np.array_equal(one, other))
 
 
 _SHARED: dict[str, Callable[[RunSpec], object]] = {

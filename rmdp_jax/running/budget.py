@@ -11,8 +11,18 @@ from rmdp_jax.checks import check_knowledge
 from rmdp_jax.config import LARGEST_EPISODES
 from rmdp_jax.devices.settings import plain_settings
 from rmdp_jax.errors import ConfigError, check, seed_number, whole_number
-from rmdp_jax.evaluation.budget import Choice, Recommended, check_ks, check_rule, choose_members, recommend
+from rmdp_jax.evaluation.budget import (
+    Choice,
+    Recommended,
+    check_all_ks_within,
+    check_ks,
+    check_ks_within,
+    check_rule,
+    choose_members,
+    recommend,
+)
 from rmdp_jax.evaluation.evaluate import make_evaluate, proved_bound
+from rmdp_jax.limits import Limits
 from rmdp_jax.welfare import Welfare, make_welfare
 
 if TYPE_CHECKING:
@@ -35,6 +45,7 @@ class Budget(NamedTuple):
     members: int  # different policies that the run knows, M
     archived: bool  # whether earlier policies are among them
     episodes: int  # of each member, to choose by, and as many to tell by
+    limits: Limits | None = None  # of the agents of each policy, within which `welfare` is; `individual`, `bound` know none
 
 
 @plain_settings()
@@ -46,6 +57,7 @@ def budget(
     share: float | None = None,
     episodes: int | None = None,
     seed: int = 0,
+    limits: Limits | None = None,
 ) -> Budget:
     """Predict the welfare of k policies for every k from what a run knows, and recommend a k.
 
@@ -61,6 +73,8 @@ def budget(
         share: recommend the least k with this share of the individual end; 0.95 when neither rule is given.
         episodes: of each member in either set, up to a multiple of 8; as many as the run was evaluated by when not given.
         seed: of the episodes.
+        limits: how many agents, or how much weight, each policy serves; those of the run when not given. ks without room for
+            all are left out, or refused where they were given.
 
     Raises:
         ConfigError: an argument breaks its rule; there are fewer members, or agents, than policies asked for; an episode is for
@@ -74,13 +88,17 @@ def budget(
     if run.env.for_agent is not None:
         raise ConfigError(f"run = {run.folder.path}: one policy is told for whom it acts, so there are no ks to compare")
     members = load_members(run)
-    ks = _known_ks(run, members, ks)
+    limits = run.config.limits if limits is None else limits
+    people = run.config.n, run.population.weights
+    if ks is not None:
+        check_all_ks_within(ks, limits, *people)
+    ks = check_ks_within(_known_ks(run, members, ks), limits, *people)
     bounds = [_bound(run, k) for k in ks]
     welfare = make_welfare(run.config.welfare_p, 0.01, run.population.weights)
     play = _make_play(run, members, seed, number)
     batches = range(min(BATCHES, number))
     utility = np.asarray(sum(play(0, batch) for batch in batches)) / len(batches)
-    choices = choose_members(utility, ks, welfare)
+    choices = choose_members(utility, ks, welfare, limits, run.population.weights)
     labels = [choice.labels for choice in choices] + [utility.argmax(0)]
     told, errors = _tell((play(1, batch) for batch in batches), labels, welfare)
     return Budget(
@@ -94,6 +112,7 @@ def budget(
         members=members.number,
         archived=members.archived,
         episodes=len(batches) * batch_size(number),
+        limits=limits,
     )
 
 

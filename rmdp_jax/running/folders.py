@@ -13,6 +13,7 @@ from rmdp_jax.records.lines import describe_run
 from rmdp_jax.records.lock import Locked, locked
 from rmdp_jax.records.people import check_people, write_people
 from rmdp_jax.records.settings import check_same_run
+from rmdp_jax.records.sinks import Sinks, check_sinks
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.records.writer import RunWriter
 from rmdp_jax.running.progress import announce
@@ -41,6 +42,7 @@ def hold_folders(runs: Sequence[RunSpec]) -> Iterator[None]:
 def check_folders(runs: Sequence[RunSpec], resume: bool) -> None:
     """Raise `ConfigError` unless every run can be begun or gone on with, before any of them is written to."""
     for run in runs:
+        check_sinks(run.log, None if run.out is None else Path(run.out))
         if run.out is not None:
             check_run(Path(run.out), resume)
         elif resume:
@@ -49,9 +51,11 @@ def check_folders(runs: Sequence[RunSpec], resume: bool) -> None:
 
 def open_writer(env: Env, run: RunSpec, *, resume: bool, extend: bool, progress: bool) -> RunWriter:
     """The writer of a run, whose folder says from now on what it is."""
+    described = describe_run(env, run)
+    sinks = Sinks(run.log, None if run.out is None else Path(run.out), described) if run.log else None
     if run.out is None:
-        return RunWriter(None, run.on_metrics, writes=is_first())
-    folder, described = RunFolder(Path(run.out)), describe_run(env, run)
+        return RunWriter(None, run.on_metrics, writes=is_first(), sinks=sinks)
+    folder = RunFolder(Path(run.out))
     before = None
     goes_on = resume and folder.holds_run()
     if goes_on:
@@ -71,7 +75,7 @@ def open_writer(env: Env, run: RunSpec, *, resume: bool, extend: bool, progress:
             folder.reopen()
             announce(progress, describe_extension(before, run.config))
         describe()
-    return RunWriter(folder, run.on_metrics, writes=is_first(), describe=describe)
+    return RunWriter(folder, run.on_metrics, writes=is_first(), describe=describe, sinks=sinks)
 
 
 def describe_extension(before: int, config: TrainConfig) -> str:

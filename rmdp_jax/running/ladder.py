@@ -8,6 +8,7 @@ import numpy as np
 
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.budget import Recommended, check_ks, check_rule, recommend
+from rmdp_jax.records.given import Named
 from rmdp_jax.records.lock import Locked
 from rmdp_jax.running.budget import Budget, budget
 from rmdp_jax.running.sweep import Cell, Make, run_folder, sweep
@@ -22,6 +23,7 @@ class Ladder(NamedTuple):
     ks: tuple[int, ...]  # (K,)
     predicted: np.ndarray  # (K,) mean over seeds of what the run of the largest k of each seed predicts
     trained: "tuple[Summary, ...]"  # (K,) over seeds: mean, standard error, 95% bootstrap interval
+    transitions: tuple[int, ...]  # (K,) environment steps of one seed, where it is warm with those of the ks before
     error: float  # mean over k of |predicted - mean trained|
     individual: float  # predicted, mean over seeds
     bound: np.ndarray | None  # (K,) mean over seeds, as speed tasks have other targets with each
@@ -29,6 +31,7 @@ class Ladder(NamedTuple):
     confirmed: Recommended  # by the same rule on the means that were trained
     seeds: tuple[int, ...]
     budgets: tuple[Budget, ...]  # of each seed
+    warm: bool  # each k began with the policies of the one before
 
 
 def train_ladder(
@@ -39,6 +42,7 @@ def train_ladder(
     make: Make,
     price: float | None = None,
     share: float | None = None,
+    warm: bool = False,
     devices: int | None = None,
     progress: bool = True,
 ) -> Ladder:
@@ -50,6 +54,8 @@ def train_ladder(
         out: folder of the runs, as of `sweep`.
         make: `rmdp_jax.envs.make`.
         price, share: as of `budget`.
+        warm: each k but the first begins with the policies of the one before, of the same seed, which go on learning. Takes an
+            algorithm whose agents choose. Anew when not given, as that was better as often as not (docs/how_many.md).
         devices: how many to train on at most, as in `train`.
         progress: show on stderr what is going on.
 
@@ -62,7 +68,13 @@ def train_ladder(
     from rmdp_jax.records.loading import load_run
 
     rule, ks = check_rule(price, share), check_ks([cell.config.k for cell in cells], 2)
-    lines = sweep(cells, seeds, out, make=make, devices=devices, progress=progress)
+    before = dict(zip(ks[1:], cells, strict=False))
+
+    def start_of(cell: Cell, seed: int) -> list[Named]:
+        rung = before.get(cell.config.k) if warm else None
+        return [] if rung is None else [(run_folder(out, rung, rung.config.k, seed), j) for j in range(rung.config.k)]
+
+    lines = sweep(cells, seeds, out, make=make, devices=devices, progress=progress, start_of=start_of)
     missing = len(cells) * len(seeds) - len(lines)
     if missing:
         raise Locked(f"out = {out}: {missing} of the runs are trained by another process; start the same command again")
@@ -72,12 +84,14 @@ def train_ladder(
     budgets = tuple(budget(run, ks=ks, price=price, share=share) for run in largest)
     trained = tuple(summarize_values(line["welfare"] for line in lines if line["k"] == k) for k in ks)
     predicted, means = np.mean([one.welfare for one in budgets], 0), np.array([of.mean for of in trained], float)
+    spent = [next(int(line["total_transitions"]) for line in lines if line["k"] == k) for k in ks]
     individual = float(np.mean([one.individual for one in budgets]))
     bounds = [one.bound for one in budgets if one.bound is not None]
     return Ladder(
         ks=ks,
         predicted=predicted,
         trained=trained,
+        transitions=tuple(np.cumsum(spent).tolist()) if warm else tuple(spent),
         error=float(np.abs(predicted - means).mean()),
         individual=individual,
         bound=np.mean(bounds, 0) if len(bounds) == len(budgets) else None,
@@ -85,4 +99,5 @@ def train_ladder(
         confirmed=recommend(rule, ks, means, individual),
         seeds=tuple(seeds),
         budgets=budgets,
+        warm=warm,
     )

@@ -1,20 +1,22 @@
 """Memory that a run will take, by arithmetic over shapes, before anything is compiled; and whether it is there.
 
-Beside the state itself, whose shapes are known, there is what one iteration makes: two copies of the archive and of the agents'
-assignment (when members are copied), seven tables (k, n) of weights, utilities and choices, the info of an iteration twice, the
-transitions twice (as seen, and normalised), gradients and activations of a minibatch. XLA lets some of
-these share memory and needs scratch space for others. Evaluation comes when all that is gone but the state: its episodes run
-side by side, each with its own state, activations and the rewards of a step for all agents, and what is kept of them.
+Beside the state itself, whose shapes are known, there is what one iteration makes: a copy of the archive (when members are
+copied), two of the agents' assignment, two tables (k, n) of utilities and choices, the info of an iteration twice, the
+transitions twice (as seen, and as learned from; observations only where they are normalised), gradients, and activations of a
+minibatch or, where these are more, of the critic on all transitions. XLA lets some of these share memory and needs scratch
+space for others. Evaluation comes when all that is gone but the state: its episodes run side by side, each with its own state,
+activations and the rewards of a step for all agents, and what is kept of them.
 
-For the compiled iteration on a CPU XLA reports (arguments, temporaries and results; Resource Gathering with its preset, k = 5),
-and the estimate without the process is
+For the compiled iteration on a CPU XLA reports (arguments, temporaries and results; `python -m benchmarks.memory`), and the
+estimate without the process is
 
-    em, n = 25           XLA  19 MB    30 MB
-    plain_em, n = 10^5   XLA  22 MB    35 MB
-    em, n = 10^5         XLA 103 MB   120 MB
+    Resource Gathering, default, k = 5, plain_em, n = 10^5    XLA  0.02 GiB    0.02 GiB
+                                        em, n = 10^5              0.10         0.10
+                        gpu, k = 50,    em, n = 10^5              1.18         1.29
+                                        em, n = 10^6              2.89         3.43
+    HalfCheetah,        gpu, k = 50,    em, n = 10^5              1.25         1.17
 
-Resident memory at most, with em and n = 10^6: HalfCheetah, k = 2, 1.66 GB, estimated 1.66 (the share of the process was set by
-this run); a toy without physics, k = 10 and 50, 2.37 and 3.35 GB, estimated 2.6 and 4.3.
+The share of the process is that of a run of HalfCheetah with em, n = 10^6, k = 2, which took 1.66 GB of resident memory.
 """
 
 import os
@@ -79,14 +81,16 @@ def estimate_memory(
     columns = n if sizes.critic == "per_agent" else 1
     table = _FLOAT * k * n
     scored = min(n, LARGEST_SAMPLE) if config.estimated else n
-    per_transition = 2 * spec.observation_size + (1 if spec.discrete else spec.action_size) + 4 * columns + 3
+    per_transition = (1 if spec.discrete else spec.action_size) + 4 * columns + 3
+    observed = (4 if sizes.normalize_observations else 2) * spec.observation_size  # as they are they serve the minibatches too
     rows = k * sizes.transitions // sizes.minibatches
+    activations = max(rows * 6 * sum(sizes.hidden), k * sizes.transitions * 2 * max(sizes.hidden))
     per_run = Memory(
-        networks=3 * nbytes(like.learner) + nbytes(like.statistics) + _FLOAT * rows * 6 * sum(sizes.hidden),
-        agents=nbytes((agents, like.utilities)) + 3 * nbytes((like.assignment, like.segments)) + 9 * table + 2 * _FLOAT * n,
-        archive=3 * nbytes(like.archive),
+        networks=3 * nbytes(like.learner) + nbytes(like.statistics) + _FLOAT * activations,
+        agents=nbytes((agents, like.utilities)) + 3 * nbytes((like.assignment, like.segments)) + 2 * table + 2 * _FLOAT * n,
+        archive=2 * nbytes(like.archive),
         environments=(2 + starts_needed(spec, sizes.unroll)) * nbytes(like.episodes)
-        + _FLOAT * k * (2 * sizes.transitions * per_transition + sizes.environments * scored),
+        + _FLOAT * k * (sizes.transitions * (2 * per_transition + observed) + sizes.environments * scored),
         process=0,
     )
     one_env = nbytes(like.episodes) // (k * sizes.environments)

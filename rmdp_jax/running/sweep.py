@@ -15,19 +15,23 @@ from rmdp_jax.context import agents_in
 from rmdp_jax.devices.mesh import check_devices
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import MOST_SEEDS, ConfigError, check, seed_number
-from rmdp_jax.paths import local_path
+from rmdp_jax.paths import folder_name, local_path
 from rmdp_jax.records.files import append_line, read_lines, to_json
 from rmdp_jax.records.folder import RunFolder, check_run, dump_train_config, plain_result
+from rmdp_jax.records.given import Named, describe_given, given_policies
 from rmdp_jax.records.lines import describe_task
 from rmdp_jax.records.lock import Locked, locked
-from rmdp_jax.records.settings import changed_settings
-from rmdp_jax.records.spec import RunSpec
+from rmdp_jax.records.settings import changed_settings, words_of
+from rmdp_jax.records.sinks import sink_names
+from rmdp_jax.records.spec import GivenPolicies, RunSpec, Source
 from rmdp_jax.running.algorithms import PlanRequest, make_plans, resolve, task_of
 from rmdp_jax.running.progress import announce
 from rmdp_jax.running.train import train_held
+from rmdp_jax.trainer import check_given
 
 Line = dict[str, Any]
 Make = Callable[..., tuple[Env, Population]]  # `rmdp_jax.envs.make`, or a user's own with the same arguments
+StartOf = Callable[["Cell", int], Sequence[Named]]  # cell, seed -> policies of other runs that its run begins with
 
 _MAY_DIFFER = ("log_every", "checkpoint_every")  # what leaves the result of a run as it is
 
@@ -37,7 +41,7 @@ class Cell:
     """What the runs of one cell have in common."""
 
     env: str
-    """Name of the task."""
+    """Name of the task, or of a user's own, as `make` takes it."""
     env_options: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of `make`, n too where it is not the task's own, but no seed: the agents' is the run's."""
     algorithm: str = "em"
@@ -59,6 +63,7 @@ class _Run(NamedTuple):
     description: dict[str, Any]  # of the settings, as config.json holds them
     iteration: int | None  # of its latest checkpoint, 0 where it has none yet; None: it has to begin
     result: dict[str, Any] | None  # where it is finished
+    start: tuple[Source, ...] = ()  # policies that it begins with
 
 
 def sweep(
@@ -70,6 +75,8 @@ def sweep(
     devices: int | None = None,
     progress: bool = True,
     on_done: Callable[[Line], None] | None = None,
+    log: Sequence[str] = (),
+    start_of: StartOf = lambda cell, seed: (),
 ) -> list[Line]:
     """Train whatever of the grid is not there yet.
 
@@ -82,6 +89,8 @@ def sweep(
         devices: how many to train on at most, as in `train`.
         progress: show on stderr what is going on.
         on_done: called with the line of every run that was trained.
+        log: sinks of every run, as in `train`.
+        start_of: policies that a run begins with, `start` of `train`: of runs that are finished, or in cells before its own.
 
     Returns:
         The lines of all runs. Runs that were finished before are not trained again; unfinished ones go on. Several processes
@@ -93,32 +102,33 @@ def sweep(
         KeyboardInterrupt: Ctrl-C. The same call goes on where it was.
     """
     check_devices(devices)
+    sinks = sink_names(log)
     check("seeds", f"{len(seeds)} of them", 0 < len(seeds) <= MOST_SEEDS, f"from 1 to {MOST_SEEDS:,} numbers")
     seeds = [seed_number("seeds", seed) for seed in seeds]
     out = local_path("out", out)
     names: dict[Path, dict[str, Any]] = {}
-    found = [_new_only([_find(cell, seed, out, make) for seed in seeds], names) for cell in cells]
+    found = [_new_only([_find(cell, seed, out, make, start_of) for seed in seeds], names) for cell in cells]
     programs = _programs([runs for runs in found if runs])
     for runs in programs:
         for run in runs:
             _check_writable(run)
-    log = _Lines(out / "runs.jsonl")
+    done = _Lines(out / "runs.jsonl")
     lines: list[Line] = []
     for number, runs in enumerate(programs, 1):
         with ExitStack() as held:
             runs = _hold(runs, held, number, progress)  # and as they are now: others may have got on with them
             missing = [run for run in runs if run.result is None]
             announce(progress and bool(runs), f"cell {number}/{len(programs)}  {_describe_program(runs, missing)}")
-            lines += [log.append_once(run.result) for run in runs if run.result is not None]
+            lines += [done.append_once(run.result) for run in runs if run.result is not None]
             for group in _groups(missing):
-                lines += _train(group, log, devices, progress, on_done)
+                lines += _train(group, done, sinks, devices, progress, on_done)
     return lines
 
 
 def run_folder(out: str | Path, cell: Cell, k: int, seed: int) -> Path:
     """Where `sweep` writes the run of `cell` with `seed`, whose algorithm comes to k policies."""
     options = [f"{name}{value}" for name, value in cell.env_options.items()]
-    parts = [cell.env, *options, cell.algorithm, f"k{k}", *filter(None, [cell.label]), f"s{seed}"]
+    parts = [folder_name(cell.env), *options, cell.algorithm, f"k{k}", *filter(None, [cell.label]), f"s{seed}"]
     return local_path("out", out) / "-".join(parts)
 
 
@@ -134,19 +144,40 @@ def _hold(runs: Sequence[_Run], held: ExitStack, number: int, progress: bool) ->
         except Locked:
             announce(progress, f"cell {number}  {run.folder.path.name}: is trained by another process, left to it")
             continue
-        free.append(_as_it_is(run, exactly=True))
+        run = _as_it_is(run, exactly=True)
+        if not run.iteration and (waits := [path for path in _starts(run) if not _is_finished(path)]):
+            announce(progress, f"cell {number}  {run.folder.path.name}: begins with {waits[0].name}, which is not finished")
+            continue
+        free.append(run)
     return free
 
 
-def _find(cell: Cell, seed: int, out: Path, make: Make) -> _Run:
+def _starts(run: _Run) -> list[Path]:
+    """Folders of the runs that it begins with."""
+    return list(dict.fromkeys(Path(source.run) for source in run.start))
+
+
+def _is_finished(path: Path) -> bool:
+    folder = RunFolder(path)
+    return folder.has_result() and bool(folder.read_result()["finished"])
+
+
+def _find(cell: Cell, seed: int, out: Path, make: Make, start_of: StartOf) -> _Run:
     """The run of `cell` with `seed`, as far as it has come."""
     env, population = task_of(cell.algorithm, *make(cell.env, seed=seed, **cell.env_options))
     config = replace(cell.config, n=population.n, seed=seed)
-    resolved, algorithm_options = resolve(cell.algorithm, population, config)[:2]
+    resolved, algorithm_options, takes_given, _ = resolve(cell.algorithm, population, config)
+    start = tuple(Source(str(run), policy, "") for run, policy in start_of(cell, seed))
+    check_given(resolved, cell.algorithm, takes_given, GivenPolicies(start=start).given)
     folder = RunFolder(run_folder(out, cell, resolved.k, seed))
     task = json.loads(json.dumps(describe_task(env, cell.algorithm)))  # as config.json gives it back
-    description = {**task, "algorithm_options": dict(algorithm_options), "train": dump_train_config(resolved)}
-    return _as_it_is(_Run(cell, env, population, config, folder, description, None, None))
+    description = {
+        **task,
+        "algorithm_options": dict(algorithm_options),
+        "train": dump_train_config(resolved),
+        **describe_given(GivenPolicies(start=start)),
+    }
+    return _as_it_is(_Run(cell, env, population, config, folder, description, None, None, start))
 
 
 def _as_it_is(run: _Run, *, exactly: bool = False) -> _Run:
@@ -158,7 +189,10 @@ def _as_it_is(run: _Run, *, exactly: bool = False) -> _Run:
     folder = run.folder
     if not folder.holds_run():
         return run
-    changed = changed_settings(folder, run.description, _MAY_DIFFER)
+    changed = changed_settings(folder, run.description, (*_MAY_DIFFER, "start"))
+    there, here = (_start_words(described) for described in (folder.read_config(), run.description))
+    if there != here:
+        changed.append(f"start ({there or 'none'} there, {here or 'none'} here)")
     if changed:
         out, name = folder.path.parent, folder.path.name
         raise ConfigError(f"out = {out}: {name} was made with other {', '.join(changed)}; choose another --out")
@@ -168,6 +202,11 @@ def _as_it_is(run: _Run, *, exactly: bool = False) -> _Run:
         if result["finished"] and result["iterations"] >= wanted:  # a longer run may have been begun from it
             return run._replace(result=result)
     return run._replace(iteration=_saved_iteration(folder) if exactly else 0)
+
+
+def _start_words(described: dict[str, Any]) -> str:
+    """The policies that a run begins with, without the place of their folders, which may be moved."""
+    return " ".join(words_of([{**source, "run": Path(source["run"]).name} for source in described.get("start", [])]))
 
 
 def _saved_iteration(folder: RunFolder) -> int:
@@ -206,7 +245,8 @@ def _programs(found: Sequence[list[_Run]]) -> list[list[_Run]]:
 def _shared(run: _Run) -> tuple[Any, ...]:
     """What has to be the same for two runs to be trained by one program."""
     cell, structure = run.cell, jax.tree.structure(run.config.rates)  # a discount that is given or not
-    return cell.env, dict(cell.env_options), cell.algorithm, replace(run.config, seed=0, rates=Rates()), structure
+    settings = replace(run.config, seed=0, rates=Rates())
+    return cell.env, dict(cell.env_options), cell.algorithm, settings, structure, len(run.start)
 
 
 def _groups(runs: list[_Run]) -> list[list[_Run]]:
@@ -221,22 +261,32 @@ def _groups(runs: list[_Run]) -> list[list[_Run]]:
 
 
 def _train(
-    runs: list[_Run], log: "_Lines", devices: int | None, progress: bool, on_done: Callable[[Line], None] | None
+    runs: list[_Run],
+    done: "_Lines",
+    sinks: tuple[str, ...],
+    devices: int | None,
+    progress: bool,
+    on_done: Callable[[Line], None] | None,
 ) -> list[Line]:
     first = runs[0]
     requests = [PlanRequest(run.population, run.config, run.folder.checkpoints if first.iteration else None) for run in runs]
     plans = make_plans(first.cell.algorithm, first.env, requests, devices=devices, progress=progress)
     specs = [
-        RunSpec(run.population, plan.config, plan.assigner, run.folder.path, env_options=run.env.spec.options)
+        RunSpec(run.population, plan.config, plan.assigner, run.folder.path, None, _given(run), sinks, run.env.spec.options)
         for run, plan in zip(runs, plans, strict=True)
     ]
     results = train_held(first.env, specs, devices=devices, resume=first.iteration is not None, progress=progress)
     if not all(result.summary["finished"] for result in results):
         raise KeyboardInterrupt("interrupted; the same command goes on with what was saved")
-    lines = [log.append_once(result.summary) for result in results]
+    lines = [done.append_once(result.summary) for result in results]
     for line in lines if on_done else []:
         on_done(line)  # type: ignore[misc]
     return lines
+
+
+def _given(run: _Run) -> GivenPolicies:
+    named = [] if run.folder.holds_run() else [source[:2] for source in run.start]
+    return given_policies(run.env, run.config, start=named, goes_on=run.folder.path)
 
 
 def _describe_program(runs: list[_Run], missing: list[_Run]) -> str:

@@ -25,6 +25,7 @@ from rmdp_jax.evaluation.evaluate import Evaluation
 from rmdp_jax.paths import local_path
 from rmdp_jax.records.given import Named, describe_given, given_policies
 from rmdp_jax.records.lines import Timing, summarize
+from rmdp_jax.records.sinks import sink_names
 from rmdp_jax.records.spec import GivenPolicies, RunSpec
 from rmdp_jax.records.writer import RunWriter, Sink
 from rmdp_jax.running.batch import (
@@ -38,6 +39,7 @@ from rmdp_jax.running.batch import (
 )
 from rmdp_jax.running.folders import check_folders, hold_folders, open_writer
 from rmdp_jax.running.interrupts import WRITING, Ending, aside, ending, stops
+from rmdp_jax.running.late_pay import notes_on
 from rmdp_jax.running.loop import learn
 from rmdp_jax.running.progress import Reporter, announce, report_progress
 from rmdp_jax.running.result import Result, Results, kept_of
@@ -61,6 +63,7 @@ def train(
     start: Sequence[Named] = (),
     progress: bool = True,
     on_metrics: Sink | None = None,
+    log: Sequence[str] = (),
 ) -> Result: ...
 
 
@@ -80,6 +83,7 @@ def train(
     start: Sequence[Named] = (),
     progress: bool = True,
     on_metrics: Sink | None = None,
+    log: Sequence[str] = (),
 ) -> Results: ...
 
 
@@ -98,6 +102,7 @@ def train(
     start: Sequence[Named] = (),
     progress: bool = True,
     on_metrics: Sink | None = None,
+    log: Sequence[str] = (),
 ) -> Result | Results:
     """Train k policies and their assignment to n agents, then evaluate them by fresh episodes.
 
@@ -122,6 +127,8 @@ def train(
         progress: show a bar on stderr (lines where it is no terminal).
         on_metrics: called with every logged line; the place for other sinks. With `seeds`, the lines name their `seed`. When
             it raises StopIteration the run ends as by Ctrl-C; what else it raises comes out when the state is saved.
+        log: sinks of other packages: "tensorboard", "wandb", "trackio"; see `rmdp_jax.records.sinks`. One that fails is told
+            once, and the run goes on without it.
 
     Returns:
         A `Result`, or a list (`Results`) of one for each of `seeds`. Ctrl-C (the stop button of a notebook), or SIGTERM,
@@ -134,6 +141,7 @@ def train(
         KeyboardInterrupt: Ctrl-C and its like before training has begun, or for the third time.
     """
     assigner = em(config.k, config.n) if assigner is None else assigner
+    sinks = sink_names(log)
     check_given(config, assigner.name, assigner.takes_given, Given(len(frozen), len(frozen) + len(start)))
 
     def given_to(folder: str | Path | None) -> GivenPolicies:
@@ -142,13 +150,13 @@ def train(
             return given_policies(env, config, frozen, start, goes_on)
 
     if seeds is None:
-        run = RunSpec(population, config, assigner, out, on_metrics, given_to(out))
+        run = RunSpec(population, config, assigner, out, on_metrics, given_to(out), sinks)
         return train_batch(env, [run], devices=devices, resume=resume, extend=extend, progress=progress)[0]
 
     def run_of(seed: int) -> RunSpec:
         folder = None if out is None else Path(out) / f"seed-{seed}"
         sink = None if on_metrics is None else lambda line: on_metrics({"seed": seed, **line})
-        return RunSpec(population, replace(config, seed=seed), assigner, folder, sink, given_to(folder))
+        return RunSpec(population, replace(config, seed=seed), assigner, folder, sink, given_to(folder), sinks)
 
     runs = [run_of(seed) for seed in seed_range(config.seed, seeds)]
     return train_batch(env, runs, devices=devices, resume=resume, extend=extend, progress=progress)
@@ -205,6 +213,8 @@ def train_held(
     mesh = choose_mesh(math.gcd(config.k, given.frozen, given.number), config.sizes.environments, env.spec.backend, devices)
     announce(progress and jax.device_count() > 1, describe_mesh(mesh))
     check_folders(runs, resume or extend)
+    for note in notes_on(env, runs[0].population, config) if progress and not resume and not extend else ():
+        announce(progress, note)
     wait_for_all("checked")
     with stops():
         writers = [open_writer(env, run, resume=resume or extend, extend=extend, progress=progress) for run in runs]
@@ -268,4 +278,5 @@ def _finish(
     if np.isnan(np.asarray(sampled.episode_length)).all():  # it was stopped; --resume makes up for it
         summary |= {"finished": False, "evaluated": False}
     summary = writer.close(summary, state, trained=timing.transitions > 0, kept=kept_of(run, state, sampled))
+    writer.tell_result(summary)
     return Result(state, conclusion.policies, sampled.assignment, sampled, summary, writer.history, env, run)

@@ -1,0 +1,98 @@
+"""``--config FILE``: settings of `train` from a config.json, of a run or written by hand."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from rmdp_jax.commands.train import Train
+from rmdp_jax.config import TrainConfig
+from rmdp_jax.errors import ConfigError, plain_number, shown, unknown_name
+from rmdp_jax.paths import local_path
+
+_TOLD = ("format", "backend", "numerics", "algorithm_options", "pretraining_transitions", "frozen", "start")  # of a run's own
+_NO_FLAG = ("evaluation_steps", "max_fault_share")  # of a TrainConfig
+_OF_TRAIN = tuple(field.name for field in fields(TrainConfig))
+_OPTIONS_TOLD = ("n", "seed", "context")  # which other flags say
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """What the file holds: env, env_options, algorithm and train, all of them optional, and what a run adds.
+
+    Raises:
+        ConfigError: it cannot be read, or has a field that is not known.
+    """
+    from rmdp_jax.records.files import read_json
+    from rmdp_jax.records.folder import FORMAT
+
+    path = local_path("config", path)
+    content = read_json(path / "config.json" if path.is_dir() else path)
+    _check_names(path, "", content, ("env", "make", "env_options", "algorithm", "train", *_TOLD))
+    if content.get("format", FORMAT) != FORMAT:
+        raise ConfigError(f"config = {path}: has format {shown(content['format'])}, this version reads {FORMAT}")
+    train = content.get("train", {})
+    _check_names(path, "train", train, _OF_TRAIN)
+    for name, default in ((name, getattr(TrainConfig, name)) for name in _NO_FLAG):
+        if train.get(name, default) != default:
+            raise ConfigError(f"config = {path}: train: {name} = {shown(train[name])}: is set in Python only, here {default}")
+    return content
+
+
+def task_of(content: Mapping[str, Any]) -> str | None:
+    """The task that the file names: its env, or what makes one of a user's own."""
+    return content.get("make", content.get("env"))
+
+
+def with_settings(train: Train, path: Path, content: Mapping[str, Any]) -> Train:
+    """`train` with what `read_config_file` read in `path`.
+
+    Raises:
+        ConfigError: a value breaks its rule; those of k, n and their like are looked at when all flags are known.
+    """
+    from rmdp_jax.records.settings import words_of
+
+    of_run = dict(content.get("train", {}))
+    sizes, rates = of_run.pop("sizes", {}), of_run.pop("rates", {})
+    _check_names(path, "train: sizes", sizes, [field.name for field in fields(train.sizes)])
+    _check_names(path, "train: rates", rates, [field.name for field in fields(train.rates)])
+    try:
+        changes: dict[str, Any] = {"sizes": replace(train.sizes, **sizes), "rates": replace(train.rates, **rates)}
+    except ConfigError as error:
+        raise ConfigError(f"config = {path}: {error}") from None
+    changes |= {name: _plain(path, name, value) for name, value in of_run.items() if name not in _NO_FLAG}
+    if "transitions" in of_run and content.get("pretraining_transitions"):
+        changes["transitions"] += content["pretraining_transitions"]  # the budget that was given
+    for flag, name in (("freeze", "frozen"), ("start_from", "start")):
+        if content.get(name):
+            changes[flag] = words_of(content[name])
+    options = dict(content.get("env_options", {}))
+    _check_names(path, "env_options", options, (*vars(train.env_options), *_OPTIONS_TOLD))
+    if options.get("seed", of_run.get("seed")) != of_run.get("seed"):
+        options["people_seed"] = options["seed"]
+    known = {name: value for name, value in options.items() if name not in _OPTIONS_TOLD}
+    changes["env_options"] = replace(train.env_options, **known)
+    named = {"env": task_of(content), "algorithm": content.get("algorithm")}
+    changes |= {name: value for name, value in named.items() if value is not None}
+    return replace(train, **changes, config=path)
+
+
+def _plain(path: Path, name: str, value: Any) -> Any:
+    """A number or numbers of the file, as a flag has them."""
+    if value is None or plain_number(value) is not None:
+        return value
+    if isinstance(value, list) and all(plain_number(one) is not None for one in value):
+        return tuple(value)
+    if name == "welfare_p" and value == "-inf":  # JSON has no infinity
+        return -math.inf
+    raise ConfigError(f"config = {path}: train: {name} = {shown(value)}: must be a number")
+
+
+def _check_names(path: Path, where: str, content: Any, known: Any) -> None:
+    place = f"config = {path}: {where}: " if where else f"config = {path}: "
+    if not isinstance(content, dict):
+        raise ConfigError(f"{place}{shown(content)}: must be an object of names and values")
+    for name in content:
+        if name not in known:
+            hint = " It belongs into train." if not where and name in _OF_TRAIN else ""
+            raise ConfigError(f"{place}{unknown_name('field', name, known)}{hint}")

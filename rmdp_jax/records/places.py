@@ -1,0 +1,71 @@
+"""Where a run is: a folder, the name of one under runs/, or a release on the Hugging Face hub, which is downloaded."""
+
+import os
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from rmdp_jax.errors import ConfigError
+from rmdp_jax.paths import local_path
+from rmdp_jax.records.files import reason_of
+
+RUNS = Path("runs")  # where `train` writes to when nothing else is said
+
+# `Path` makes one slash of two.
+_HUB = re.compile(r"(?:hf:/{1,2}|https?:/{1,2}(?:www\.)?(?:huggingface\.co|hf\.co)/)(?P<rest>.*)")
+
+
+class HubFolder(NamedTuple):
+    """A folder on the hub."""
+
+    repository: str  # USER/NAME
+    revision: str | None  # branch, tag or commit; the newest of the main branch when not given
+    folder: str  # in the repository, "" for all of it
+
+
+def run_folder(name: str, value: str | os.PathLike[str]) -> Path:
+    """The folder that the argument `name` means.
+
+    Args:
+        name: of the argument, for errors.
+        value: a path; the name of a folder under runs/, where no path is that; ``hf://USER/NAME``, with ``@REVISION`` and
+            ``/FOLDER`` as you like, or the address of the same at https://huggingface.co. What was downloaded once is found
+            without network too.
+
+    Raises:
+        ConfigError: it is no path and no such address, or cannot be downloaded.
+    """
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
+    address = _HUB.match(text) if isinstance(text, str) else None
+    if address:
+        shown = f"hf://{address['rest']}"
+        return _download(name, shown, _hub_folder(name, shown, address["rest"]))
+    path = local_path(name, value)
+    below = RUNS / path
+    return below if path.name == str(path) and not os.path.exists(path) and os.path.exists(below / "config.json") else path
+
+
+def _hub_folder(name: str, text: str, rest: str) -> HubFolder:
+    user, _, more = rest.strip("/").partition("/")
+    repository, _, folder = more.partition("/")
+    repository, _, revision = repository.partition("@")
+    if folder.startswith("tree/"):  # as pages of the hub have it
+        revision, _, folder = folder.removeprefix("tree/").partition("/")
+    plain = all(re.fullmatch(r"[\w.-]+", part) for part in (user, repository))
+    if not plain or ".." in folder.split("/"):
+        raise ConfigError(f"{name} = {text}: must be hf://USER/NAME, hf://USER/NAME@REVISION or hf://USER/NAME/FOLDER")
+    return HubFolder(f"{user}/{repository}", revision or None, folder)
+
+
+def _download(name: str, text: str, hub: HubFolder) -> Path:
+    if find_spec("huggingface_hub") is None:
+        raise ConfigError(f"{name} = {text}: takes huggingface_hub, which is not installed; pip install 'rmdp-jax[hub]'")
+    from huggingface_hub import snapshot_download
+
+    patterns = [f"{hub.folder}/*"] if hub.folder else None
+    try:
+        whole = snapshot_download(hub.repository, revision=hub.revision, allow_patterns=patterns)
+    except Exception as error:  # of the network, or of the hub
+        raise ConfigError(f"{name} = {text}: cannot be downloaded ({reason_of(error)})") from error
+    return Path(whole) / hub.folder

@@ -1,0 +1,39 @@
+"""Whether fresh episodes agree with what a run recorded."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from rmdp_jax.evaluation.evaluate import Evaluation
+
+AGREES = 3.0  # standard errors of the difference: two evaluations of the same policies are farther apart once in 370 times
+_ROUNDING = 1e-4  # of the recorded figure, which has seven digits and is of float32 sums
+
+
+class Verified(NamedTuple):
+    """The recorded welfare beside that of fresh episodes."""
+
+    recorded: float
+    recorded_standard_error: float | None  # None of the most likely actions, of which none is recorded
+    difference: float  # fresh - recorded
+    standard_errors: float  # the difference, in standard errors of it
+    agrees: bool
+
+
+def verify(result: Mapping[str, Any], evaluation: Evaluation, *, deterministic: bool) -> Verified | None:
+    """The evaluation against result.json; None where nothing was recorded, or one of the two is not a number.
+
+    The standard error of the difference is the root of the sum of both squares; of the recorded figure by the most likely
+    actions, which has none, that of the fresh one is taken.
+    """
+    recorded = result["welfare_deterministic" if deterministic else "welfare"]
+    known = None if deterministic else result["welfare_standard_error"]
+    welfare, error = float(evaluation.welfare), float(evaluation.standard_error)
+    if recorded is None or not math.isfinite(welfare):
+        return None
+    error = error if math.isfinite(error) else 0.0
+    of_difference = math.hypot(error, error if known is None else known)
+    difference = welfare - recorded
+    same = abs(difference) <= _ROUNDING * abs(recorded)
+    apart = abs(difference) / of_difference if of_difference else 0.0 if same else math.inf
+    return Verified(recorded, known, difference, apart, same or apart <= AGREES)

@@ -1,0 +1,166 @@
+"""A release reads like its run, is checked when it is loaded, and its address on a hub is taken like a folder."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from test_cli import refused
+from tiny import CONFIG, assert_same, make_tiny
+
+from rmdp_jax import ConfigError, em, make_act, train
+from rmdp_jax.commands.cli import main
+from rmdp_jax.deploy.release import write_release
+from rmdp_jax.envs import make
+from rmdp_jax.records.given import given_policies, load_members
+from rmdp_jax.records.loading import load_run
+from rmdp_jax.records.places import run_folder
+from rmdp_jax.records.verification import verify
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """A run whose policies are partly from its archive, and its release."""
+    folder = tmp_path_factory.mktemp("release")
+    env, population = make_tiny()
+    train(env, population, CONFIG, em(CONFIG.k, CONFIG.n), out=folder / "run", progress=False)
+    result = folder / "run" / "result.json"
+    result.write_text(json.dumps(json.loads(result.read_text()) | {"policies_from": [1, 2]}))  # 2: the first of the archive
+    run = load_run(folder / "run", make)
+    return run, write_release(run, folder / "small"), folder
+
+
+def test_a_release_reads_like_its_run(released):
+    run, written, _ = released
+    small = load_run(written.folder, make)
+    assert_same(small.policies, run.policies)
+    np.testing.assert_array_equal(small.assignment, run.assignment)
+    assert small.config == run.config
+    assert small.result["welfare"] == run.result["welfare"]
+    assert written.size < 60_000 < 10 * sum(path.stat().st_size for path in run.folder.path.rglob("*") if path.is_file())
+    told = [
+        path
+        for path in written.folder.rglob("*")
+        if path.is_file() and str(written.folder.parent).encode() in path.read_bytes()
+    ]
+    assert told == []  # nothing says where on this machine it was made
+    card = (written.folder / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: rmdp-jax\n")
+    assert f"{run.result['welfare']:.2f} ± {run.result['welfare_standard_error']:.2f}" in card
+
+
+def test_the_release_among_the_examples_is_whole():
+    run = load_run(Path(__file__).parent.parent / "examples" / "resource_gathering_k3", make)
+    assert (run.config.k, run.config.n, run.iteration) == (3, 25, run.config.iterations)
+    assert sum(path.stat().st_size for path in run.folder.path.rglob("*")) < 200_000
+    act = make_act(run.env, run.config)
+    _, obs = run.env.reset(jax.random.key(0))
+    assert {int(act(run.policies, j, obs)) for j in range(3)} <= set(range(run.env.spec.action_size))
+
+
+@pytest.mark.parametrize("name", ["result.json", "agents.npz", "README.md"])
+def test_a_changed_file_is_noticed(released, tmp_path, name):
+    shutil.copytree(released[1].folder, tmp_path / "small")
+    with (tmp_path / "small" / name).open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(ConfigError, match=f"{name}: is not what was written; bring it back, or download the release again"):
+        load_run(tmp_path / "small", make)
+
+
+def test_evaluate_tells_whether_a_release_agrees(released, tmp_path, capsys):
+    main(["evaluate", str(released[1].folder)])
+    assert "agrees (" in capsys.readouterr().out
+    assert max(map(len, capsys.readouterr().out.splitlines()), default=0) <= 80
+    result = released[0].result
+    fresh = SimpleNamespace(welfare=result["welfare"] + 5.0, standard_error=1.2)
+    told = verify({"welfare": result["welfare"], "welfare_standard_error": 0.9}, fresh, deterministic=False)
+    assert told.standard_errors == pytest.approx(5.0 / 1.5)
+    assert not told.agrees
+    exact = {"welfare_deterministic": 3.0, "welfare_standard_error": 0.0}
+    assert verify(exact, SimpleNamespace(welfare=3.0, standard_error=0.0), deterministic=True).agrees
+    assert not verify(exact, SimpleNamespace(welfare=3.1, standard_error=0.0), deterministic=True).agrees
+    assert verify(exact, SimpleNamespace(welfare=float("nan"), standard_error=0.0), deterministic=True) is None
+
+
+def test_policies_of_a_release_may_be_given_to_a_run(released):
+    run, written, _ = released
+    named = [(written.folder, 1), (written.folder, 0)]
+    member = load_members(run.env, run.config, given_policies(run.env, run.config, frozen=named[:1], start=named[1:]))
+    for given, own in zip(jax.tree.leaves(member.params), jax.tree.leaves(run.policies.params.own), strict=True):
+        np.testing.assert_array_equal(given, np.asarray(own)[::-1])
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(member.opt_state) if np.ndim(leaf) > 1)  # an optimiser that is new
+
+
+def test_training_does_not_go_on_from_a_release(released, capsys):
+    told = refused(["train", str(released[1].folder), "--resume"], capsys)
+    assert told.startswith(f"out = {released[1].folder}: is a release, whose training cannot go on")
+
+
+def test_a_release_goes_to_a_new_folder(released, capsys):
+    _, written, folder = released
+    told = refused(["release", str(folder / "run"), "--out", str(written.folder)], capsys)
+    assert told == f"out = {written.folder}: is there already; choose another folder, or remove it"
+
+
+@pytest.mark.parametrize(
+    ("address", "repository", "revision", "folder"),
+    [
+        ("hf://somebody/walks", "somebody/walks", None, ""),
+        (Path("hf://somebody/walks@v1/k5"), "somebody/walks", "v1", "k5"),
+        ("https://huggingface.co/somebody/walks", "somebody/walks", None, ""),
+        (Path("https://huggingface.co/somebody/walks/tree/v1/a/k5"), "somebody/walks", "v1", "a/k5"),
+    ],
+)
+def test_an_address_of_the_hub_is_downloaded(monkeypatch, tmp_path, address, repository, revision, folder):
+    called = []
+
+    def snapshot_download(repo_id, **how):
+        called.append((repo_id, how))
+        return str(tmp_path)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download, __spec__=1))
+    assert run_folder("run", address) == tmp_path / folder
+    assert called == [(repository, {"revision": revision, "allow_patterns": [f"{folder}/*"] if folder else None})]
+
+
+def test_a_snapshot_of_links_is_read(released, monkeypatch, tmp_path):
+    """As huggingface_hub keeps it: files are links to others, named by their content."""
+    for number, name in enumerate(released[1].files):
+        blob, link = tmp_path / f"blobs/{number}", tmp_path / "snapshot" / name
+        blob.parent.mkdir(exist_ok=True)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(released[1].folder / name, blob)
+        link.symlink_to(blob)
+    download = SimpleNamespace(snapshot_download=lambda *_, **__: str(tmp_path / "snapshot"), __spec__=1)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", download)
+    assert_same(load_run("hf://somebody/walks", make).policies, released[0].policies)
+
+
+@pytest.mark.parametrize("address", ["hf://walks", "hf://a/b/../c", "hf://", "hf://a b/c"])
+def test_what_is_no_address_is_refused(address):
+    with pytest.raises(ConfigError, match=r"must be hf://USER/NAME, hf://USER/NAME@REVISION or hf://USER/NAME/FOLDER"):
+        run_folder("run", address)
+
+
+def test_a_hub_that_cannot_be_reached_is_told(monkeypatch, capsys):
+    def snapshot_download(*_, **__):
+        raise ConnectionError("no network\nand much more")
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download, __spec__=1))
+    assert refused(["evaluate", "hf://a/b"], capsys) == "run = hf://a/b: cannot be downloaded (no network)"
+    monkeypatch.setattr("rmdp_jax.records.places.find_spec", lambda name: None)
+    assert "pip install 'rmdp-jax[hub]'" in refused(["evaluate", "hf://a/b"], capsys)
+
+
+def test_a_folder_under_runs_is_found_by_its_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    (tmp_path / "runs" / "first" / "config.json").touch()
+    assert run_folder("run", "first") == Path("runs/first")
+    assert run_folder("run", "second") == Path("second")
+    (tmp_path / "first").mkdir()
+    assert run_folder("run", "first") == Path("first")
