@@ -76,7 +76,14 @@ def train_all(algorithms: tuple[str, ...], number: int, port: str, folder: Path)
 
 
 def groups_of(told: str) -> list[list[int]]:
-    """Devices that tell each other something in a line of HLO, which lists them or makes them of a range."""
+    """Devices that tell each other something in a line of HLO: listed, made of a range, or along axes of a mesh."""
+    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", told)
+    if mesh is not None:
+        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
+        along = [list(sizes).index(name) for name in re.findall(r"'(\w+)'", mesh[2])]
+        devices = np.moveaxis(np.arange(np.prod([*sizes.values()])).reshape([*sizes.values()]), along, range(-len(along), 0))
+        found: list[list[int]] = devices.reshape(-1, np.prod([[*sizes.values()][axis] for axis in along])).tolist()
+        return found
     made = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", told)
     if made is None:
         listed = re.search(r"(?:replica_groups|source_target_pairs)=\{(.*?)\}\}", told)
@@ -92,7 +99,8 @@ def across_policies(text: str, envs: int) -> list[str]:
     found = set()
     for line in text.splitlines():
         told = re.search(rf" = (.*?) (?:{COLLECTIVES})(?:-start)?\(", line)
-        if told and any(len({device // envs for device in group}) > 1 for group in groups_of(line)):
+        groups = groups_of(line) if told else []
+        if told and (not groups or any(len({device // envs for device in group}) > 1 for group in groups)):
             scope = re.search(r'op_name="([^"]*)"', line)
             found.add(f"{scope[1] if scope else ''} {re.sub(chr(123) + '[^}]*}', '', told[1])}")
     return sorted(found)

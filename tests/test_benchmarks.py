@@ -131,6 +131,8 @@ def test_what_devices_tell_each_other_is_read_off_either_way_of_writing():
     assert groups_of("all-reduce(%a), replica_groups={{0,2},{1,3}}, to_apply=%add") == [[0, 2], [1, 3]]
     assert groups_of("all-gather(%a), replica_groups=[2,2]<=[4], dimensions={0}") == [[0, 1], [2, 3]]
     assert groups_of("all-gather(%a), replica_groups=[2,2]<=[2,2]T(1,0), dimensions={0}") == [[0, 2], [1, 3]]
+    assert groups_of("all-gather(%a), replica_groups=mesh['a'=2,'b'=1,'c'=2] {'a'}, dimensions={0}") == [[0, 2], [1, 3]]
+    assert groups_of("all-gather(%a), replica_groups=mesh['a'=2,'b'=2] {'a','b'}, dimensions={0}") == [[0, 1, 2, 3]]
     assert groups_of("collective-permute(%a), source_target_pairs={{0,1},{1,0}}") == [[0, 1], [1, 0]]
     inside = '  %a = f32[2]{0} all-reduce(%b), replica_groups=[2,2]<=[4], metadata={op_name="jit(step)/m_step/sum"}'
     across = inside.replace("<=[4]", "<=[2,2]T(1,0)").replace("m_step/sum", "e_step/div")

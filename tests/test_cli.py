@@ -157,7 +157,7 @@ def test_bad_input_is_told_in_one_line(arguments, message, capsys):
             "picture = /dev/null/such.png: must be in a folder that can be written",
         ),
         ([*SWEEP, "--ks", "2", "26"], "k = 26: must be at most n = 25"),
-        ([*SWEEP, "--preset", "quick"], "preset = 'quick' is not known (known: default, reference)"),
+        ([*SWEEP, "--preset", "quick"], "preset = 'quick' is not known (known: default, gpu, reference)"),
         ([*SWEEP, "--algorithms", "em", "cluster", "--transitions", "9000"], "transitions = 9000: must be above the 16144 "),
         ([*SWEEP, "--size", "7", "--algorithms", "em", "oracle"], "algorithm = 'oracle': this population comes with no groups"),
         (

@@ -32,6 +32,11 @@ def test_the_config_of_a_run_is_that_run(tmp_path):
     assert parsed.task()[2] == config
 
 
+def test_people_of_another_seed_than_the_run_stay(tmp_path):
+    parsed = _parse(["train", "--config", written(tmp_path, {"env": "ant_speed", "env_options": {"seed": 1}, "train": {"seed": 2}})])
+    assert (parsed.seed, parsed.env_options.people_seed) == (2, 1)
+
+
 def test_flags_win_and_the_rest_is_the_preset_of_the_env(tmp_path):
     by_hand = {
         "env": "halfcheetah_speed",
@@ -47,7 +52,8 @@ def test_flags_win_and_the_rest_is_the_preset_of_the_env(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"k": 3}, "field = 'k' is not known (known: algorithm, algorithm_options, backend, env, env_options, format, "),
+        ({"k": 3}, "field = 'k': belongs into train"),
+        ({"trains": {}}, "field = 'trains' is not known; did you mean 'train'?"),
         ({"train": {"kk": 3}}, "train: field = 'kk' is not known; did you mean 'k'?"),
         (
             {"train": {"rates": {"learning_rat": 1}}},

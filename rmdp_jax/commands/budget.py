@@ -120,7 +120,7 @@ class Budget(Compiling):
 
     def _train(self) -> None:
         from rmdp_jax.envs import make
-        from rmdp_jax.evaluation.budget import check_all_ks_within, check_ks
+        from rmdp_jax.evaluation.budget import check_ks
         from rmdp_jax.running.ladder import train_ladder
 
         seeds = seed_range(self.first_seed or 0, 3 if self.seeds is None else self.seeds, first_name="first_seed")
@@ -131,7 +131,6 @@ class Budget(Compiling):
         grid = Sweep(envs=(self.target,), out=out, ks=ks, first_seed=seeds[0], **how)
         most, least = (None if limit is None else (limit,) for limit in (self.at_most, self.at_least))
         cells = grid.cells()
-        check_all_ks_within(ks, self._limits(), cells[0].config.n)
         grid.tell_settings()
         ladder = train_ladder(
             [replace(cell, config=replace(cell.config, at_most=most, at_least=least)) for cell in cells],

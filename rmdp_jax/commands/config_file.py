@@ -94,5 +94,6 @@ def _check_names(path: Path, where: str, content: Any, known: Any) -> None:
         raise ConfigError(f"{place}{shown(content)}: must be an object of names and values")
     for name in content:
         if name not in known:
-            hint = " It belongs into train." if not where and name in _OF_TRAIN else ""
-            raise ConfigError(f"{place}{unknown_name('field', name, known)}{hint}")
+            if not where and name in _OF_TRAIN:
+                raise ConfigError(f"{place}field = {name!r}: belongs into train")
+            raise ConfigError(f"{place}{unknown_name('field', name, known)}")

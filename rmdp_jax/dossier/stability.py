@@ -62,7 +62,9 @@ def _check_same(home: RunFolder, other: RunFolder, path: str | Path) -> None:
         for name in own
     )
     if differs:
-        raise ConfigError(f"beside = {path}: agents: are others than those of {home.path}, must be the same people; {FEWER}")
+        raise ConfigError(
+            f"beside = {path}: agents: are others than those of {home.path}, must be the same people (--people-seed); {FEWER}"
+        )
 
 
 def _is_float(array: np.ndarray) -> bool:

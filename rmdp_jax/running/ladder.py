@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from rmdp_jax.errors import ConfigError
-from rmdp_jax.evaluation.budget import Recommended, check_ks, check_rule, recommend
+from rmdp_jax.evaluation.budget import Recommended, check_all_ks_within, check_ks, check_rule, recommend
 from rmdp_jax.records.given import Named
 from rmdp_jax.records.lock import Locked
 from rmdp_jax.running.budget import Budget, budget
@@ -55,7 +55,7 @@ def train_ladder(
         make: `rmdp_jax.envs.make`.
         price, share: as of `budget`.
         warm: each k but the first begins with the policies of the one before, of the same seed, which go on learning. Takes an
-            algorithm whose agents choose. Anew when not given, as that was better as often as not (docs/how_many.md).
+            algorithm whose agents choose. Each begins anew when not given, as that was better for more k (docs/how_many.md).
         devices: how many to train on at most, as in `train`.
         progress: show on stderr what is going on.
 
@@ -68,6 +68,10 @@ def train_ladder(
     from rmdp_jax.records.loading import load_run
 
     rule, ks = check_rule(price, share), check_ks([cell.config.k for cell in cells], 2)
+    last = cells[-1]
+    if last.config.limits is not None:
+        people = make(last.env, **last.env_options)[1]
+        check_all_ks_within(ks, last.config.limits, people.n, people.weights)
     before = dict(zip(ks[1:], cells, strict=False))
 
     def start_of(cell: Cell, seed: int) -> list[Named]:
