@@ -11,7 +11,7 @@ transitions = 300_000  # of each policy
 from rmdp_jax import assign, budget, em, load_run, make_act, train, use_cache
 from rmdp_jax.envs import make, preset
 
-use_cache()  # compiled programs are kept for the next start
+_ = use_cache()  # compiled programs are kept for the next start
 
 # %% [markdown]
 # ## Train
