@@ -50,7 +50,7 @@ def test_runs_beside_are_of_the_same_people(runs, capsys, tmp_path):
         f"beside = {runs / 'others'}: env_options = {{'size': 3, 'n': 9}}: must be {{'size': 2, 'n': 4}} as of"
     )
     assert found.endswith("leave it out, or give a run of the same task for the same people")
-    assert refuse(runs, capsys, "--beside", tmp_path / "none").startswith(f"out = {tmp_path / 'none'}: holds no")
+    assert refuse(runs, capsys, "--beside", tmp_path / "none").startswith(f"run = {tmp_path / 'none'}: holds no")
     assert "is the run itself; leave it out" in refuse(runs, capsys, "--beside", runs / "second" / ".." / "first")
     assert "is given twice; leave it out" in refuse(runs, capsys, "--beside", runs / "second", runs / "second")
     moved = tmp_path / "moved"
