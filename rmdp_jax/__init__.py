@@ -38,6 +38,7 @@ __all__ = [
     "affinity",
     "assign",
     "budget",
+    "clear_programs",
     "cluster",
     "cover",
     "em",

@@ -38,6 +38,11 @@ class EnvSpec(NamedTuple):
     probe: bool = True  # play some steps of it before training, to see whether it keeps its word; see `rmdp_jax.checks`
 
 
+def plain_spec(spec: EnvSpec) -> EnvSpec:
+    """`spec` without the arguments that made its env, as no program depends on them; the seed of the agents is among them."""
+    return spec._replace(options=MappingProxyType({}))
+
+
 class Step(NamedTuple):
     """What one step of an `Env` returns beside its state."""
 
@@ -56,6 +61,11 @@ class Env(NamedTuple):
     step: Callable[[PyTree, Array], tuple[PyTree, Step]]  # state, action () int32 or (a,) float32
     # agent () int32 -> the env of its episodes alone, where `reset` draws for whom an episode is, all agents equally likely
     for_agent: "Callable[[Array], Env] | None" = None
+
+
+def functions_of(env: Env) -> Env:
+    """All of an env that programs are made of."""
+    return env._replace(spec=plain_spec(env.spec))
 
 
 class Column(NamedTuple):
@@ -104,6 +114,12 @@ class Population(NamedTuple):
         rewards = jax.vmap(self.reward, (0, None))(self.agents, step.outcome)
         finite = jnp.isfinite(rewards)
         return jnp.where(finite & ~jnp.asarray(step.diverged), rewards, 0.0), ~finite & ~jnp.asarray(step.diverged)
+
+
+def served(population: Population, people: PyTree) -> Population:
+    """The population of other people, their agents and weights, which may be traced."""
+    agents, weights = people
+    return population._replace(agents=agents, weights=weights)
 
 
 class EpisodeState(NamedTuple):

@@ -15,6 +15,7 @@ from rmdp_jax.errors import ConfigError, shown
 from rmdp_jax.evaluation.episodes import Episodes, mean_returns, score_episodes
 from rmdp_jax.evaluation.fairness import served_above
 from rmdp_jax.evaluation.limits import Limits, assign_within, check_weights
+from rmdp_jax.programs import kept_program
 from rmdp_jax.records.agents_csv import agent_leaves, check_values
 from rmdp_jax.types import PyTree
 
@@ -63,7 +64,7 @@ def assign(run: "Run", agents: PyTree, *, limits: Limits | None = None, weights:
     agents = _checked(run.population, agents)
     m, scale = _rows(agents), run.env.spec.reference_scale
     check_weights(weights, m)
-    utility = scale * _in_blocks(jax.jit(partial(mean_returns, run.population)), episodes, agents)
+    utility = scale * _in_blocks(_scoring(run.population, "mean returns"), episodes, agents)
     labels = utility.argmax(0).astype(np.int32) if limits is None else assign_within(utility, limits, weights)
     expected = utility[labels, np.arange(m)]
     width = _half_width(run.population, episodes, agents, labels, scale)
@@ -93,7 +94,7 @@ def _half_width(
     number = episodes.number
     if number < 2:
         return None
-    score = jax.jit(lambda one, some: jnp.std(score_episodes(population, one, some)[0], 0, ddof=1))  # one policy
+    score = _scoring(population, "deviations")
     deviation = np.zeros(len(labels))
     for j in np.unique(labels):
         own = np.flatnonzero(labels == j)
@@ -101,6 +102,20 @@ def _half_width(
         some = jax.tree.map(lambda x, own=own: x[own], agents)
         deviation[own] = _in_blocks(score, one, some)
     return abs(scale) * half_width(deviation, number)
+
+
+def _deviations(population: Population, one: Episodes, some: PyTree) -> jax.Array:
+    """Of the returns of one policy over its episodes, (m,)."""
+    return jnp.std(score_episodes(population, one, some)[0], 0, ddof=1)
+
+
+_SCORED = {"mean returns": mean_returns, "deviations": _deviations}
+
+
+def _scoring(population: Population, what: str) -> Callable[[Episodes, PyTree], jax.Array]:
+    """The compiled function of episodes and agents, whatever agents the population has."""
+    alike = population._replace(agents=None, weights=None)
+    return kept_program(what, population.reward, lambda: jax.jit(partial(_SCORED[what], alike)))
 
 
 def _in_blocks(score: Callable[[Episodes, PyTree], jax.Array], episodes: Episodes, agents: PyTree) -> np.ndarray:
