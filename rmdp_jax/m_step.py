@@ -76,6 +76,7 @@ def make_learn(model: Model, config: TrainConfig, assigner: Assigner, collect: C
     apart = beside(given.frozen, _make_apart)
     if assigner.together is None or config.sizes.trunk != "separate":  # a shared trunk is one already
         return apart
+    apart = jax.jit(apart, inline=True)  # the same program, but traced once for its shapes and for the loop
     together, whole_of = beside(given.number, _make_together), assigner.together
 
     def learn(keys: Key, key: Key, state: TrainState) -> tuple[TrainState, Learned]:

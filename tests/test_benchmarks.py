@@ -17,6 +17,8 @@ COMMANDS = {
     "reachable": [sys.executable, "-m", "benchmarks.reachable", "--quick"],
     "assign": [sys.executable, "-m", "benchmarks.assign", "--quick"],
     "startup": [sys.executable, "-m", "benchmarks.startup", "--quick"],
+    "compiling": [sys.executable, "-m", "benchmarks.compiling", "--quick"],
+    "repeated": [sys.executable, "-m", "benchmarks.repeated", "--quick"],
     "faults": [sys.executable, "-m", "benchmarks.faults", "--quick", "--only", "states", "checkpoints"],
     "accelerator": ["benchmarks/accelerator.sh", "--quick"],
 }
@@ -124,6 +126,33 @@ def test_a_second_start_takes_programs_from_the_cache(lines):
     assert first["cache_files"] == second["cache_files"] > 0
     assert second["compile_s"] < first["compile_s"]
     assert second["first_iteration_s"] == pytest.approx(second["imports_s"] + second["beyond_imports_s"], abs=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", ["compiling"], indirect=True)
+def test_compiling_tells_programs_apart(lines):
+    parts, table = lines
+    iterations, first, trained, by_mode = parts
+    assert [line["part"] for line in parts] == [
+        "iterations, fixed groups",
+        "first state, fixed groups",
+        "evaluation, as trained",
+        "evaluation, by mode",
+    ]
+    for line in parts:
+        assert min(line["operations"], line["instructions"], line["kernels"]) > 0
+    assert iterations["instructions"] > max(first["instructions"], trained["instructions"])
+    assert by_mode["operations"] < trained["operations"]  # which draws noise
+    assert "the first compile" in table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", ["repeated"], indirect=True)
+def test_repeated_calls_keep_no_more_programs(lines):
+    calls, table = lines
+    assert [line["call"] for line in calls] == [1, 2, 3, 4]
+    assert len({(line["executables"], line["kept_programs"]) for line in calls[1:]}) == 1
+    assert "cleared" in table
 
 
 def test_a_row_that_is_late_is_stopped_and_one_that_breaks_says_why():
