@@ -22,11 +22,14 @@ jax.monitoring.register_event_duration_secs_listener(
 OTHER = replace(CONFIG, seed=5, rates=Rates(learning_rate=(1e-3, 1e-3), clip=0.1))
 
 
-@pytest.fixture(autouse=True)
-def own_programs():
-    """No test goes by what another compiled."""
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run, and all that making it and going on with it compiles."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
     clear_programs()
-    yield
+    run(CONFIG, out=folder)
+    run(CONFIG, out=folder, resume=True)
+    yield folder
     clear_programs()
 
 
@@ -46,10 +49,26 @@ def run(config, changed=lambda population: population, **options):
     return train(env, changed(population), config, plain_em(K, N, warmup=5), progress=False, **options)
 
 
-def test_a_second_training_compiles_nothing_and_is_what_it_would_be_alone(tmp_path):
-    run(CONFIG, others)
-    for _ in range(2):
-        run(CONFIG, out=tmp_path / "first", resume=True)  # what writing and reading compile
+def test_a_second_evaluation_act_and_loaded_run_compile_nothing(finished):
+    keys = list(jax.random.split(jax.random.key(0), 2))
+
+    def use(seed, changed):
+        loaded = load_run(finished, make)
+        env, population, config, policies = loaded.env, changed(loaded.population), loaded.config, loaded.policies
+        judged = evaluate(env, population, config, policies, loaded.assignment, seed=seed)
+        made = make_evaluate(env, population, config, episodes=3)
+        action = make_act(env, config)(policies, 0, np.zeros(env.spec.observation_size, np.float32))
+        return judged, made(policies, jnp.asarray(loaded.assignment), jax.random.clone(keys[seed])), action
+
+    first = use(0, lambda population: population)
+    compiled.clear()
+    second = use(1, others)
+    assert compiled == []
+    assert not np.array_equal(first[0].utility, second[0].utility)
+    assert_same(use(0, lambda population: population), first)
+
+
+def test_a_second_training_compiles_nothing_and_is_what_it_would_be_alone(finished, tmp_path):
     before, number = live(), programs.kept_programs()
     compiled.clear()
     second = run(OTHER, others)
@@ -64,29 +83,6 @@ def test_a_second_training_compiles_nothing_and_is_what_it_would_be_alone(tmp_pa
     assert compiled
     assert_same(alone.state, second.state)
     assert_same(alone.evaluation, second.evaluation)
-
-
-def test_a_second_evaluation_act_and_loaded_run_compile_nothing(tmp_path):
-    run(CONFIG, out=tmp_path)
-
-    def use(seed, changed):
-        loaded = load_run(tmp_path, make)
-        env, population = loaded.env, changed(loaded.population)
-        known = env, population, loaded.config, loaded.policies, loaded.assignment
-        made = make_evaluate(env, population, loaded.config, episodes=3)
-        act = make_act(env, loaded.config)
-        action = act(loaded.policies, 0, np.zeros(env.spec.observation_size, np.float32))
-        return evaluate(*known, seed=seed), made(loaded.policies, jnp.asarray(loaded.assignment), keys[seed]), action
-
-    keys = list(jax.random.split(jax.random.key(0), 2))
-    first = use(0, lambda population: population)
-    compiled.clear()
-    second = use(1, others)
-    assert compiled == []
-    clear_programs()
-    assert_same(use(1, others), second)
-    assert compiled
-    assert not np.array_equal(first[0].utility, second[0].utility)
 
 
 GRAVITY = 1.0
@@ -163,6 +159,7 @@ def test_what_is_traced_is_not_kept():
     with pytest.raises(Untraceable):
         jax.jit(lambda x: fingerprint([x]))(1.0)
     env, _ = make_tiny()
+    clear_programs()
 
     def trace(gravity):
         made = make_act(env._replace(step=lambda state, action: (state + gravity, action)), CONFIG)
@@ -175,6 +172,7 @@ def test_what_is_traced_is_not_kept():
 
 def test_only_the_last_are_kept_and_what_they_hold_goes_with_the_others(monkeypatch):
     monkeypatch.setattr(programs, "MOST", 2)
+    clear_programs()
     env, population = make_tiny()
     steps = []
     for _ in range(4):
