@@ -20,8 +20,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")  # before matplotlib is imported, and
 if threading.current_thread() is threading.main_thread():  # what a shell starts in the background ignores Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import sys
+
 import hypothesis
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -30,3 +33,14 @@ jax.config.update("jax_debug_key_reuse", True)  # a random key is used once; tes
 # The first example of a property compiles, so a deadline by the clock would fail at random.
 hypothesis.settings.register_profile("compiles", deadline=None)
 hypothesis.settings.load_profile("compiles")
+
+
+@pytest.fixture(autouse=True)
+def programs_of_their_own(request):
+    """Tests that change the package share no compiled program with others, as programs are not found by its constants."""
+    programs = sys.modules.get("rmdp_jax.programs") if "monkeypatch" in request.fixturenames else None
+    if programs:
+        programs.clear_programs()
+    yield
+    if programs:
+        programs.clear_programs()

@@ -93,7 +93,8 @@ def pretrain(
         observe_runs = over_runs(lambda *own: observe(env, of_run, *own), len(runs))
         keys = stack([jax.random.fold_in(jax.random.key(config.seed), _OBSERVING) for config in configs])
         placed = on_mesh(mesh, out_shardings=everywhere(mesh))
-        observe_all = kept_program("observing", (made_of(env, runs, mesh), observe), lambda: jax.jit(observe_runs, **placed))
+        parts = made_of(env, runs, mesh), observe, CLUSTER_TRANSITIONS
+        observe_all = kept_program("observing", parts, lambda: jax.jit(observe_runs, **placed))
         return unstack(jax.device_get(observe_all(people_of(runs), policies_of(states), keys)), len(runs))
 
 
