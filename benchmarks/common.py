@@ -114,6 +114,12 @@ def _peak_resident_bytes() -> int:
         return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def resident_mib() -> float:
+    """Memory of this process now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 @contextmanager
 def clean_exit(name: str) -> Iterator[None]:
     """What stops the script `name`, which can be called again to go on, told in a line on stderr: refused input, or Ctrl-C."""

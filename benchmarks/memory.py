@@ -54,7 +54,7 @@ def measure(arguments: MemoryCheck, k: int, n: int) -> dict[str, Any]:
         config = replace(config, sizes=replace(config.sizes, environments=arguments.environments))
     run = RunSpec(population, config, ALGORITHMS[arguments.algorithm](k, n))
     people = jax.eval_shape(lambda: people_of([run]))
-    like = jax.eval_shape(make_init(trainer_for(env, run, people_of([run]))), jax.eval_shape(lambda: init_arguments(run)))
+    like = jax.eval_shape(make_init(env, run), people, jax.eval_shape(lambda: init_arguments(run)))
 
     def chunk(people: PyTree, state: TrainState, iterations: Array) -> Any:
         return make_chunk(trainer_for(env, run, people))(state, iterations)

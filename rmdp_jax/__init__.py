@@ -39,6 +39,7 @@ __all__ = [
     "affinity",
     "assign",
     "budget",
+    "clear_programs",
     "cluster",
     "cover",
     "em",

@@ -20,6 +20,7 @@ from rmdp_jax.evaluation.evaluate import Evaluation, evaluate, make_evaluate, ma
 from rmdp_jax.info import Info
 from rmdp_jax.limits import Limits
 from rmdp_jax.policies.model import make_act
+from rmdp_jax.programs import clear_programs
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.running.affinity import affinity
 from rmdp_jax.running.assign import assign

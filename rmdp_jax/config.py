@@ -242,6 +242,12 @@ class TrainConfig:
         return math.ceil(self.transitions / self.sizes.transitions)
 
 
+def settings_of(config: TrainConfig, without: Iterable[str]) -> dict[str, Any]:
+    """All settings of a config but some; of the rates which are given, as their values are arguments of programs."""
+    known = {field_.name: getattr(config, field_.name) for field_ in fields(config) if field_.name not in without}
+    return known | {"rates": jax.tree.structure(config.rates)}
+
+
 def _convert(settings: Any, name: str, convert: Callable[[str, Any], Any]) -> None:
     """Put what `convert(name, value)` makes of a field in its place, or raise its ConfigError."""
     object.__setattr__(settings, name, convert(name, getattr(settings, name)))

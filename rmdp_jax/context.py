@@ -54,7 +54,7 @@ def with_context(env: Env, population: Population) -> tuple[Env, Population]:
     Raises:
         ConfigError: the agents are no numbers; see `agent_columns`.
     """
-    vectors, n = jnp.asarray(context_vectors(population.agents)), population.n
+    vectors, n, reward_of = jnp.asarray(context_vectors(population.agents)), population.n, population.reward
     size = env.spec.observation_size + vectors.shape[1]
     spec = env.spec._replace(observation_size=size, options={**env.spec.options, "context": True})
 
@@ -75,7 +75,7 @@ def with_context(env: Env, population: Population) -> tuple[Env, Population]:
         return ContextState(state.who, inner), result._replace(obs=told(state.who, result.obs), outcome=outcome)
 
     def reward(agent: InContext, outcome: ForAgent) -> Array:
-        own = population.reward(agent.agent, outcome.outcome)
+        own = reward_of(agent.agent, outcome.outcome)
         return jnp.where(agent.who == outcome.who, jnp.float32(n) * own, 0.0)
 
     def for_agent(index: Array | int) -> Env:

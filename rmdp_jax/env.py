@@ -42,6 +42,11 @@ class EnvSpec(NamedTuple):
     notes: tuple[str, ...] = ()  # what an adapter changed, told when training begins
 
 
+def plain_spec(spec: EnvSpec) -> EnvSpec:
+    """`spec` without the arguments that made its env, as no program depends on them; the seed of the agents is among them."""
+    return spec._replace(options=MappingProxyType({}))
+
+
 class Step(NamedTuple):
     """What one step of an `Env` returns beside its state."""
 
@@ -62,6 +67,11 @@ class Env(NamedTuple):
     for_agent: "Callable[[Array], Env] | None" = None
     # name -> a finished run (`rmdp_jax.records.trained.Trained`) as a matplotlib figure, None where there is nothing to show
     pictures: Mapping[str, Callable[[Any], Any]] = MappingProxyType({})
+
+
+def functions_of(env: Env) -> Env:
+    """All of an env that programs are made of."""
+    return env._replace(spec=plain_spec(env.spec))
 
 
 class Column(NamedTuple):
@@ -114,6 +124,12 @@ class Population(NamedTuple):
             rewards = jax.vmap(self.reward, (0, None))(self.agents, step.outcome)
         finite = jnp.isfinite(rewards)
         return jnp.where(finite & ~jnp.asarray(step.diverged), rewards, 0.0), ~finite & ~jnp.asarray(step.diverged)
+
+
+def served(population: Population, people: PyTree) -> Population:
+    """The population of other people, their agents and weights, which may be traced."""
+    agents, weights = people
+    return population._replace(agents=agents, weights=weights)
 
 
 class EpisodeState(NamedTuple):

@@ -81,6 +81,7 @@ def make_learn(model: Model, config: TrainConfig, assigner: Assigner, collect: C
     def learn(keys: Key, key: Key, state: TrainState) -> tuple[TrainState, Learned]:
         kind, data = jax.random.key_impl(key), (jax.random.key_data(keys), jax.random.key_data(key))
         whole = whole_of(state.assignment).now
+        traced_once = jax.jit(apart, inline=True)  # the same program, for its shapes and for the loop
 
         def run(way: Way) -> Callable[[Array, PyTree], PyTree]:
             def once(_: Array, carry: PyTree) -> PyTree:
@@ -89,10 +90,10 @@ def make_learn(model: Model, config: TrainConfig, assigner: Assigner, collect: C
 
             return once
 
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(apart, keys, key, state)[1])
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(traced_once, keys, key, state)[1])
         # loops of one round or none, as a `cond` under `vmap` computes both ways for all
         carry = jax.lax.fori_loop(0, jnp.where(whole, 1, 0), run(together), (state, nothing))
-        return jax.lax.fori_loop(0, jnp.where(whole, 0, 1), run(apart), carry)
+        return jax.lax.fori_loop(0, jnp.where(whole, 0, 1), run(traced_once), carry)
 
     return learn
 

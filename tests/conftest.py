@@ -27,8 +27,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")  # before matplotlib is imported, and
 if threading.current_thread() is threading.main_thread():  # what a shell starts in the background ignores Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import sys
+
 import hypothesis
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -47,3 +50,14 @@ def pytest_collection_modifyitems(items):
     """Files with slow tests first, so that none of them is left for the end, when other workers have nothing to do."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True)
+def programs_of_their_own(request):
+    """Tests that change the package share no compiled program with others, as programs are not found by its constants."""
+    programs = sys.modules.get("rmdp_jax.programs") if "monkeypatch" in request.fixturenames else None
+    if programs:
+        programs.clear_programs()
+    yield
+    if programs:
+        programs.clear_programs()

@@ -10,7 +10,7 @@ import pytest
 from probes import PROBES, make_probe, probe_config
 
 from rmdp_jax import Population, affinity, fixed
-from rmdp_jax.policies.model import describe_policies, make_model
+from rmdp_jax.policies.model import describe_policies
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.running import cluster
 from rmdp_jax.running.affinity import _observe_directions, _residual, affinity_batch, returns_to_go
@@ -55,7 +55,7 @@ def test_directions_are_by_the_difference_of_actions_and_not_by_the_size_of_pay(
     pay = np.array([[1, 0], [0, 1], [2e3, 0], [1e-3, 5e-3], [1, 1], [0, 0]], np.float32)
     population = Population(Paid(*jnp.asarray(pay.T)), lambda agent, outcome: jnp.where(outcome.action == 0, *agent))
     config = probe_config(1, 6, 1, hidden=(units,), trunk=trunk)
-    like = describe_policies(make_model(env.spec, config.sizes, 1, 6), 1)
+    like = describe_policies(env.spec, config.sizes, 1, 6)
     policies = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1, leaf.dtype), like)
     run = RunSpec(population, config, fixed(1, 6, np.zeros(6, np.int32)))
     directions = jax.jit(lambda key: _observe_directions(env, run, (population.agents, None), policies, key))(jax.random.key(0))

@@ -18,6 +18,8 @@ COMMANDS = {
     "reachable": [sys.executable, "-m", "benchmarks.reachable", "--quick"],
     "assign": [sys.executable, "-m", "benchmarks.assign", "--quick"],
     "startup": [sys.executable, "-m", "benchmarks.startup", "--quick"],
+    "compiling": [sys.executable, "-m", "benchmarks.compiling", "--quick"],
+    "repeated": [sys.executable, "-m", "benchmarks.repeated", "--quick"],
     "faults": [sys.executable, "-m", "benchmarks.faults", "--quick", "--only", "states", "checkpoints"],
     "accelerator": ["env", f"PYTHON={sys.executable}", "benchmarks/accelerator.sh", "--quick"],
 }
@@ -137,6 +139,33 @@ def test_what_devices_tell_each_other_is_read_off_either_way_of_writing():
     inside = '  %a = f32[2]{0} all-reduce(%b), replica_groups=[2,2]<=[4], metadata={op_name="jit(step)/m_step/sum"}'
     across = inside.replace("<=[4]", "<=[2,2]T(1,0)").replace("m_step/sum", "e_step/div")
     assert across_policies(f"{inside}\n{across}\n  %c = f32[2]{{0}} add(%a, %b)", envs=2) == ["jit(step)/e_step/div f32[2]"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", ["compiling"], indirect=True)
+def test_compiling_tells_programs_apart(lines):
+    parts, table = lines
+    iterations, first, trained, by_mode = parts
+    assert [line["part"] for line in parts] == [
+        "iterations, fixed groups",
+        "first state, fixed groups",
+        "evaluation, as trained",
+        "evaluation, by mode",
+    ]
+    for line in parts:
+        assert min(line["operations"], line["instructions"], line["kernels"]) > 0
+    assert iterations["instructions"] > max(first["instructions"], trained["instructions"])
+    assert by_mode["operations"] < trained["operations"]  # which draws noise
+    assert "the first compile" in table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", ["repeated"], indirect=True)
+def test_repeated_calls_keep_no_more_programs(lines):
+    calls, table = lines
+    assert [line["call"] for line in calls] == [1, 2, 3, 4]
+    assert len({(line["executables"], line["kept_programs"]) for line in calls[1:]}) == 1
+    assert "cleared" in table
 
 
 def test_a_row_that_is_late_is_stopped_and_one_that_breaks_says_why():

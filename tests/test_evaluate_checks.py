@@ -7,7 +7,7 @@ import pytest
 from tiny import CONFIG, K, N, make_tiny
 
 from rmdp_jax import ConfigError, evaluate, make_evaluate, make_record
-from rmdp_jax.policies.model import describe_policies, make_model
+from rmdp_jax.policies.model import describe_policies
 
 LABELS = [0, 1, 0, 1]
 
@@ -16,7 +16,7 @@ LABELS = [0, 1, 0, 1]
 def task():
     """Env, people, and policies that do the same everywhere."""
     env, population = make_tiny()
-    like = describe_policies(make_model(env.spec, CONFIG.sizes, K, N), K)
+    like = describe_policies(env.spec, CONFIG.sizes, K, N)
     return env, population, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
 
 

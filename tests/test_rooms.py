@@ -8,7 +8,22 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "rmdp_jax"
 # From the bottom up. A module imports from its own room and from rooms before it, also where it imports when it runs.
 ROOMS = (
-    *("types", "welfare", "keys", "errors", "limits", "paths", "terminal", "config", "env", "context", "checks", "devices"),
+    *(
+        "types",
+        "welfare",
+        "keys",
+        "errors",
+        "limits",
+        "paths",
+        "terminal",
+        "fingerprint",
+        "programs",
+        "config",
+        "env",
+        "context",
+        "checks",
+        "devices",
+    ),
     *("policies", "learning", "assigners", "state", "m_step", "info", "trainer"),
     *("evaluation", "plots", "records", "deploy", "running", "envs", "dossier", "commands", "api", "__main__"),
 )

@@ -12,6 +12,7 @@ import numpy as np
 
 from rmdp_jax.evaluation.episodes import KEPT_BYTES, bytes_per_episode, score_episodes
 from rmdp_jax.evaluation.statistics import half_width, half_width_of_difference
+from rmdp_jax.programs import kept_program
 from rmdp_jax.records.episodes import KeptEpisodes
 from rmdp_jax.records.loading import Run, load_episodes
 from rmdp_jax.running.assign import blocks
@@ -59,7 +60,8 @@ def score_run(run: Run) -> Scores:
         return Scores(np.asarray(run.result["utility"], float), None, None, None, None, why)
     kept = load_episodes(run)
     episodes, agents = jax.tree.map(jnp.asarray, kept.episodes), jax.tree.map(jnp.asarray, run.population.agents)
-    score = jax.jit(partial(score_episodes, run.population))
+    alike = run.population._replace(agents=None, weights=None)
+    score = kept_program("returns of episodes", alike.reward, lambda: jax.jit(partial(score_episodes, alike)))
     k, n, number = run.config.k, run.config.n, kept.episodes.number
     utility, single, group = np.zeros((k, n)), np.zeros((n, number), np.float32), np.zeros((k, k, number))
     deviation = np.zeros((k, n)) if number > 1 else None

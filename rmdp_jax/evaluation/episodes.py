@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmdp_jax.config import TrainConfig
-from rmdp_jax.env import Env, Population, Step
+from rmdp_jax.env import Env, Population, Step, functions_of
 from rmdp_jax.learning.scoring import reward_inputs
-from rmdp_jax.types import Array, PyTree
+from rmdp_jax.programs import kept_program
+from rmdp_jax.types import Array, Key, PyTree
 
 KEPT_BYTES = 64 * 2**20  # of one run, uncompressed
 
@@ -44,7 +45,11 @@ def outcome_like(env: Env) -> PyTree:
     key = jax.eval_shape(lambda: jax.random.key(0))
     spec = env.spec
     action = jax.ShapeDtypeStruct(() if spec.discrete else (spec.action_size,), jnp.int32 if spec.discrete else jnp.float32)
-    return jax.eval_shape(lambda key, action: env.step(env.reset(key)[0], action)[1].outcome, key, action)
+
+    def outcome(key: Key, action: Array) -> PyTree:
+        return env.step(env.reset(key)[0], action)[1].outcome
+
+    return kept_program("shapes of outcomes", functions_of(env), lambda: jax.eval_shape(outcome, key, action))
 
 
 def outcome_names(outcome: PyTree) -> list[list[str]]:

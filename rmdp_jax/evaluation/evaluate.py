@@ -8,7 +8,8 @@ sigma the deviation of the agent's rewards over the steps: on speed tasks by at 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rmdp_jax.checks import check_env
-from rmdp_jax.config import LARGEST_EPISODES, TrainConfig
-from rmdp_jax.env import Env, Population, Step, guard, make_starts
+from rmdp_jax.config import LARGEST_EPISODES, TrainConfig, settings_of
+from rmdp_jax.env import Env, Population, Step, functions_of, guard, make_starts, served
 from rmdp_jax.errors import ConfigError, flag, instance_of, seed_number, shown, whole_number
 from rmdp_jax.evaluation.episodes import (
     Episodes,
@@ -31,6 +32,7 @@ from rmdp_jax.evaluation.episodes import (
 from rmdp_jax.keys import scan_keys
 from rmdp_jax.learning.scoring import reward_inputs, stratified_indices, total_rewards_both_ways
 from rmdp_jax.policies.model import POLICY_AXES, Policies, check_policies, decide, make_model
+from rmdp_jax.programs import kept_program, shaped_like
 from rmdp_jax.types import Array, Key, PyTree
 from rmdp_jax.welfare import Welfare, make_welfare
 
@@ -63,7 +65,7 @@ def evaluate(
     deterministic: bool = False,
     keep: int = 0,
 ) -> Evaluation:
-    """Evaluate `policies` by fresh full episodes under `assignment` (n,); compiles at every call, see `make_evaluate`.
+    """Evaluate `policies` by fresh full episodes under `assignment` (n,).
 
     Raises:
         ConfigError: env, population, config, policies and assignment do not fit each other, or an argument breaks its rule.
@@ -71,7 +73,7 @@ def evaluate(
     evaluation = make_evaluate(env, population, config, episodes=episodes, deterministic=deterministic, keep=keep)
     check_policies(policies, config.k)
     labels = jnp.asarray(_check_labels(assignment, config.k, population.n), jnp.int32)
-    return jax.jit(evaluation)(policies, labels, jax.random.key(seed_number("seed", seed)))
+    return evaluation(policies, labels, jax.random.key(seed_number("seed", seed)))
 
 
 def proved_bound(env: Env, population: Population, k: int) -> float | None:
@@ -116,7 +118,9 @@ def make_evaluate(
     deterministic: bool = False,
     keep: int = 0,
 ) -> Evaluate:
-    """A pure function of policies, an assignment (n,) and a key; jit it.
+    """A pure function of policies, an assignment (n,) and a key; compiled, to vmap as you like.
+
+    A later one for others of as many agents, with equal settings, shares its program; see `rmdp_jax.clear_programs`.
 
     Args:
         env, config: as the trainer was made of.
@@ -140,6 +144,28 @@ def make_evaluate(
     deterministic = flag("deterministic", deterministic)
     most, of = (number, "the episodes of each policy") if env.for_agent is None else (0, "as an episode is for one agent alone")
     keep = whole_number("keep", keep, 0, most, f"from 0 to {most}, {of}")
+    people = jax.tree.map(jnp.asarray, (population.agents, population.weights))
+    made_of = evaluation_made_of(env, population, config), shaped_like(people), number, deterministic, keep
+    alike = population._replace(agents=None, weights=None)  # whoever they are
+
+    def of_people(people: PyTree, policies: Policies, labels: Array, key: Key) -> Evaluation:
+        return evaluation_of(env, served(alike, people), config, number, deterministic, keep)(policies, labels, key)
+
+    return partial(kept_program("evaluation", made_of, lambda: jax.jit(of_people)), people)
+
+
+NOT_EVALUATED = ("seed", "transitions", "log_every", "checkpoint_every", "max_fault_share", "at_most", "at_least")
+
+
+def evaluation_made_of(env: Env, population: Population, config: TrainConfig) -> tuple[Any, ...]:
+    """What evaluations are made of, but for the arguments of `make_evaluate` and the people."""
+    return functions_of(env), population.reward, settings_of(config, NOT_EVALUATED)
+
+
+def evaluation_of(
+    env: Env, population: Population, config: TrainConfig, number: int, deterministic: bool, keep: int
+) -> Evaluate:
+    """`make_evaluate` of arguments that were checked and are given in full; not compiled."""
     scale = env.spec.reference_scale
     welfare = make_welfare(config.welfare_p, scale / 100.0, population.weights)
     estimated = population.n > config.sizes.agents_exact

@@ -1,5 +1,6 @@
 """What makes a policy out of parameters: networks, action distribution, observation normaliser and kind of critic."""
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import jax
@@ -7,12 +8,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from rmdp_jax.config import Sizes, TrainConfig
-from rmdp_jax.env import Env, EnvSpec
+from rmdp_jax.env import Env, EnvSpec, plain_spec
 from rmdp_jax.errors import ConfigError, instance_of, shown, whole_number
 from rmdp_jax.policies.critics import CRITICS, CriticKind
 from rmdp_jax.policies.networks import Distribution, Networks, Params, make_distribution, make_networks
 from rmdp_jax.policies.normalize import NORMALIZERS, Normalizer
 from rmdp_jax.policies.returns import RETURN_SCALERS, ReturnScaler
+from rmdp_jax.programs import kept_program
 from rmdp_jax.types import Array, Key, PyTree, Scalar
 
 
@@ -85,17 +87,8 @@ def make_act(env: Env, config: TrainConfig) -> Act:
     """
     instance_of("env", env, Env, "an Env, such as make(name)[0]")
     instance_of("config", config, TrainConfig, "the TrainConfig that policies were trained with")
-    model, k, size = make_model(env.spec, config.sizes, config.k, config.n), config.k, env.spec.observation_size
-
-    @jax.jit
-    def act_known(policies: Policies, j: Array, obs: Array, key: Key | None) -> Array:
-        policy = one_policy(policies, j)
-        if key is None:
-            action = likeliest_action(model, env.spec, policy, obs)
-        else:
-            noise = model.distribution.noise(key, (*obs.shape[:-1], env.spec.action_size))
-            action = _in_range(env.spec, model.distribution.sample(decide(model, policy, obs), noise))
-        return jnp.where((j >= 0) & (j < k), action, -1 if env.spec.discrete else jnp.nan)
+    spec, k, size = plain_spec(env.spec), config.k, env.spec.observation_size
+    act_known = kept_program("act", (spec, config.sizes, k, config.n), lambda: _compiled_act(spec, config))
 
     def act(policies: Policies, j: int, obs: ArrayLike, key: Key | None = None) -> Array:
         if not isinstance(j, jax.core.Tracer):
@@ -111,6 +104,22 @@ def make_act(env: Env, config: TrainConfig) -> Act:
     return act
 
 
+def _compiled_act(spec: EnvSpec, config: TrainConfig) -> Callable[[Policies, Array, Array, Key | None], Array]:
+    model, k = make_model(spec, config.sizes, config.k, config.n), config.k
+
+    @jax.jit
+    def act(policies: Policies, j: Array, obs: Array, key: Key | None) -> Array:
+        policy = one_policy(policies, j)
+        if key is None:
+            action = likeliest_action(model, spec, policy, obs)
+        else:
+            noise = model.distribution.noise(key, (*obs.shape[:-1], spec.action_size))
+            action = _in_range(spec, model.distribution.sample(decide(model, policy, obs), noise))
+        return jnp.where((j >= 0) & (j < k), action, -1 if spec.discrete else jnp.nan)
+
+    return act
+
+
 def check_policies(policies: Policies, k: int) -> None:
     """Raise `ConfigError` unless these are k policies; of fewer JAX would take the last for all that are missing."""
     instance_of("policies", policies, Policies, "Policies, such as Result.policies")
@@ -120,15 +129,15 @@ def check_policies(policies: Policies, k: int) -> None:
         raise ConfigError(f"policies: are {number}, but the config has k = {k}; give both of the same run")
 
 
-def describe_policies(model: Model, k: int) -> Policies:
+def describe_policies(spec: EnvSpec, sizes: Sizes, k: int, n: int) -> Policies:
     """Shapes and dtypes of k policies, for `restore_checkpoint`."""
 
     def make() -> Policies:
-        keys = jax.random.split(jax.random.key(0), k)
+        model, keys = make_model(spec, sizes, k, n), jax.random.split(jax.random.key(0), k)
         params = Params(model.networks.init_shared(jax.random.key(0)), jax.vmap(model.networks.init_own)(keys))
         return Policies(params, repeat(model.normalizer.init(), k), jnp.float32(0))
 
-    return jax.eval_shape(make)
+    return kept_program("shapes of policies", (plain_spec(spec), sizes, k, n), lambda: jax.eval_shape(make))
 
 
 def repeat(tree: PyTree, k: int) -> PyTree:

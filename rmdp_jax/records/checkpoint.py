@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
@@ -182,7 +184,8 @@ def restore_checkpoint(folder: Path, like: Tree, prefix: str = "", step: int | N
         name = prefix + jax.tree_util.keystr(path)
         if name not in data:
             raise ConfigError(f"checkpoints = {folder}: holds no {name}; it was written by a run of other settings")
-        leaf = jax.random.wrap_key_data(data[name]) if _is_key(like) else data[name]
+        array = data[name] if like.sharding else jnp.array(np.asarray(data[name]))  # bound to no device, as what is made here
+        leaf = jax.random.wrap_key_data(array) if _is_key(like) else array
         if leaf.shape != like.shape:
             raise ConfigError(f"checkpoints = {folder}: {name} has shape {leaf.shape}, this run needs {like.shape}")
         return leaf

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmdp_jax.config import TrainConfig
-from rmdp_jax.env import Env, Population
+from rmdp_jax.config import TrainConfig, settings_of
+from rmdp_jax.env import Env, Population, functions_of
 from rmdp_jax.errors import ConfigError, UnknownName
 from rmdp_jax.evaluation.episodes import KEPT_BYTES, kept_episodes
-from rmdp_jax.evaluation.evaluate import Evaluation, Played, evaluate, make_record
+from rmdp_jax.evaluation.evaluate import NOT_EVALUATED, Evaluation, Played, evaluate, make_record
 from rmdp_jax.paths import local_path
-from rmdp_jax.policies.model import Policies, describe_policies, make_model
+from rmdp_jax.policies.model import Policies, describe_policies
+from rmdp_jax.programs import kept_program
 from rmdp_jax.records.checkpoint import latest_step, restore_checkpoint, saved_shape, saved_steps
 from rmdp_jax.records.checksums import damage_of
 from rmdp_jax.records.episodes import KeptEpisodes, read_episodes, write_episodes
@@ -166,7 +167,7 @@ def _assignment_at(step: int, metrics: list[dict[str, Any]], last: np.ndarray) -
 
 def _load_policies(checkpoints: Path, step: int, env: Env, config: TrainConfig, sources: list[int] | None) -> Policies:
     """The policies of a checkpoint, or where `sources` are given those members of its policies and archive."""
-    like = describe_policies(make_model(env.spec, config.sizes, config.k, config.n), config.k)
+    like = describe_policies(env.spec, config.sizes, config.k, config.n)
     params = restore_checkpoint(checkpoints, like.params, ".learner.params", step)
     statistics = restore_checkpoint(checkpoints, like.statistics, ".statistics", step)
     clip = restore_checkpoint(checkpoints, like.observation_clip, ".rates.observation_clip", step)
@@ -263,5 +264,6 @@ def load_episodes(run: Run) -> KeptEpisodes:
 
 def record_run(run: Trained, seed: int = 0, deterministic: bool = True) -> Played:
     """One full episode of each policy, leaves (k, T, ...) as numpy arrays."""
-    record = jax.jit(make_record(run.env, run.config, deterministic=deterministic))
+    made_of = functions_of(run.env), settings_of(run.config, NOT_EVALUATED), deterministic
+    record = kept_program("record", made_of, lambda: jax.jit(make_record(run.env, run.config, deterministic=deterministic)))
     return jax.device_get(record(run.policies, jax.random.key(seed)))

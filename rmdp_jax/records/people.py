@@ -11,6 +11,7 @@ from rmdp_jax.context import InContext
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.episodes import outcome_like
+from rmdp_jax.programs import kept_program
 from rmdp_jax.records.files import UNREADABLE, reason_of, write_arrays
 from rmdp_jax.types import PyTree
 
@@ -77,8 +78,9 @@ def probe_rewards(env: Env, population: Population) -> np.ndarray:
     outcomes = jax.tree.map(lambda leaf: _draw(random, leaf), outcome_like(env))
     some = np.linspace(0, population.n - 1, min(population.n, LARGEST_PROBED)).astype(np.int32)
     agents = jax.tree.map(lambda leaf: jnp.asarray(leaf)[some], population.agents)
-    reward = jax.vmap(jax.vmap(population.reward, (0, None)), (None, 0))
-    return np.asarray(jax.jit(reward)(agents, outcomes), np.float32)
+    reward = population.reward
+    rewards = kept_program("rewards", reward, lambda: jax.jit(jax.vmap(jax.vmap(reward, (0, None)), (None, 0))))
+    return np.asarray(rewards(agents, outcomes), np.float32)
 
 
 def _draw(random: np.random.RandomState, like: Any) -> np.ndarray:

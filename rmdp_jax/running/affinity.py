@@ -11,13 +11,12 @@ from jax.scipy.sparse.linalg import cg
 
 from rmdp_jax.assigners.base import Assigner
 from rmdp_jax.config import TrainConfig
-from rmdp_jax.env import Env, Population
+from rmdp_jax.env import Env, Population, served
 from rmdp_jax.learning.rollout import Trajectory
 from rmdp_jax.learning.scoring import Scorer, reward_inputs, take_agents
 from rmdp_jax.policies.model import Model, Policies, decide, make_model, one_policy
 from rmdp_jax.policies.networks import Params
 from rmdp_jax.records.spec import RunSpec
-from rmdp_jax.running.batch import served
 from rmdp_jax.running.cluster import assigner_of, group, play_learned, pretrain
 from rmdp_jax.types import Array, Key, PyTree
 

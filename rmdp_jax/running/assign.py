@@ -14,6 +14,7 @@ from rmdp_jax.errors import ConfigError, shown
 from rmdp_jax.evaluation.episodes import Episodes, score_episodes
 from rmdp_jax.evaluation.fairness import served_above
 from rmdp_jax.limits import Limits, assign_within, check_weights
+from rmdp_jax.programs import kept_program
 from rmdp_jax.records.agents_csv import agent_leaves, check_values
 from rmdp_jax.types import PyTree
 
@@ -88,12 +89,13 @@ def assign(run: "Run", agents: PyTree, *, limits: Limits | None = None, weights:
 def _mean_and_deviation(population: Population, episodes: Episodes, agents: PyTree) -> tuple[np.ndarray, np.ndarray | None]:
     """Of the returns of every agent by every policy over episodes, (k, m) each; no deviation of one episode."""
 
-    @jax.jit
     def score(episodes: Episodes, some: PyTree) -> tuple[jax.Array, jax.Array | None]:
-        returns = score_episodes(population, episodes, some)
+        returns = score_episodes(alike, episodes, some)
         return returns.mean(1), jnp.std(returns, 1, ddof=1) if episodes.number > 1 else None
 
-    scored = [jax.device_get(score(episodes, some)) for some, _ in blocks(agents)]
+    alike = population._replace(agents=None, weights=None)  # whoever they are
+    compiled = kept_program("scores", population.reward, lambda: jax.jit(score))
+    scored = [jax.device_get(compiled(episodes, some)) for some, _ in blocks(agents)]
     return jax.tree.map(lambda *x: np.concatenate(x, 1)[:, : _rows(agents)], *scored)  # type: ignore[no-any-return]
 
 

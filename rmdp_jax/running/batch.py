@@ -3,21 +3,23 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from rmdp_jax.config import Rates, TrainConfig
+from rmdp_jax.config import Rates, TrainConfig, settings_of
 from rmdp_jax.context import agents_in
 from rmdp_jax.devices.mesh import everywhere, on_mesh, tracing_on
-from rmdp_jax.env import Env, Population
+from rmdp_jax.env import Env, functions_of, served
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.episodes import kept_episodes
-from rmdp_jax.evaluation.evaluate import Evaluation, make_evaluate
+from rmdp_jax.evaluation.evaluate import Evaluation, evaluation_made_of, evaluation_of
 from rmdp_jax.limits import PATIENCE, Loads, assign_within, check_weights, search_within, with_an_agent_each
 from rmdp_jax.policies.model import Policies
+from rmdp_jax.programs import kept_program, shaped_like
 from rmdp_jax.records.files import warn
 from rmdp_jax.records.folder import NUMERICS, describe_numerics
 from rmdp_jax.records.spec import RunSpec
@@ -57,17 +59,11 @@ def people_of(runs: Sequence[RunSpec]) -> PyTree:
     return stack([jax.tree.map(jnp.asarray, (run.population.agents, run.population.weights)) for run in runs])
 
 
-def served(population: Population, people: PyTree) -> Population:
-    """The population of other people, as `people_of` has them, which may be traced."""
-    agents, weights = people
-    return population._replace(agents=agents, weights=weights)
-
-
 def trainer_for(env: Env, run: RunSpec, people: PyTree) -> Trainer:
     """The trainer of `run` for other people; where policies have limits, of the same weights."""
     population = served(run.population, people)
     if run.config.limits is not None:
-        population = population._replace(weights=run.population.weights)  # which are not traced
+        population = population._replace(weights=_limited_weights(run))  # which are not traced
     return make_trainer(env, population, run.config, run.assigner, run.given.given)
 
 
@@ -80,9 +76,39 @@ def init_arguments(run: RunSpec, members: Member | None = None) -> InitArguments
     return key, jax.tree.map(jnp.float32, run.config.rates), run.assigner.init(assigner_key(key)), members
 
 
-def make_init(trainer: Trainer) -> Callable[[InitArguments], TrainState]:
-    """`trainer.init` of `InitArguments`, traced once for the shapes of its state and for all programs that it is in."""
-    return jax.jit(lambda arguments: trainer.init(*arguments), inline=True)
+def make_init(env: Env, run: RunSpec) -> Callable[[PyTree, InitArguments], TrainState]:
+    """`Trainer.init` for any people, traced once for the shapes of its state and for all programs that it is in."""
+    of_run = alike(run)
+    return jax.jit(lambda people, arguments: trainer_for(env, of_run, people).init(*arguments), inline=True)
+
+
+NOT_LEARNED_BY = ("seed", "log_every", "checkpoint_every", "evaluation_episodes", "evaluation_steps", "max_fault_share")
+
+
+def made_of(env: Env, runs: Sequence[RunSpec], mesh: Mesh | None) -> tuple[Any, ...]:
+    """What programs that train all `runs` are made of; their arguments are seeds, rates, first assignments and people."""
+    run, people = runs[0], shaped_like(people_of(runs))
+    rules = run.assigner._replace(name="", pretraining=0, init=_no_init, options={})
+    settings = settings_of(run.config, NOT_LEARNED_BY)
+    begun = shaped_like(jax.eval_shape(lambda: run.assigner.init(jax.random.key(0))))
+    given, weights = run.given.given, _limited_weights(run)
+    return functions_of(env), run.population.reward, settings, rules, given, weights, len(runs), people, begun, mesh
+
+
+def _limited_weights(run: RunSpec) -> Any:
+    """The weights of the agents where policies have limits: these count them, so a program is made for them."""
+    return None if run.config.limits is None else run.population.weights
+
+
+def _no_init(key: Key) -> PyTree:
+    """In the place of `Assigner.init`: a first assignment is an argument."""
+    raise NotImplementedError
+
+
+def alike(run: RunSpec) -> RunSpec:
+    """`run` without its people and without where it goes, for programs that take any; limits count weights, which stay."""
+    population = run.population._replace(agents=None, weights=_limited_weights(run))
+    return RunSpec(population, run.config, run.assigner, given=run.given)
 
 
 def conclude(env: Env, runs: Sequence[RunSpec], states: TrainState, mesh: Mesh | None = None) -> Conclusion:
@@ -94,9 +120,16 @@ def conclude(env: Env, runs: Sequence[RunSpec], states: TrainState, mesh: Mesh |
     first, stopped = runs[0], int(states.iteration.max()) < runs[0].config.iterations
     limits = check_limits(first.config, first.population, first.assigner.name, first.assigner.takes_limits, first.given.given)
     assigner = first.assigner if stopped else first.assigner._replace(conclude=None)
-    concluded = over_runs(make_trainer(env, first.population, first.config, assigner, first.given.given).conclude, len(runs))
+    of_run = alike(first)._replace(assigner=assigner)
+
+    def one(people: PyTree, state: TrainState) -> Conclusion:
+        return trainer_for(env, of_run, people).conclude(state)
+
+    def compiled() -> Callable[[PyTree, TrainState], Conclusion]:
+        return jax.jit(over_runs(one, len(runs)))
+
     with tracing_on(mesh):
-        found = (jax.jit(concluded) if assigner.conclude or limits else concluded)(states)
+        found = kept_program("conclude", (made_of(env, runs, mesh), stopped), compiled)(people_of(runs), states)
     if limits is None:
         return found
     known = jax.jit(lambda x: x, **on_mesh(mesh, out_shardings=everywhere(mesh)))(found.worth)
@@ -148,18 +181,23 @@ def evaluate_runs(
         mesh: that the policies are on.
     """
     first = runs[0]
-    kept = kept_episodes(env, first.config, first.config.evaluation_episodes) if keep else 0
+    number, population = first.config.evaluation_episodes, alike(first).population
+    kept_number = kept_episodes(env, first.config, number) if keep else 0
 
     def evaluate_run(people: PyTree, policies: Policies, labels: Array, key: Key) -> Evaluation:
-        population = served(first.population, people)
-        evaluate = make_evaluate(env, population, first.config, deterministic=deterministic, keep=kept)
+        evaluate = evaluation_of(env, served(population, people), first.config, number, deterministic, kept_number)
         return evaluate(policies, labels, key)
 
-    keys = stack([jax.random.key(evaluation_seed(run.config)) for run in runs])
-    evaluate_all = jax.jit(over_runs(evaluate_run, len(runs)), **on_mesh(mesh, out_shardings=everywhere(mesh)))
-    arguments = people_of(runs), policies, labels, keys
+    people, keys = people_of(runs), stack([jax.random.key(evaluation_seed(run.config)) for run in runs])
+    arguments = people, policies, labels, keys
+    parts = evaluation_made_of(env, population, first.config), shaped_like(arguments), number, deterministic, kept_number
+
+    def compiled() -> Callable[..., Evaluation]:
+        program = jax.jit(over_runs(evaluate_run, len(runs)), **on_mesh(mesh, out_shardings=everywhere(mesh)))
+        return aside(program.lower(*arguments).compile)  # which hears signals while it compiles
+
     with tracing_on(mesh):
-        evaluations = aside(evaluate_all.lower(*arguments).compile)(*arguments)  # which hears signals while it compiles
+        evaluations = kept_program("evaluation of runs", (parts, len(runs), mesh), compiled)(*arguments)
     return unstack(evaluations, len(runs))
 
 

@@ -139,7 +139,7 @@ def _bound(run: "Run", k: int) -> float | None:
 def _make_play(run: "Run", members: "Members", seed: int, episodes: int) -> Callable[[int, int], np.ndarray]:
     """`play(set, batch)`: mean returns (M, n) of every member in a batch of fresh episodes, in reference units."""
     k, policies = run.config.k, members.policies
-    evaluate = jax.jit(make_evaluate(run.env, run.population, run.config, episodes=batch_size(episodes)))
+    evaluate = make_evaluate(run.env, run.population, run.config, episodes=batch_size(episodes))
     blocks = np.arange(-(-members.number // k) * k).reshape(-1, k) % members.number  # k at a time, as the run has them
     nobody = jnp.zeros(run.config.n, jnp.int32)  # is assigned: all are scored for all
 

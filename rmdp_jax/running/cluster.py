@@ -13,14 +13,15 @@ from rmdp_jax.assigners.fixed import fixed
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.devices.mesh import choose_mesh, everywhere, on_mesh
 from rmdp_jax.devices.processes import is_first
-from rmdp_jax.env import Env, Population, first_episodes, guard
+from rmdp_jax.env import Env, Population, first_episodes, guard, served
 from rmdp_jax.errors import check
 from rmdp_jax.learning.experience import fresh_starts
 from rmdp_jax.learning.rollout import Trajectory, rollout
 from rmdp_jax.learning.scoring import Scorer, Totals, score_all, score_steps
 from rmdp_jax.policies.model import Policies, decide, make_model, one_policy
+from rmdp_jax.programs import kept_program
 from rmdp_jax.records.spec import RunSpec
-from rmdp_jax.running.batch import check_batch, over_runs, people_of, served, stack, unstack
+from rmdp_jax.running.batch import alike, check_batch, made_of, over_runs, people_of, stack, unstack
 from rmdp_jax.running.loop import learn
 from rmdp_jax.running.progress import report_progress
 from rmdp_jax.trainer import policies_of
@@ -88,9 +89,12 @@ def pretrain(
         if int(states.iteration.max()) < single.iterations:
             raise KeyboardInterrupt(f"interrupted in the pre-training of {name}; nothing was saved, so start anew")
         reporter.say("grouping the agents")
-        observe_runs = over_runs(lambda *own: observe(env, runs[0], *own), len(runs))
+        of_run = alike(runs[0])
+        observe_runs = over_runs(lambda *own: observe(env, of_run, *own), len(runs))
         keys = stack([jax.random.fold_in(jax.random.key(config.seed), _OBSERVING) for config in configs])
-        observe_all = jax.jit(observe_runs, **on_mesh(mesh, out_shardings=everywhere(mesh)))
+        placed = on_mesh(mesh, out_shardings=everywhere(mesh))
+        parts = made_of(env, runs, mesh), observe, CLUSTER_TRANSITIONS
+        observe_all = kept_program("observing", parts, lambda: jax.jit(observe_runs, **placed))
         return unstack(jax.device_get(observe_all(people_of(runs), policies_of(states), keys)), len(runs))
 
 

@@ -1,7 +1,7 @@
 """The host loop over compiled chunks of iterations, of one run or of several in one program."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -18,11 +18,22 @@ from rmdp_jax.devices.processes import anyone, wait_for_all
 from rmdp_jax.env import Env
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.info import Info
+from rmdp_jax.programs import find, keep, kept_program
 from rmdp_jax.records.given import load_members
 from rmdp_jax.records.lines import Timing, metrics_line, recent_welfare
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.records.writer import RunWriter, common_step
-from rmdp_jax.running.batch import init_arguments, make_init, over_runs, people_of, stack, trainer_for, unstack
+from rmdp_jax.running.batch import (
+    alike,
+    init_arguments,
+    made_of,
+    make_init,
+    over_runs,
+    people_of,
+    stack,
+    trainer_for,
+    unstack,
+)
 from rmdp_jax.running.cache import seconds_saved
 from rmdp_jax.running.faults import FaultWatch
 from rmdp_jax.running.interrupts import BACKGROUND, aside, interrupts
@@ -98,7 +109,7 @@ def make_chunk(trainer: Trainer) -> Chunk:
 
 def compile_side_by_side(*programs: Lowered) -> list[Compiled]:
     """All of them in the time of the longest, where there are as many cores: XLA takes one for much of a program."""
-    threads = ThreadPoolExecutor(len(programs), thread_name_prefix=BACKGROUND + "compile")
+    threads = ThreadPoolExecutor(max(len(programs), 1), thread_name_prefix=BACKGROUND + "compile")
     try:
         return list(threads.map(lambda program: program.compile(), programs))
     finally:
@@ -109,12 +120,14 @@ def _prepare(
     env: Env, runs: Sequence[RunSpec], mesh: Mesh | None, resumed: Sequence[RunWriter] | None, reporter: Reporter
 ) -> tuple[Chunk, TrainState, int]:
     """Compiled chunk, states to go on from, and their iteration."""
-    number, people = len(runs), people_of(runs)
-    trainer = trainer_for(env, runs[0], people_of(runs[:1]))
-    init, first = make_init(trainer), runs[0]
-    like = jax.eval_shape(init, jax.eval_shape(lambda: init_arguments(first)))
-    kept = kept_bytes(env, first.config, first.config.evaluation_episodes)
-    memory = estimate_memory(like, env.spec, first.population.agents, first.config, number, kept)
+    number, people, first = len(runs), people_of(runs), runs[0]
+    trainer_for(env, first, people_of(runs[:1]))  # raises ConfigError
+    parts, init, chunk = made_of(env, runs, mesh), make_init(env, first), _chunk_of_run(env, alike(first))
+    like = kept_program(
+        "state", parts, lambda: jax.eval_shape(init, people_of(runs[:1]), jax.eval_shape(lambda: init_arguments(first)))
+    )
+    kept_size = kept_bytes(env, first.config, first.config.evaluation_episodes)
+    memory = estimate_memory(like, env.spec, first.population.agents, first.config, number, kept_size)
     reporter.note(check_memory(memory, available_memory(), first.config))
     reporter.say("compiling")
     like = laid_out(mesh, like)
@@ -122,25 +135,42 @@ def _prepare(
     given = [load_members(env, run.config, run.given) if states is None else None for run in runs]
     all_states, whole = laid_out(mesh, like, number), everywhere(mesh)
     shardings = shardings_of(all_states)
+    wanted: dict[str, Callable[[], Lowered]] = {}
 
-    def chunk(people: PyTree, state: TrainState, iterations: Array) -> tuple[TrainState, Info]:
-        return make_chunk(trainer_for(env, runs[0], people))(state, iterations)
+    def lower_chunk() -> Lowered:
+        placed = on_mesh(mesh, in_shardings=(whole, shardings, whole), out_shardings=(shardings, whole))
+        chunks = jax.jit(over_runs(chunk, number, (0, 0, None)), donate_argnums=1, **placed)
+        with tracing_on(mesh):
+            return chunks.lower(people, all_states, jax.ShapeDtypeStruct((), jnp.int32))
 
-    placed = on_mesh(mesh, in_shardings=(whole, shardings, whole), out_shardings=(shardings, whole))
-    chunks = jax.jit(over_runs(chunk, number, (0, 0, None)), donate_argnums=1, **placed)
-    with tracing_on(mesh):
-        chunk_program = chunks.lower(people, all_states, jax.ShapeDtypeStruct((), jnp.int32))
+    wanted["chunk"] = lower_chunk
     if states is None:
         arguments = stack([init_arguments(run, members) for run, members in zip(runs, given, strict=True)])
         inits = jax.jit(over_runs(init, number), **on_mesh(mesh, out_shardings=shardings))
-        compiled, init_all = compile_side_by_side(chunk_program, inits.lower(arguments))
-        states = init_all(arguments)
-    else:
-        (compiled,) = compile_side_by_side(chunk_program)
-        if number > 1 and mesh is not None:  # stacking lost their shardings
-            states = jax.jit(lambda states: states, out_shardings=shardings)(states)
+        wanted["init"] = lambda: inits.lower(people, arguments)
+    compiled = _compiled(wanted, parts)
+    if states is None:
+        states = compiled["init"](people, arguments)
+    elif number > 1 and mesh is not None:  # stacking lost their shardings
+        states = jax.jit(lambda states: states, out_shardings=shardings)(states)
     jax.block_until_ready(states)
-    return partial(compiled, people), states, int(states.iteration.max())
+    return partial(compiled["chunk"], people), states, int(states.iteration.max())
+
+
+def _chunk_of_run(env: Env, run: RunSpec) -> Callable[[PyTree, TrainState, Array], tuple[TrainState, Info]]:
+    def chunk(people: PyTree, state: TrainState, iterations: Array) -> tuple[TrainState, Info]:
+        return make_chunk(trainer_for(env, run, people))(state, iterations)
+
+    return chunk
+
+
+def _compiled(wanted: Mapping[str, Callable[[], Lowered]], parts: Any) -> dict[str, Compiled]:
+    """The `wanted` programs, made of these `parts`; those that are not kept are lowered and compiled."""
+    known = {name: find(name, parts) for name in wanted}
+    missing = {name: lower() for name, lower in wanted.items() if known[name] is None}
+    for name, program in zip(missing, compile_side_by_side(*missing.values()), strict=True):
+        known[name] = keep(name, parts, program)
+    return known
 
 
 def _restore(writers: Sequence[RunWriter], like: TrainState) -> TrainState | None:
