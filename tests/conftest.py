@@ -53,6 +53,14 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
+def cache_as_before():
+    """Commands with --no-cache switch JAX's cache off for the whole process."""
+    enabled = jax.config.values["jax_enable_compilation_cache"]
+    yield
+    jax.config.update("jax_enable_compilation_cache", enabled)
+
+
+@pytest.fixture(autouse=True)
 def programs_of_their_own(request):
     """Tests that change the package share no compiled program with others, as programs are not found by its constants."""
     programs = sys.modules.get("rmdp_jax.programs") if "monkeypatch" in request.fixturenames else None

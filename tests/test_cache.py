@@ -8,7 +8,7 @@ import sys
 import pytest
 
 PROGRAM = """
-import json, sys
+import json, os, sys
 import jax
 import jax.numpy as jnp
 import rmdp_jax
@@ -16,6 +16,10 @@ before = jax.config.values["jax_compilation_cache_dir"]
 from rmdp_jax.running.cache import use_cache
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if event.endswith("cache_hits") else None)
+if os.environ.get("PREPARE") == "no_cache":
+    from rmdp_jax.commands.compiling import Compiling
+
+    Compiling(no_cache=True).prepare()
 folder = use_cache(*sys.argv[1:])
 from rmdp_jax.envs.host_call import host_call
 double = host_call("test.double", lambda x: 2 * x, 3)
@@ -73,3 +77,11 @@ def test_it_can_be_switched_off_and_does_without_where_it_cannot_write(tmp_path,
     told = start(tmp_path, **changes)
     assert told["folder"] is None
     assert not (tmp_path / "home").exists()
+
+
+def test_no_cache_compiles_anew_also_where_a_folder_was_set_from_outside(tmp_path):
+    changes = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "kept"), **ALL}
+    for _ in range(2):
+        assert start(tmp_path, **changes, PREPARE="no_cache")["hits"] == 0
+    assert start(tmp_path, **changes)["hits"] == 0
+    assert start(tmp_path, **changes)["hits"] == 1

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import jax
+
 from rmdp_jax.devices.settings import check_settings
 from rmdp_jax.running.cache import use_cache
 
@@ -22,5 +24,7 @@ class Compiling:
         """Check what was set for JAX from outside, and switch the cache on."""
         if self.starts_jax:
             check_settings()
-        if not self.no_cache:
+        if self.no_cache:
+            jax.config.update("jax_enable_compilation_cache", False)  # also where a folder was set for JAX from outside
+        else:
             use_cache()
