@@ -32,6 +32,7 @@ from rmdp_jax.trainer import Trainer
 PACKAGE = Path(rmdp_jax.__file__).parent
 GOLDEN = Path(__file__).parents[1] / "tests" / "contracts" / "custom_calls.json"
 PLATFORMS = ("cuda", "tpu")
+NETWORKS = "policies/networks.py"
 LISTED = ("cluster", "affinity")  # their groups take training, so here they are any
 # Settings of `em` under which other code runs; of so many agents rewards and utilities are estimated.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -127,7 +128,9 @@ def products_of(traced: Traced, platform: str) -> Counter[tuple[str, str]]:
             precision, place = re.search(r"precision = \[(\w+)", line), re.search(r"loc\((#loc\d+)\)$", line)
             assert precision
             assert place
-            found[file_of(place[1]), precision[1]] += 1
+            # A network's layer is known by its name, as a program that is inlined may tell the place of its caller.
+            file = NETWORKS if "/Dense_" in known[place[1]] else file_of(place[1])
+            found[file, precision[1]] += 1
     return found
 
 

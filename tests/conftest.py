@@ -1,5 +1,6 @@
 """Strict JAX for all tests: a silent broadcast or cast is an error here, long before it is a wrong number."""
 
+import gc
 import os
 import shutil
 import signal
@@ -37,6 +38,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_debug_key_reuse", True)  # a random key is used once; tests that repeat something clone it
 
+# What JAX keeps is millions of objects, which are looked through in vain: a fifteenth of the time of the tests.
+gc.set_threshold(200_000, 50, 1000)
+
 # The first example of a property compiles, so a deadline by the clock would fail at random.
 hypothesis.settings.register_profile("compiles", deadline=None)
 hypothesis.settings.load_profile("compiles")
@@ -62,10 +66,21 @@ def cache_as_before():
 
 @pytest.fixture(autouse=True)
 def programs_of_their_own(request):
-    """Tests that change the package share no compiled program with others, as programs are not found by its constants."""
-    programs = sys.modules.get("rmdp_jax.programs") if "monkeypatch" in request.fixturenames else None
-    if programs:
-        programs.clear_programs()
+    """Tests that patch something share no compiled program with others, as programs are not found by what was patched."""
+    if "monkeypatch" not in request.fixturenames:
+        yield
+        return
+    monkeypatch, forgotten = request.getfixturevalue("monkeypatch"), []
+
+    def forget():
+        if programs := sys.modules.get("rmdp_jax.programs"):
+            programs.clear_programs()
+
+    def patch(*arguments, plain=monkeypatch.setattr, **options):
+        forgotten.append(forget())
+        plain(*arguments, **options)
+
+    monkeypatch.setattr = patch
     yield
-    if programs:
-        programs.clear_programs()
+    if forgotten:
+        forget()

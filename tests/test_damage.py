@@ -216,7 +216,7 @@ def test_lost_lines_are_told(trained, tmp_path):
     with pytest.warns(RunWarning, match=r"metrics\.jsonl: has no line of iteration 20"):
         resumed = run(out=folder, resume=True)
     assert_same(resumed.policies, trained[1].policies)
-    assert resumed.history == []
+    assert resumed.metrics == []
 
 
 def test_what_is_removed_while_a_run_goes_on_is_told_and_made_up_for(trained, tmp_path):

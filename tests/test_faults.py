@@ -169,7 +169,7 @@ def test_the_scale_of_returns_by_hand():
         for t in reversed(range(5)):
             returns[t] = reward[i, t] + 0.9 * returns[t + 1] * ~done[i, t][:, None]
         squares.append(np.square(returns[:5]).mean())
-        statistics = scaler.update(statistics, jnp.asarray(reward[i]), jnp.asarray(done[i]), 0.9)
+        statistics = scaler.update(statistics, jnp.asarray(reward[i]), jnp.asarray(done[i]), 0.9, None)
     expected = (DECAY * squares[0] + squares[1]) / (DECAY + 1)
     np.testing.assert_allclose(float(scaler.scale(statistics)), np.sqrt(expected), rtol=1e-6)
 

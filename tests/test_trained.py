@@ -62,6 +62,7 @@ def test_tables_say_what_the_summary_says(one):
 
 
 def test_every_picture_is_a_figure_that_shows_itself(one):
+    managed = _pylab_helpers.Gcf.get_all_fig_managers()  # by other tests
     assert one.plot.names == ["welfare", "assignment", "utility", "agents", "walks"]
     for name in one.plot.names:
         figure = getattr(one.plot, name)()
@@ -70,7 +71,7 @@ def test_every_picture_is_a_figure_that_shows_itself(one):
     png, shown = figure._repr_png_()
     assert png.startswith(b"\x89PNG")
     assert shown["alt"].startswith("Walks of 2 policies")
-    assert _pylab_helpers.Gcf.get_all_fig_managers() == []
+    assert _pylab_helpers.Gcf.get_all_fig_managers() == managed
 
 
 def test_a_picture_of_what_was_not_logged_is_refused(one):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.lowering import (
+    NETWORKS,
     PLATFORMS,
     custom_calls_of,
     faults_of,
@@ -26,7 +27,6 @@ from benchmarks.lowering import (
 from rmdp_jax import make_trainer
 
 GOLDEN = read_golden()
-NETWORKS = "policies/networks.py"
 SMALL = {"hidden": (8,), "unroll": 2, "epochs": 1}
 
 
