@@ -14,7 +14,7 @@ COMMANDS = {
     "resource_gathering": [sys.executable, "-m", "benchmarks.resource_gathering", "--quick"],
     "throughput": [sys.executable, "-m", "benchmarks.throughput", "--quick", "--k", "2", "4", "--total-environments", "16"],
     "scaling_n": [sys.executable, "-m", "benchmarks.scaling_n", "--quick", "--env", "resource_gathering", "--k", "2"],
-    "vs_brax": [sys.executable, "-m", "benchmarks.vs_brax", "--quick"],
+    "vs_brax": [sys.executable, "-m", "benchmarks.vs_brax", "--quick", "--env", "hopper"],
     "reachable": [sys.executable, "-m", "benchmarks.reachable", "--quick"],
     "assign": [sys.executable, "-m", "benchmarks.assign", "--quick"],
     "startup": [sys.executable, "-m", "benchmarks.startup", "--quick"],
