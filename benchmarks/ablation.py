@@ -44,12 +44,15 @@ class Ablation:
     """Seeds from 0 up."""
     transitions: int = 1_000_000
     """Per policy."""
+    backend: str | None = None
+    """Physics of the task. Default: the task's own."""
     variants: tuple[str, ...] | None = None
     """Names of variants. Default: all, but for those that are the same here as one before."""
     quick: bool = False
     """k = 2, 2 seeds, 10,000 transitions, and two variants where none are named; results go to runs/ablation."""
     results: Path | None = None
-    """File of lines; the table is written beside it. Default: benchmarks/results/ablation_ENV.jsonl, or _ENV_OF."""
+    """File of lines; the table is written beside it. Default: benchmarks/results/ablation_ENV.jsonl, or
+    _ENV_OF, _ENV_OF_BACKEND."""
 
 
 class Cell(NamedTuple):
@@ -60,6 +63,11 @@ class Cell(NamedTuple):
     variant: str
     k: int
     budget: int  # transitions per policy that were asked for
+    backend: str | None = None
+
+    def env_options(self) -> Line:
+        """What `make` is given."""
+        return {} if self.backend is None else {"backend": self.backend}
 
     def config(self) -> TrainConfig:
         """Of seed 0."""
@@ -72,18 +80,20 @@ class Cell(NamedTuple):
         assigner = COMPARISONS[self.of].variants[self.variant].assigner(config.k, config.n)
         settings = flat_settings(dump_train_config(config))
         told = {"n": config.n, "settings": settings, "algorithm": assigner.name, "algorithm_options": dict(assigner.options)}
-        return json.loads(json.dumps({"benchmark": "ablation", **self._asdict(), **told}))
+        named = {name: value for name, value in self._asdict().items() if value is not None}
+        return json.loads(json.dumps({"benchmark": "ablation", **named, **told}))
 
 
 def narrow(arguments: Ablation) -> Ablation:
     """`arguments` with the sizes of --quick, and with a file."""
-    stem = f"ablation_{arguments.env}" + (f"_{arguments.of}" if arguments.of != "assigners" else "")
+    named = (arguments.of if arguments.of != "assigners" else None, arguments.backend)
+    stem = "_".join(["ablation", arguments.env, *filter(None, named)])
     folder = Path("runs/ablation" if arguments.quick else "benchmarks/results")
     results = arguments.results or folder / f"{stem}.jsonl"
     if not arguments.quick:
         return replace(arguments, results=results)
-    named = arguments.variants or tuple(COMPARISONS[arguments.of].variants)[:2]
-    return replace(arguments, ks=(2,), seeds=2, transitions=10_000, variants=named, results=results)
+    variants = arguments.variants or tuple(COMPARISONS[arguments.of].variants)[:2]
+    return replace(arguments, ks=(2,), seeds=2, transitions=10_000, variants=variants, results=results)
 
 
 def make_cells(arguments: Ablation) -> list[Cell]:
@@ -94,7 +104,11 @@ def make_cells(arguments: Ablation) -> list[Cell]:
     for name in names:
         if name not in known:
             raise unknown_name("variant", name, known)
-    cells = [Cell(arguments.env, arguments.of, name, k, arguments.transitions) for k in arguments.ks for name in names]
+    cells = [
+        Cell(arguments.env, arguments.of, name, k, arguments.transitions, arguments.backend)
+        for k in arguments.ks
+        for name in names
+    ]
     if arguments.variants is None:
         cells = _all_different(cells)
     for cell in cells:
@@ -134,14 +148,14 @@ def run_ablation(arguments: Ablation) -> list[Line]:
 
 def of_cell(line: Line, cell: Cell) -> bool:
     """Whether `line` is of `cell` as it is now, settings too."""
-    return line.items() >= cell.describe().items()
+    return line.get("backend") == cell.backend and line.items() >= cell.describe().items()
 
 
 def train_cell(cell: Cell, seeds: Sequence[int], before: Line | None) -> Line:
     """The line of `cell` after training `seeds`, with the runs of its line from `before`."""
     config = cell.config()
     assigner = COMPARISONS[cell.of].variants[cell.variant].assigner(config.k, config.n)
-    made = [make(cell.env, seed=seed, n=config.n) for seed in seeds]
+    made = [make(cell.env, seed=seed, n=config.n, **cell.env_options()) for seed in seeds]
     entries = [
         RunSpec(population, replace(config, seed=seed), assigner, env_options=env.spec.options)
         for seed, (env, population) in zip(seeds, made, strict=True)
@@ -184,7 +198,7 @@ def current_lines(arguments: Ablation) -> list[Line]:
     order = list(COMPARISONS[arguments.of].variants)
     asked = (arguments.env, arguments.of)
     lines = [line for line in read_lines(arguments.results) if (line["env"], line["of"]) == asked and line["variant"] in order]
-    lines = [line for line in lines if of_cell(line, Cell(*(line[name] for name in Cell._fields)))]
+    lines = [line for line in lines if of_cell(line, Cell(*(line.get(name) for name in Cell._fields)))]
     return sorted(lines, key=lambda line: (line["budget"], line["k"], order.index(line["variant"])))
 
 
@@ -236,8 +250,8 @@ def write_table(arguments: Ablation) -> None:
 
 def _command(arguments: Ablation) -> str:
     """The command that makes the lines of all variants."""
-    names = ("env", "of", *(() if arguments.quick else ("ks", "seeds", "transitions")))
-    values = {name: getattr(arguments, name) for name in names}
+    names = ("env", "of", "backend", *(() if arguments.quick else ("ks", "seeds", "transitions")))
+    values = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     flags = [part for name, value in values.items() for part in (f"--{name}", *map(str, several(value) or (value,)))]
     return shlex.join(["python", "-m", "benchmarks.ablation", *flags, *["--quick"] * arguments.quick])
 

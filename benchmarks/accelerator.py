@@ -59,34 +59,41 @@ def beside_brax(backend: str, k: int, environments: int) -> Row:
     return Row("beside brax", ["benchmarks.vs_brax", "--backend", backend, *flags, "--repeats", "3"], _module(backend))
 
 
+def gathering(k: int, *sizes: str) -> Row:
+    """Training of Resource Gathering, whose env costs next to nothing."""
+    return Row("training", ["benchmarks.throughput", "--env", "resource_gathering", "--k", str(k), *sizes])
+
+
 WAVES = [
     [
         training("warp", 8, 1024, "--parts"),
         training("mjx", 8, 1024),
-        physics("warp", 16384),
-        physics("mjx", 16384),
         physics("warp", 65536),
-        training("warp", 64, 128),
+        physics("mjx", 16384),
+        training("warp", 64, 1024),
+        gathering(5, "--parts"),
+        gathering(50, "--environments", "512", "--no-parts"),
+        beside_brax("warp", 8, 1024),
         Row("exactness", ["benchmarks.parity", "--backends", "mjx"]),
         Row("exactness", ["benchmarks.parity", "--backends", "warp"], "warp"),
         Row("resume", ["benchmarks.resume"], variables=DETERMINISTIC),
+        Row("resume", ["benchmarks.resume", "--env", "halfcheetah_speed"], variables=DETERMINISTIC),
     ],
     [
         training("warp", 1, 8192),
+        training("warp", 64, 128),
         training("warp", 8, 1024, n=1_000_000),
         training("warp", 8, 4096),
-        training("warp", 64, 1024),
-        physics("mjx", 4096),
-        physics("warp", 4096),
+        physics("warp", 16384),
+        physics("mjx", 65536),
         physics("warp", 65536, "ant"),
         physics("warp", 65536, "walker2d"),
+        physics("warp", 65536, "hopper"),
         training("mjx", 64, 128),
     ],
     [
-        beside_brax("warp", 8, 1024),
-        Row("resume", ["benchmarks.resume", "--env", "halfcheetah_speed"], variables=DETERMINISTIC),
-        physics("mjx", 65536),
-        physics("warp", 65536, "hopper"),
+        physics("mjx", 4096),
+        physics("warp", 4096),
         training("spring", 8, 1024),
     ],
 ]
@@ -110,7 +117,7 @@ class Accelerator:
     precision: str = "highest"
     """Of matrix products (jax_default_matmul_precision), of physics and networks alike."""
     only: tuple[str, ...] = ()
-    """Names of rows: training, physics, exactness, resume, beside brax. Default: all."""
+    """Names of rows (training, physics, exactness, resume, beside brax) or words of their commands (mjx). Default: all."""
     first: int = 1
     """Wave to begin with."""
     results: Path | None = None
@@ -204,7 +211,7 @@ def main() -> None:
     deadline = time.monotonic() + 60 * arguments.minutes
     lines = []
     for wave in QUICK_WAVES if arguments.quick else WAVES[arguments.first - 1 :]:
-        rows = [row for row in wave if not arguments.only or row.what in arguments.only]
+        rows = [row for row in wave if not arguments.only or {row.what, *row.flags} & set(arguments.only)]
         for line in measure_wave(rows, deadline, arguments.precision):
             emit(line)
             lines.append(line)

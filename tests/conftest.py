@@ -36,7 +36,6 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_debug_key_reuse", True)  # a random key is used once; tests that repeat something clone it
 
 # What JAX keeps is millions of objects, which are looked through in vain: a fifteenth of the time of the tests.
 gc.set_threshold(200_000, 50, 1000)
@@ -54,6 +53,21 @@ def pytest_collection_modifyitems(items):
     """Files with slow tests first, so that none of them is left for the end, when other workers have nothing to do."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+# Where keys are drawn and split: tests of these see that a random key is used once (those that repeat something clone it).
+# Looking takes a fifth of the time of a test, and the others run the same programs.
+KEYS_USED_ONCE = {
+    *("test_adapters", "test_algorithms", "test_brax_adapter", "test_contextual", "test_cover", "test_em", "test_env_contract"),
+    *("test_assigner_contract", "test_backend_contract", "test_episodes", "test_evaluate_many", "test_exploration", "test_given"),
+    *("test_halving_em", "test_late_pay", "test_limits_training", "test_many_agents", "test_resource_gathering"),
+    *("test_seeded_em", "test_speed", "test_speed_training", "test_split_and_merge", "test_trainer", "test_welfare_training"),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def keys_used_once(request):
+    jax.config.update("jax_debug_key_reuse", request.module.__name__.rpartition(".")[2] in KEYS_USED_ONCE)
 
 
 @pytest.fixture(autouse=True)

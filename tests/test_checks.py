@@ -15,13 +15,6 @@ SPEC = EnvSpec("toy", 2, 2, True, episode_length=8, discount=0.9, reference_scal
 AGENTS = jnp.linspace(0.0, 1.0, 4)
 
 
-@pytest.fixture(autouse=True)
-def keys_may_be_used_twice():
-    """By the envs of this file, which break their word on purpose."""
-    with jax.debug_key_reuse(False):
-        yield
-
-
 class State(NamedTuple):
     x: jax.Array  # (2,)
     clock: jax.Array  # ()

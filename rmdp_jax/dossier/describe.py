@@ -39,7 +39,7 @@ def dossier(
     assignment, which other episodes led to; intervals are of 95%, over episodes.
 
     Args:
-        run: of `rmdp_jax.records.loading.load_run`.
+        run: of `rmdp_jax.load_run`.
         beside: other runs for the same people, of `rmdp_jax.dossier.stability.read_beside`.
         table: of the run's own agents, for their ids and groups, of `rmdp_jax.dossier.people.read_own`.
         scores: of `score_run`, where they are there already.

@@ -49,7 +49,7 @@ def assign(run: "Run", agents: PyTree, *, limits: Limits | None = None, weights:
     an episode times m additions.
 
     Args:
-        run: of `rmdp_jax.records.loading.load_run`.
+        run: of `rmdp_jax.load_run`.
         agents: leaves (m, ...), of the structure and shapes of `run.population.agents`.
         limits: how many agents, or how much weight, each policy serves; none when not given.
         weights: (m,) above 0, for the limits; 1 each when not given.

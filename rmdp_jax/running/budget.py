@@ -67,7 +67,7 @@ def budget(
     what a run met on its way, most for k below its own: `running.ladder.train_ladder` tells how far.
 
     Args:
-        run: of `rmdp_jax.records.loading.load_run`.
+        run: of `rmdp_jax.load_run`.
         ks: numbers of policies, rising; 1, 2, ... up to `DEFAULT_LARGEST`, or twice the run's k, when not given.
         price: recommend the k with the largest welfare - price k, in points of 100.
         share: recommend the least k with this share of the individual end; 0.95 when neither rule is given.
