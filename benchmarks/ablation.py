@@ -1,4 +1,5 @@
-"""Ways past the local optimum, or settings of PPO, at equal transitions; all seeds of a variant train in one program.
+"""Ways past the local optimum, or settings of PPO, at equal transitions; all seeds of a variant train in one program, or, by
+--workers, each in a process on a core of its own, which is faster on a CPU and gives the same digits.
 
 A variant and k whose line is in the results with these very settings is not trained again, and more seeds are trained as more:
 the same command goes on where it was.
@@ -14,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from benchmarks.common import clean_exit, emit, machine, read_arguments, show
+from benchmarks.common import clean_exit, emit, machine, on_cores, read_arguments, show
 from benchmarks.variants import COMPARISONS, Comparison
 from rmdp_jax import RunSpec, TrainConfig, train_batch
 from rmdp_jax.envs import make
@@ -48,6 +49,8 @@ class Ablation:
     """Physics of the task. Default: the task's own."""
     variants: tuple[str, ...] | None = None
     """Names of variants. Default: all, but for those that are the same here as one before."""
+    workers: int = 0
+    """Seeds that train at once, each in a process on a core of its own; 0: all in one program."""
     quick: bool = False
     """k = 2, 2 seeds, 10,000 transitions, and two variants where none are named; results go to runs/ablation."""
     results: Path | None = None
@@ -136,7 +139,7 @@ def run_ablation(arguments: Ablation) -> list[Line]:
         told = f"seeds {missing}" if missing else "finished before"
         announce(True, f"cell {number}/{len(cells)}  {cell.env} k = {cell.k} {cell.variant}: {told}")
         if missing:
-            line = train_cell(cell, missing, line)
+            line = train_cell(cell, missing, line, arguments.workers)
             others = [other for other in read_lines(arguments.results) if not of_cell(other, cell)]
             write_lines(arguments.results, [*others, line])
         assert line is not None
@@ -146,13 +149,31 @@ def run_ablation(arguments: Ablation) -> list[Line]:
     return found
 
 
+def cell_of(line: Line) -> Cell:
+    """What was trained for `line`, with the settings of today."""
+    told: dict[str, Any] = {name: line.get(name) for name in Cell._fields}
+    return Cell(**told)
+
+
 def of_cell(line: Line, cell: Cell) -> bool:
     """Whether `line` is of `cell` as it is now, settings too."""
     return line.get("backend") == cell.backend and line.items() >= cell.describe().items()
 
 
-def train_cell(cell: Cell, seeds: Sequence[int], before: Line | None) -> Line:
+def train_cell(cell: Cell, seeds: Sequence[int], before: Line | None, workers: int) -> Line:
     """The line of `cell` after training `seeds`, with the runs of its line from `before`."""
+    begun = time.perf_counter()
+    if workers:
+        new = [run for runs in on_cores(train_seeds, [(cell, [seed], False) for seed in seeds], workers) for run in runs]
+    else:
+        new = train_seeds(cell, seeds, True)
+    wall_s = time.perf_counter() - begun + (before["wall_s"] if before else 0.0)
+    runs = sorted([*(before["runs"] if before else []), *new], key=lambda run: run["seed"])
+    return cell.describe() | summarize_runs(runs) | {"wall_s": round(wall_s, 1), "runs": runs, **machine()}
+
+
+def train_seeds(cell: Cell, seeds: Sequence[int], progress: bool) -> list[Line]:
+    """Runs of `cell`, trained in one program."""
     config = cell.config()
     assigner = COMPARISONS[cell.of].variants[cell.variant].assigner(config.k, config.n)
     made = [make(cell.env, seed=seed, n=config.n, **cell.env_options()) for seed in seeds]
@@ -160,14 +181,10 @@ def train_cell(cell: Cell, seeds: Sequence[int], before: Line | None) -> Line:
         RunSpec(population, replace(config, seed=seed), assigner, env_options=env.spec.options)
         for seed, (env, population) in zip(seeds, made, strict=True)
     ]
-    begun = time.perf_counter()
-    summaries = [result.summary for result in train_batch(made[0][0], entries)]
-    wall_s = time.perf_counter() - begun + (before["wall_s"] if before else 0.0)
+    summaries = [result.summary for result in train_batch(made[0][0], entries, progress=progress)]
     if not all(summary["finished"] for summary in summaries):
         raise KeyboardInterrupt  # a line of half the training would pass for one of all
-    new = [{name: summary[name] for name in _OF_RUNS} for summary in summaries]
-    runs = sorted([*(before["runs"] if before else []), *new], key=lambda run: run["seed"])
-    return cell.describe() | summarize_runs(runs) | {"wall_s": round(wall_s, 1), "runs": runs, **machine()}
+    return [{name: summary[name] for name in _OF_RUNS} for summary in summaries]
 
 
 _OF_RUNS = (
@@ -198,7 +215,7 @@ def current_lines(arguments: Ablation) -> list[Line]:
     order = list(COMPARISONS[arguments.of].variants)
     asked = (arguments.env, arguments.of)
     lines = [line for line in read_lines(arguments.results) if (line["env"], line["of"]) == asked and line["variant"] in order]
-    lines = [line for line in lines if of_cell(line, Cell(*(line.get(name) for name in Cell._fields)))]
+    lines = [line for line in lines if of_cell(line, cell_of(line))]
     return sorted(lines, key=lambda line: (line["budget"], line["k"], order.index(line["variant"])))
 
 

@@ -1,6 +1,7 @@
 """What every benchmark shares: honest timing, JSON lines, a table, and what machine it was."""
 
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -9,12 +10,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import fields
 from multiprocessing import get_context
 from pathlib import Path
+from queue import Queue
 from typing import Any, TypeVar
 
 import jax
@@ -97,6 +99,30 @@ def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def on_cores(function: Callable[..., Any], calls: Sequence[Sequence[Any]], workers: int) -> list[Any]:
+    """`function(*arguments)` for all `calls`, `workers` at once, each in a fresh interpreter with a core of its own."""
+    cores: Queue[int] = Queue()
+    known = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+    for core in itertools.islice(itertools.cycle(known), workers):
+        cores.put(core)
+
+    def run(arguments: Sequence[Any]) -> Any:
+        core = cores.get()
+        try:
+            return in_own_process(_on_core, core, function, arguments)
+        finally:
+            cores.put(core)
+
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(run, calls))
+
+
+def _on_core(core: int, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})  # before JAX counts the cores
+    return function(*arguments)
 
 
 def peak_memory_gib() -> float:

@@ -22,7 +22,7 @@ def trained(monkeypatch):
     """Seeds that would be trained, by variant; their welfare is made up."""
     asked = []
 
-    def summaries(env, entries):
+    def summaries(env, entries, progress):
         asked.append((entries[0].assigner.name, [entry.config.seed for entry in entries]))
         return [Result(entry) for entry in entries]
 

@@ -1,4 +1,6 @@
+import importlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -6,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.accelerator import Row, measure_wave, show_tables
+from benchmarks.accelerator import QUICK_WAVES, WAVES, Row, measure_wave, show_tables
+from benchmarks.common import on_cores
 from benchmarks.processes import across_policies, groups_of
-from benchmarks.throughput import Throughput, cases
+from benchmarks.throughput import Throughput, cases, resolve
 
 COMMANDS = {
     "resource_gathering": [sys.executable, "-m", "benchmarks.resource_gathering", "--quick"],
@@ -173,6 +176,35 @@ def test_a_row_that_is_late_is_stopped_and_one_that_breaks_says_why():
     assert "No module named benchmarks.nosuch" in broken["failed"]
     (late,) = measure_wave([Row("late", ["http.server", "0"])], time.monotonic() + 1, "highest")
     assert late["skipped"] == "the time was up"
+
+
+@pytest.mark.parametrize("row", [row for wave in (*WAVES, *QUICK_WAVES) for row in wave], ids=lambda row: " ".join(row.flags))
+def test_rows_of_an_accelerator_are_commands_as_their_scripts_take_them(row, monkeypatch):
+    script, *flags = row.flags
+    module = importlib.import_module(script)
+    read = module.read_arguments
+
+    def stop(kind, description):
+        raise Read(read(kind, description))
+
+    monkeypatch.setattr(module, "read_arguments", stop)
+    monkeypatch.setattr(sys, "argv", [script, *flags])
+    with pytest.raises(Read) as told:
+        module.main()
+    (arguments,) = told.value.args
+    if script == "benchmarks.throughput" and arguments.backend is None:
+        assert all(resolve(arguments, case) for case in cases(arguments))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system places no processes")
+def test_calls_have_a_core_each():
+    cores = on_cores(os.sched_getaffinity, [(0,)] * 3, 2)
+    assert [len(of_one) for of_one in cores] == [1, 1, 1]
+    assert set.union(*cores) <= os.sched_getaffinity(0)
+
+
+class Read(Exception):
+    """What a script was asked for."""
 
 
 @pytest.mark.slow
