@@ -17,15 +17,18 @@ import numpy as np
 
 from benchmarks.common import clean_exit, emit, machine, on_cores, read_arguments, show
 from benchmarks.variants import COMPARISONS, Comparison
-from rmdp_jax import RunSpec, TrainConfig, train_batch
+from rmdp_jax import Result, RunSpec, TrainConfig, train_batch
 from rmdp_jax.envs import make
 from rmdp_jax.envs.presets import preset
 from rmdp_jax.errors import check, several, unknown_name
 from rmdp_jax.evaluation.comparison import flat_settings
+from rmdp_jax.evaluation.fairness import SERVED
 from rmdp_jax.evaluation.statistics import LEVEL, paired_p, summarize_values
 from rmdp_jax.records.files import read_lines, write_lines
 from rmdp_jax.records.folder import dump_train_config
 from rmdp_jax.running.progress import announce
+
+POOR = 10.0  # of 100; who is paid less on average is a group that nobody serves
 
 Line = dict[str, Any]
 
@@ -181,10 +184,25 @@ def train_seeds(cell: Cell, seeds: Sequence[int], progress: bool) -> list[Line]:
         RunSpec(population, replace(config, seed=seed), assigner, env_options=env.spec.options)
         for seed, (env, population) in zip(seeds, made, strict=True)
     ]
-    summaries = [result.summary for result in train_batch(made[0][0], entries, progress=progress)]
-    if not all(summary["finished"] for summary in summaries):
+    results = train_batch(made[0][0], entries, progress=progress)
+    if not all(result.summary["finished"] for result in results):
         raise KeyboardInterrupt  # a line of half the training would pass for one of all
-    return [{name: summary[name] for name in _OF_RUNS} for summary in summaries]
+    return [_describe_run(result) for result in results]
+
+
+def _describe_run(result: Result) -> Line:
+    """Results of a run, who is served, and its welfare over training."""
+    summary, agents = result.summary, np.asarray(result.population.agents)
+    pays = np.asarray(summary["utility"])[summary["assignment"], np.arange(summary["n"])]
+    served = pays > SERVED * pays.max(initial=0.0)
+    labels = np.asarray(summary["assignment"])
+    poor = [int((labels == policy).sum()) for policy in set(labels.tolist()) if pays[labels == policy].mean() < POOR]
+    return {name: summary[name] for name in _OF_RUNS} | {
+        "served": int(served.sum()),
+        "fastest_served": round(float(agents[served].max()), 2) if agents.ndim == 1 and served.any() else None,
+        "largest_poor_group": max(poor, default=0),
+        "curve": [[line["transitions_per_policy"], round(line["welfare"], 2)] for line in result.metrics],
+    }
 
 
 _OF_RUNS = (

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -193,9 +194,10 @@ def show_tables(lines: Sequence[dict[str, Any]]) -> None:
     for line in lines:
         if line.get("benchmark") == "resume":
             print(f"{line['env']}, stopped and resumed: bit for bit {line['bit_for_bit']}", file=sys.stderr)
-        for why in ("failed", "skipped"):
+        for why in ("failed", "skipped", "note"):
             if why in line:
-                print(f"{why}: {line.get('command', line['what'])}: {line[why]}", file=sys.stderr)
+                told = f"{why}: {line.get('command', line['what'])}: {line[why]}"
+                print(textwrap.fill(told, 80, subsequent_indent="  ", break_long_words=False), file=sys.stderr)
 
 
 def _cell(value: Any) -> str:

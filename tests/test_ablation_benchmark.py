@@ -6,12 +6,13 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import ablation
 from benchmarks.ablation import Ablation, Cell, current_lines, make_cells, narrow, run_ablation, table_rows
 from benchmarks.variants import COMPARISONS
-from rmdp_jax import plain_em
+from rmdp_jax import Population, plain_em
 from rmdp_jax.envs.presets import preset
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.records.files import read_lines
@@ -35,7 +36,10 @@ class Result:
         welfare = 80.0 + entry.config.seed + 3.0 * (entry.assigner.name == "end_to_end")
         told = {"seed": entry.config.seed, "backend": "jax", "welfare": welfare, "welfare_deterministic": welfare}
         told |= {"upper_bound": 100.0, "share_of_bound": welfare / 100, "policy_sizes": [5, 5], "finished": True}
+        told |= {"n": 3, "utility": [[welfare, 1.0, 9.0], [0.0, 2.0, 3.0]], "assignment": [0, 1, 0]}
         self.summary = told | {"transitions_per_policy": 2048, "total_transitions": 4096}
+        self.metrics = [{"transitions_per_policy": 1024, "welfare": 1.234}, {"transitions_per_policy": 2048, "welfare": 9.0}]
+        self.population = Population(np.array([0.5, 1.0, 3.0]), None)
 
 
 def small(tmp_path, **changes):
@@ -56,6 +60,13 @@ def test_what_is_there_is_not_trained_again_and_seeds_are_added(tmp_path, traine
     assert more[0]["welfare_standard_error"] == pytest.approx((5 / 3) ** 0.5 / 2, abs=1e-3)
     assert run_ablation(small(tmp_path, variants=("plain_em",))) == more  # fewer seeds are there too
     assert len(read_lines(tmp_path / "a.jsonl")) == 2
+
+
+def test_a_run_tells_who_is_served(tmp_path, trained):
+    (line,) = run_ablation(small(tmp_path, seeds=1, variants=("plain_em",)))
+    (run,) = line["runs"]
+    assert (run["served"], run["fastest_served"], run["largest_poor_group"]) == (2, 3.0, 1)  # 80, 9 and 2 of 100
+    assert run["curve"] == [[1024, 1.23], [2048, 9.0]]
 
 
 def test_other_settings_are_other_lines(tmp_path, trained, monkeypatch):
