@@ -5,32 +5,27 @@ A variant and k whose line is in the results with these very settings is not tra
 the same command goes on where it was.
 """
 
-import json
 import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
+from benchmarks.ablation_results import COLUMNS, current_lines, draw, table_rows, write_table
 from benchmarks.common import clean_exit, emit, machine, on_cores, read_arguments, show
-from benchmarks.variants import COMPARISONS, Comparison
-from rmdp_jax import Result, RunSpec, TrainConfig, train_batch
+from benchmarks.variants import COMPARISONS, Cell, Line, of_cell
+from rmdp_jax import Result, RunSpec, train_batch
 from rmdp_jax.envs import make
-from rmdp_jax.envs.presets import preset
 from rmdp_jax.errors import check, several, unknown_name
-from rmdp_jax.evaluation.comparison import flat_settings
 from rmdp_jax.evaluation.fairness import SERVED
-from rmdp_jax.evaluation.statistics import LEVEL, paired_p, summarize_values
+from rmdp_jax.evaluation.statistics import summarize_values
 from rmdp_jax.records.files import read_lines, write_lines
-from rmdp_jax.records.folder import dump_train_config
 from rmdp_jax.running.progress import announce
 
 POOR = 10.0  # of 100; who is paid less on average is a group that nobody serves
-
-Line = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,35 +54,6 @@ class Ablation:
     results: Path | None = None
     """File of lines; the table is written beside it. Default: benchmarks/results/ablation_ENV.jsonl, or
     _ENV_OF, _ENV_OF_BACKEND."""
-
-
-class Cell(NamedTuple):
-    """What the runs of one line have in common, and what tells its line from others."""
-
-    env: str
-    of: str
-    variant: str
-    k: int
-    budget: int  # transitions per policy that were asked for
-    backend: str | None = None
-
-    def env_options(self) -> Line:
-        """What `make` is given."""
-        return {} if self.backend is None else {"backend": self.backend}
-
-    def config(self) -> TrainConfig:
-        """Of seed 0."""
-        variant = COMPARISONS[self.of].variants[self.variant]
-        return variant.change(preset(self.env, k=self.k, transitions=self.budget))
-
-    def describe(self) -> Line:
-        """What its line begins with, as JSON gives it back."""
-        config = self.config()
-        assigner = COMPARISONS[self.of].variants[self.variant].assigner(config.k, config.n)
-        settings = flat_settings(dump_train_config(config))
-        told = {"n": config.n, "settings": settings, "algorithm": assigner.name, "algorithm_options": dict(assigner.options)}
-        named = {name: value for name, value in self._asdict().items() if value is not None}
-        return json.loads(json.dumps({"benchmark": "ablation", **named, **told}))
 
 
 def narrow(arguments: Ablation) -> Ablation:
@@ -148,19 +114,16 @@ def run_ablation(arguments: Ablation) -> list[Line]:
         assert line is not None
         emit({name: value for name, value in line.items() if name not in ("runs", "settings")})
         found.append(line)
-        write_table(arguments)
+        write_results(arguments)
     return found
 
 
-def cell_of(line: Line) -> Cell:
-    """What was trained for `line`, with the settings of today."""
-    told: dict[str, Any] = {name: line.get(name) for name in Cell._fields}
-    return Cell(**told)
-
-
-def of_cell(line: Line, cell: Cell) -> bool:
-    """Whether `line` is of `cell` as it is now, settings too."""
-    return line.get("backend") == cell.backend and line.items() >= cell.describe().items()
+def write_results(arguments: Ablation) -> None:
+    """Table and picture beside the lines."""
+    assert arguments.results is not None
+    lines = current_lines(arguments.results, arguments.env, arguments.of)
+    write_table(arguments.results, lines, _command(arguments))
+    draw(arguments.results, [line for line in lines if line["budget"] == arguments.transitions])
 
 
 def train_cell(cell: Cell, seeds: Sequence[int], before: Line | None, workers: int) -> Line:
@@ -197,7 +160,7 @@ def _describe_run(result: Result) -> Line:
     served = pays > SERVED * pays.max(initial=0.0)
     labels = np.asarray(summary["assignment"])
     poor = [int((labels == policy).sum()) for policy in set(labels.tolist()) if pays[labels == policy].mean() < POOR]
-    return {name: summary[name] for name in _OF_RUNS} | {
+    return {name: summary.get(name) for name in _OF_RUNS} | {
         "served": int(served.sum()),
         "fastest_served": round(float(agents[served].max()), 2) if agents.ndim == 1 and served.any() else None,
         "largest_poor_group": max(poor, default=0),
@@ -206,7 +169,7 @@ def _describe_run(result: Result) -> Line:
 
 
 _OF_RUNS = (
-    *("seed", "backend", "welfare", "welfare_deterministic", "upper_bound", "share_of_bound", "policy_sizes"),
+    *("seed", "backend", "welfare", "welfare_deterministic", "upper_bound", "reachable", "share_of_bound", "policy_sizes"),
     *("transitions_per_policy", "total_transitions"),
 )
 
@@ -227,62 +190,6 @@ def summarize_runs(runs: Sequence[Line]) -> Line:
     }
 
 
-def current_lines(arguments: Ablation) -> list[Line]:
-    """Lines in the results that are of the variants as they are now, by budget, k and variant."""
-    assert arguments.results is not None
-    order = list(COMPARISONS[arguments.of].variants)
-    asked = (arguments.env, arguments.of)
-    lines = [line for line in read_lines(arguments.results) if (line["env"], line["of"]) == asked and line["variant"] in order]
-    lines = [line for line in lines if of_cell(line, cell_of(line))]
-    return sorted(lines, key=lambda line: (line["budget"], line["k"], order.index(line["variant"])))
-
-
-def p_against(comparison: Comparison, line: Line, lines: Sequence[Line]) -> float | None:
-    """p of the paired t-test of `line` against the baseline's line of the same budget and k, where there is one."""
-    same = [other for other in lines if (other["budget"], other["k"]) == (line["budget"], line["k"])]
-    baseline = next((other for other in same if other["variant"] == comparison.against), None)
-    if baseline is None or baseline is line:
-        return None
-    a, b = ({run["seed"]: run["welfare"] for run in some["runs"]} for some in (line, baseline))
-    return paired_p(a, b)
-
-
-def table_rows(comparison: Comparison, lines: Sequence[Line]) -> list[list[str]]:
-    """Cells of the table, a row a line."""
-    rows = []
-    for line in lines:
-        error, share, p = line["welfare_standard_error"], line["share_of_bound"], p_against(comparison, line, lines)
-        welfare = f"{line['welfare_mean']:.2f}" + ("" if error is None else f" ± {error:.2f}")
-        told = "" if p is None else f"{p:.1e}" + " *" * (p < LEVEL)
-        seconds = f"{line['wall_s']:,.0f}"
-        row = [f"{line['budget']:,}", str(line["k"]), line["variant"], str(len(line["seeds"])), welfare]
-        rows.append([*row, "" if share is None else f"{share:.1%}", told, seconds])
-    return rows
-
-
-_COLUMNS = ("transitions", "k", "variant", "seeds", "welfare", "share", "p", "seconds")
-
-
-def write_table(arguments: Ablation) -> None:
-    """The markdown beside the lines."""
-    assert arguments.results is not None
-    comparison, lines = COMPARISONS[arguments.of], current_lines(arguments)
-    others = len(read_lines(arguments.results)) - len(lines)
-    text = [
-        f"# Ablation of {arguments.of}: {arguments.env}\n",
-        "| " + " | ".join(_COLUMNS) + " |",
-        "|" + "---|" * len(_COLUMNS),
-        *("| " + " | ".join(row) + " |" for row in table_rows(comparison, lines)),
-        "\nTransitions are those of each policy that were asked for, the same for all variants. Welfare: mean ± standard error "
-        "over seeds, fresh episodes acting as trained; share: mean of each seed's share of its own bound. p: paired t-test "
-        f"over seeds against {comparison.against} at the same k and transitions, * below {LEVEL}.\n",
-        *[f"{others} lines of other settings are in the file, and not in the table.\n"] * bool(others),
-        f"Made by `{_command(arguments)}`, or in parts with `--ks` and `--variants`.\n",
-        f"Device: {'; '.join(sorted({line['device'] for line in lines}))}.\n",
-    ]
-    arguments.results.with_suffix(".md").write_text("\n".join(text))
-
-
 def _command(arguments: Ablation) -> str:
     """The command that makes the lines of all variants."""
     names = ("env", "of", "backend", *(() if arguments.quick else ("ks", "seeds", "transitions")))
@@ -296,10 +203,11 @@ def main() -> None:
     with clean_exit("ablation"):
         arguments = narrow(read_arguments(Ablation, __doc__))
         run_ablation(arguments)
-    comparison = COMPARISONS[arguments.of]
-    lines = [line for line in current_lines(arguments) if line["budget"] == arguments.transitions]
-    title = f"{arguments.env}, {arguments.transitions:,} transitions per policy, p against {comparison.against}"
-    show(title, list(_COLUMNS[1:]), [row[1:] for row in table_rows(comparison, lines)])
+    assert arguments.results is not None
+    lines = current_lines(arguments.results, arguments.env, arguments.of)
+    rows = table_rows([line for line in lines if line["budget"] == arguments.transitions], lines)
+    title = f"{arguments.env}, {arguments.transitions:,} transitions per policy, p against {COMPARISONS[arguments.of].against}"
+    show(title, list(COLUMNS[1:]), [row[1:] for row in rows])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""What `benchmarks.ablation` compares: ways past the local optimum, and settings of PPO, by name."""
+"""What `benchmarks.ablation` compares: ways past the local optimum, and settings of PPO, by name; and a cell of its table."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,11 @@ from rmdp_jax.assigners.fixed import shuffled_even
 from rmdp_jax.assigners.halving_em import halving_em
 from rmdp_jax.assigners.seeded_em import seeded_em
 from rmdp_jax.assigners.split_and_merge import split_and_merge
-from rmdp_jax.envs.presets import for_gpu
+from rmdp_jax.envs.presets import for_gpu, preset
+from rmdp_jax.evaluation.comparison import flat_settings
+from rmdp_jax.records.folder import dump_train_config
+
+Line = dict[str, Any]
 
 
 def _as_it_is(config: TrainConfig) -> TrainConfig:
@@ -129,3 +134,43 @@ COMPARISONS = {
     "settings": Comparison("preset", SETTINGS),
     "gpu": Comparison("preset", GPU),
 }
+
+
+class Cell(NamedTuple):
+    """What the runs of one line have in common, and what tells its line from others."""
+
+    env: str
+    of: str
+    variant: str
+    k: int
+    budget: int  # transitions per policy that were asked for
+    backend: str | None = None
+
+    def env_options(self) -> Line:
+        """What `make` is given."""
+        return {} if self.backend is None else {"backend": self.backend}
+
+    def config(self) -> TrainConfig:
+        """Of seed 0."""
+        variant = COMPARISONS[self.of].variants[self.variant]
+        return variant.change(preset(self.env, k=self.k, transitions=self.budget))
+
+    def describe(self) -> Line:
+        """What its line begins with, as JSON gives it back."""
+        config = self.config()
+        assigner = COMPARISONS[self.of].variants[self.variant].assigner(config.k, config.n)
+        settings = flat_settings(dump_train_config(config))
+        told = {"n": config.n, "settings": settings, "algorithm": assigner.name, "algorithm_options": dict(assigner.options)}
+        named = {name: value for name, value in self._asdict().items() if value is not None}
+        return json.loads(json.dumps({"benchmark": "ablation", **named, **told}))
+
+
+def cell_of(line: Line) -> Cell:
+    """What was trained for `line`, with the settings of today."""
+    told: dict[str, Any] = {name: line.get(name) for name in Cell._fields}
+    return Cell(**told)
+
+
+def of_cell(line: Line, cell: Cell) -> bool:
+    """Whether `line` is of `cell` as it is now, settings too."""
+    return line.get("backend") == cell.backend and line.items() >= cell.describe().items()

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks import ablation
-from benchmarks.ablation import Ablation, Cell, current_lines, make_cells, narrow, run_ablation, table_rows
-from benchmarks.variants import COMPARISONS
+from benchmarks.ablation import Ablation, make_cells, narrow, run_ablation
+from benchmarks.ablation_results import current_lines, table_rows
+from benchmarks.variants import COMPARISONS, Cell
 from rmdp_jax import Population, plain_em
 from rmdp_jax.envs.presets import preset
 from rmdp_jax.errors import ConfigError
@@ -77,15 +78,15 @@ def test_other_settings_are_other_lines(tmp_path, trained, monkeypatch):
     run_ablation(small(tmp_path, variants=("plain_em",)))
     assert trained == [("plain_em", [0, 1])] * 3
     assert len(read_lines(tmp_path / "a.jsonl")) == 3
-    (shown,) = current_lines(small(tmp_path))
+    (shown,) = current_lines(tmp_path / "a.jsonl", "resource_gathering", "assigners")
     assert shown["algorithm_options"]["warmup"] == 9
     assert "2 lines of other settings" in (tmp_path / "a.md").read_text()
 
 
 def test_the_table_tests_each_variant_against_the_baseline(tmp_path, trained):
     run_ablation(small(tmp_path))
-    comparison, lines = COMPARISONS["assigners"], current_lines(small(tmp_path))
-    rows = table_rows(comparison, lines)
+    lines = current_lines(tmp_path / "a.jsonl", "resource_gathering", "assigners")
+    rows = table_rows(lines, lines)
     assert [row[1:7] for row in rows] == [
         ["2", "plain_em", "2", "80.50 ± 0.50", "80.5%", ""],
         ["2", "end_to_end", "2", "83.50 ± 0.50", "83.5%", "0.0e+00 *"],  # the same gain in both seeds

@@ -87,3 +87,13 @@ def test_assignment_history_stacks_to_n_in_the_colors_of_the_policies():
         assert same_color(band.get_facecolor()[0][:3], color)
     assert max(band.get_paths()[0].vertices[:, 1].max() for band in bands) == 12
     assert below.collections[0].get_paths()[0].vertices[:, 1].max() == 4  # the most flips in one line
+
+
+def test_variants_are_drawn_with_their_range_and_the_bounds():
+    curves = {"em": [np.array([[10, 1.0], [20, 3.0]]), np.array([[10, 2.0], [20, 5.0], [30, 9.0]])], "other": [np.ones((2, 2))]}
+    figure = plots.welfare_of_variants("a task", curves, {"em": 6.0, "other": 1.5}, upper_bound=12.0, reachable=8.0)
+    (axes,) = figure.axes
+    mean = next(line for line in axes.lines if line.get_label() == "em: 6.0 in fresh episodes")
+    assert mean.get_xydata().tolist() == [[10, 1.5], [20, 4.0]]  # as far as all seeds go
+    assert [text.get_text() for text in axes.texts] == ["upper bound 12.00", "reachable, estimated 8.00"]
+    assert "em 6.0, other 1.5" in figure.get_label()

@@ -6,7 +6,7 @@ Nothing here touches pyplot or leaves a changed rcParams behind. A policy has th
 
 from rmdp_jax.plots.bars import Bar, welfare_by_k
 from rmdp_jax.plots.budget import Curve, welfare_by_budget
-from rmdp_jax.plots.curves import assignment_history, speed_history, welfare_curve, welfare_of_seeds
+from rmdp_jax.plots.curves import assignment_history, speed_history, welfare_curve, welfare_of_seeds, welfare_of_variants
 from rmdp_jax.plots.grid import walks_on_grid
 from rmdp_jax.plots.people import agent_distribution, utility_matrix
 from rmdp_jax.plots.policy import episode_returns, outcome_over_steps, served_agents
@@ -32,4 +32,5 @@ __all__ = [
     "welfare_by_k",
     "welfare_curve",
     "welfare_of_seeds",
+    "welfare_of_variants",
 ]

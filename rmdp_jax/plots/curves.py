@@ -1,6 +1,6 @@
 """What happened over training: welfare, who moved, and the speeds that policies took."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,46 @@ def welfare_of_seeds(runs: Sequence[Lines], finals: Sequence[dict[str, Any]], up
         _say(axes, f"upper bound {upper_bound:.2f}", (0.0, upper_bound), (4, 4), "left", "bottom")
     axes.set_ylim(bottom=np.nanmin(together, initial=0.0))  # after all that the upper end has to hold
     figure.legend(loc="outside lower center", ncols=3, handlelength=1.6)
+    return figure
+
+
+@styled
+def welfare_of_variants(
+    title: str,
+    variants: Mapping[str, Sequence[np.ndarray]],
+    fresh: Mapping[str, float],
+    *,
+    upper_bound: float | None = None,
+    reachable: float | None = None,
+) -> Figure:
+    """Running welfare of several ways to train, the mean over seeds of each and its range, under the bounds.
+
+    Args:
+        title: what they have in common.
+        variants: by name, of each seed (L, 2), transitions per policy and running welfare (0..100).
+        fresh: mean welfare of fresh episodes at the end, by name.
+        upper_bound, reachable: levels that are drawn, dashed and dotted.
+    """
+    told = ", ".join(f"{name} {value:.1f}" for name, value in fresh.items())
+    figure = new_figure(7.0, 4.4, f"Welfare over training, {title}. Fresh episodes at the end: {told}.")
+    axes = figure.add_subplot(title=f"Welfare over training: {title}", ylabel="welfare (0 to 100)")
+    ends = [0.0]
+    for (name, curves), color in zip(variants.items(), policy_colors(len(variants)), strict=True):
+        shortest = min(map(len, curves))
+        steps, welfare = curves[0][:shortest, 0], np.array([curve[:shortest, 1] for curve in curves])
+        label = f"{name}: {fresh[name]:.1f} in fresh episodes"
+        axes.plot(steps, welfare.mean(0), color=color, linewidth=2, label=label, zorder=3)
+        axes.fill_between(steps, welfare.min(0), welfare.max(0), color=color, alpha=0.15, linewidth=0)
+        axes.plot(steps[-1:], [fresh[name]], "D", color=color, markeredgecolor=INK, markersize=5, clip_on=False, zorder=5)
+        ends.extend(steps)
+    transitions_axis(axes, np.array(ends))
+    axes.grid(axis="y")
+    for name, level, dashes in (("upper bound", upper_bound, (5, 3)), ("reachable, estimated", reachable, (1, 2))):
+        if level is not None:
+            axes.axhline(level, color=INK, linewidth=1.2, linestyle=(0, dashes), zorder=2)
+            _say(axes, f"{name} {level:.2f}", (0.0, level), (4, 4), "left", "bottom")
+    axes.set_ylim(bottom=min(axes.get_ylim()[0], 0.0))
+    figure.legend(loc="outside lower center", ncols=1 if len(variants) < 3 else 2, handlelength=1.6)
     return figure
 
 
