@@ -89,6 +89,7 @@ ASSIGNERS = {
     "annealing with relocation": Variant(partial(em, explore_share=0.0, starts=1)),
     "annealing with relocation and restarts": Variant(partial(em, explore_share=0.0)),
     "exploration with relocation": Variant(partial(em, starts=1)),
+    "em that explores for a twentieth": Variant(partial(em, explore_share=0.05)),
     "em": Variant(em),
     "split and merge": Variant(split_and_merge),
     "seeding": Variant(seeded_em),
