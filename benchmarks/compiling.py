@@ -28,7 +28,7 @@ from rmdp_jax.trainer import policies_of
 
 ASSIGNERS: dict[str, Callable[[int, int], Assigner]] = {
     "em": em,
-    "em that does not explore": lambda k, n: em(k, n, explore_share=0.0),
+    "em that does not explore": lambda k, n: em(k, n, explore=0),
     "plain_em": plain_em,
     "fixed groups": random_even,
 }

@@ -173,7 +173,7 @@ def measure(arguments: Depth, target: str) -> dict[str, Any]:
         native.LINE_SEARCH = arguments.line_search
     case = Case(k=arguments.k, n=arguments.n, environments=arguments.environments)
     env, population, config = resolve(Throughput(env=arguments.env, **asked), case)
-    trainer = make_trainer(env, population, config, em(config.k, config.n, explore_share=0.0, anneal=1))
+    trainer = make_trainer(env, population, config, em(config.k, config.n, explore=0, anneal=1))
     state = jax.eval_shape(trainer.init, jax.random.key(0))
     text, memory = optimised(lambda state: trainer.step(state)[0], (state,), target)
     if arguments.text is not None:

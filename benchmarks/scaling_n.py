@@ -37,7 +37,7 @@ def measure(env_name: str, k: int, n: int, iterations: int, environments: int | 
     config = preset(env_name, k=k, n=n)
     if environments is not None:
         config = replace(config, sizes=replace(config.sizes, environments=environments))
-    trainer = make_trainer(env, population, config, em(k, n, explore_share=0.0, anneal=WARM_UP))
+    trainer = make_trainer(env, population, config, em(k, n, explore=0, anneal=WARM_UP))
     state = jax.jit(trainer.init)(jax.random.key(0))
     step, compile_s = compile_timed(trainer.step, state, donate_argnums=0)
     times = []

@@ -156,7 +156,7 @@ def prepare(arguments: Throughput, case: Case) -> Prepared:
         init, init_s = compile_timed(trainer.init, key)
         return init_s + add(name, lambda s: trainer.step(s)[0], init(key))
 
-    compile_s = add_learning("learning", em(k, n, explore_share=0.0, anneal=1))
+    compile_s = add_learning("learning", em(k, n, explore=0, anneal=1))
     start, unroll = step_alone(env, config)
     add("stepping", unroll, jax.jit(start)(jax.random.split(key, k)))
     peak = peak_memory_gib()

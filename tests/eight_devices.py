@@ -25,7 +25,7 @@ OFTEN = {"starts": 1, "relocate_every": 2, "archive_every": 2, "segment_environm
 ASSIGNERS = {
     "plain_em": lambda k: plain_em(k, N, warmup=2),
     "em": lambda k: em(k, N, anneal=2, **OFTEN),
-    "em without exploration": lambda k: em(k, N, explore_share=0.0, anneal=2, **OFTEN),
+    "em without exploration": lambda k: em(k, N, explore=0, anneal=2, **OFTEN),
 }
 COLLECTIVES = "all-gather|all-reduce|all-to-all|collective-permute|collective-broadcast|reduce-scatter|ragged-all-to-all"
 

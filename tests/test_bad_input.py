@@ -122,7 +122,7 @@ def fields(*names, **defaults):
 
 
 _FIELDS = {kind: list(kind.__dataclass_fields__) for kind in (Sizes, Rates, TrainConfig)}
-EM = ("explore_share", "anneal", "relocate_every", "relocate_until", "starts", "segment_environments")
+EM = ("explore", "anneal", "relocate_every", "relocate_until", "starts", "segment_environments")
 MAKERS = {
     "Sizes": (Sizes, fields(*_FIELDS[Sizes])),
     "Rates": (Rates, fields(*_FIELDS[Rates])),

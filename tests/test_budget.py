@@ -158,7 +158,7 @@ def test_members_serve_within_limits():
 def run(tmp_path_factory):
     """Of em, with an archive."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    train(*make_tiny(), CONFIG, em(K, N, explore_share=0.3, archive_size=3), out=folder, progress=False)
+    train(*make_tiny(), CONFIG, em(K, N, explore=3, archive_size=3), out=folder, progress=False)
     return load_run(folder, make)
 
 

@@ -144,7 +144,7 @@ def at(*places):
 def test_a_policy_goes_back_to_where_it_was_needed():
     """Policy 1 was at 5 and is at 2 now, where policy 0 is enough: it goes on from what it was."""
     assigner = em(
-        2, 5, explore_share=0, anneal=1, relocate_every=2, starts=1, segment_environments=1, archive_size=2, archive_every=2
+        2, 5, explore=0, anneal=1, relocate_every=2, starts=1, segment_environments=1, archive_size=2, archive_every=2
     )
 
     def reassign(state, iteration, returns):
@@ -165,7 +165,7 @@ def test_a_policy_goes_back_to_where_it_was_needed():
 
 
 def test_where_a_trunk_is_shared_nobody_goes_back():
-    assigner = em(2, 5, explore_share=0, anneal=1, relocate_every=1, segment_environments=1, archive_size=2, archive_every=1)
+    assigner = em(2, 5, explore=0, anneal=1, relocate_every=1, segment_environments=1, archive_size=2, archive_every=1)
     state = assigner.init(jax.random.key(0))
     for iteration, returns in enumerate([at(1, 5), at(1, 2), at(1, 2)]):
         inputs = EStepInput(returns[:, 0], jnp.int32(iteration), jnp.float32(0.1), returns, can_restore=False)
@@ -177,7 +177,7 @@ def test_where_a_trunk_is_shared_nobody_goes_back():
 @pytest.mark.parametrize("iterations", [30, 60, 95])
 def test_places_are_chosen_when_annealing_is_over(iterations):
     """After a fifth of the run, which in float32 is now a little more and now a little less."""
-    assigner = em(2, 5, explore_share=0, starts=1, segment_environments=1, archive_size=2, archive_every=1)
+    assigner = em(2, 5, explore=0, starts=1, segment_environments=1, archive_size=2, archive_every=1)
 
     @jax.jit
     def reassign(state, iteration, returns):
@@ -206,7 +206,7 @@ def test_policies_are_not_relocated_at_the_end_of_the_run(relocate_until, moved)
     assigner = em(
         2,
         5,
-        explore_share=0,
+        explore=0,
         anneal=1,
         relocate_every=1,
         starts=1,
@@ -227,7 +227,7 @@ def test_policies_are_not_relocated_at_the_end_of_the_run(relocate_until, moved)
 def test_a_stopped_run_is_judged_by_the_best_it_knows(over):
     """Policy 1 was at 5 and is at 2; nothing is due, but whoever stops now is given what was at 5, unless all is decided."""
     assigner = em(
-        2, 5, explore_share=0, anneal=1, relocate_every=99, starts=1, segment_environments=1, archive_size=2, archive_every=2
+        2, 5, explore=0, anneal=1, relocate_every=99, starts=1, segment_environments=1, archive_size=2, archive_every=2
     )
     state, archived = assigner.init(jax.random.key(0)), jnp.zeros((assigner.archive_size, 5))
     for iteration, returns in enumerate([at(1, 5), at(1, 5), at(1, 2)]):
@@ -254,7 +254,7 @@ def test_a_stopped_run_is_judged_by_the_best_it_knows(over):
         ({"archive_size": 0}, "archive_size = 0"),
         ({"starts": 0}, "starts = 0"),
         ({"anneal": 0}, "anneal = 0"),
-        ({"explore_share": 1.5}, "explore_share = 1.5"),
+        ({"explore": -1}, "explore = -1"),
         ({"relocate_until": 1.5}, "relocate_until = 1.5"),
         ({"segment_environments": 0}, "segment_environments = 0"),
     ],

@@ -37,8 +37,8 @@ def explore(covered, longest):
 
 def test_it_ends_when_nobody_is_paid_any_better():
     assert explore(lambda now: 1.05**now, 80) == 80, "at its longest"
-    assert explore(lambda now: 1.05 ** min(now, 3), 20) == 13, "half of 20 after it was last a tenth higher, in iteration 3"
-    assert explore(lambda now: 1.05 ** min(now, 30), 200) == 49, "20 after it was, in iteration 29"
+    assert explore(lambda now: 1.05 ** min(now, 30), 80) == 69, "half of 80 after it was last a tenth higher, in iteration 29"
+    assert explore(lambda now: 1.05 ** min(now, 30), 200) == 129, "half of 200 after that"
     assert explore(lambda now: -(0.9**now), 40) == 40, "costs that fall are a rise"
     assert explore(lambda now: 10.0 * (now % 2), 40) == 21, "of the best so far"
 
@@ -62,14 +62,14 @@ def test_who_was_ever_paid_is_remembered():
 
 def test_a_split_takes_the_members_that_serve_all():
     """The one policy was at 1, at 5 and ends at 2: of the archive and itself, 1 and 5 serve the agents at 0, 1, 2, 5 best."""
-    assigner = em(2, 5, explore_share=0.5, **EM)
+    assigner = em(2, 5, explore=3, **EM)
     state, archived = assigner.init(jax.random.key(0)), jnp.zeros((assigner.archive_size, 5))
     for iteration, place in enumerate([1, 5, 2]):
         utility = jnp.asarray(np.clip(1.5 - np.abs(place - AGENTS), 0, 1)[None].repeat(2, 0), jnp.float32)
         returns = jnp.broadcast_to(utility[:, None], (2, 2, 5))
-        assert bool(assigner.together(state).now), "until the half of 6 iterations"
+        assert bool(assigner.together(state).now), "until the third iteration"
         assert np.asarray(assigner.weights(state)).tolist() == [[0.5] * 5] * 2
-        inputs = EStepInput(utility, jnp.int32(iteration), jnp.float32((iteration + 1) / 6), returns, archived)
+        inputs = EStepInput(utility, jnp.int32(iteration), jnp.float32((iteration + 1) / 15), returns, archived)
         state, copies = assigner.reassign(jax.random.key(iteration), state, inputs)
         known = jnp.concatenate([utility, archived])
         archived = known[copies.archive_sources]
@@ -83,7 +83,7 @@ def test_a_split_takes_the_members_that_serve_all():
 
 def test_policies_that_have_split_get_time_to_rise():
     """Welfare does not rise after the split in iteration 10; no restart before annealing and a relocation would be over."""
-    assigner = em(2, 5, explore_share=0.1, **EM | {"anneal": 15, "relocate_every": 5})
+    assigner = em(2, 5, explore=10, **EM | {"anneal": 15, "relocate_every": 5})
     state, reassign, restarted = assigner.init(jax.random.key(0)), jax.jit(assigner.reassign), []
     archived = jnp.zeros((assigner.archive_size, 5))
     for now in range(1, 60):
@@ -98,9 +98,9 @@ def test_policies_that_have_split_get_time_to_rise():
 
 @pytest.fixture(scope="module")
 def exploring():
-    """A trainer that explores for 3 of 6 iterations; init and step jitted."""
-    config = TrainConfig(k=K, n=N, transitions=6 * SIZES.transitions, sizes=SIZES)
-    trainer = make_trainer(*make_tiny(), config, em(K, N, explore_share=0.5, **EM))
+    """A trainer that explores for 3 of 15 iterations; init and step jitted."""
+    config = TrainConfig(k=K, n=N, transitions=15 * SIZES.transitions, sizes=SIZES)
+    trainer = make_trainer(*make_tiny(), config, em(K, N, **EM))
     return trainer._replace(init=jax.jit(trainer.init), step=jax.jit(trainer.step))
 
 
@@ -126,8 +126,8 @@ def test_all_policies_are_one_while_it_explores(exploring):
 def test_all_environments_teach_at_once():
     """One batch of those of both policies: as many updates as after the split, and statistics of all that was seen."""
     sizes = replace(SIZES, explore="at_once", normalize_observations=True)
-    config = TrainConfig(k=K, n=N, transitions=6 * sizes.transitions, sizes=sizes)
-    trainer = make_trainer(*make_tiny(), config, em(K, N, explore_share=0.5, **EM))
+    config = TrainConfig(k=K, n=N, transitions=15 * sizes.transitions, sizes=sizes)
+    trainer = make_trainer(*make_tiny(), config, em(K, N, **EM))
     state, step = jax.jit(trainer.init)(jax.random.key(0)), jax.jit(trainer.step)
     first = jax.tree.map(lambda x: x[0], state.learner.params.own)
     for iteration in (1, 2):

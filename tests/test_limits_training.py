@@ -96,7 +96,7 @@ def test_seeds_together_and_a_stopped_run_hold_them():
         assert np.bincount(result.assignment, minlength=K).tolist() == [1, 3]
 
 
-@pytest.mark.parametrize("options", [{}, {"explore_share": 0.0}])
+@pytest.mark.parametrize("options", [{}, {"explore": 0}])
 def test_e_steps_of_em_hold_limits_whenever_they_are_hard(options):
     k, n = 3, 12
     loads = loads_of(Limits([4, 4, 5], 2), k, n)

@@ -80,7 +80,7 @@ def test_who_has_moved_gets_time_to_rise_again():
 def test_the_best_of_all_attempts_goes_on(second):
     """Two policies bring their agents 5 in a first start, and `second` in the next: the better ones stay."""
     k, n, iterations = 2, 3, 60
-    assigner = em(k, n, explore_share=0, anneal=2, relocate_every=4, segment_environments=2, archive_size=4, archive_every=3)
+    assigner = em(k, n, explore=0, anneal=2, relocate_every=4, segment_environments=2, archive_size=4, archive_every=3)
     state = assigner.init(jax.random.key(0))
     reassign, rows = jax.jit(assigner.reassign), 4 + 2 * k
     held = np.zeros((rows, n))  # what the stored policies would bring
@@ -105,7 +105,7 @@ def test_the_best_of_all_attempts_goes_on(second):
 
 
 def test_an_attempt_begins_with_all_alike_and_cools_to_the_best():
-    assigner = em(2, 3, explore_share=0, anneal=10, segment_environments=2, archive_size=2)
+    assigner = em(2, 3, explore=0, anneal=10, segment_environments=2, archive_size=2)
     state, reassign = assigner.init(jax.random.key(0)), jax.jit(assigner.reassign)
     assert np.asarray(assigner.weights(state)).tolist() == [[0.5] * 3] * 2
     utility, sharpest = jnp.array([[4.0, 2.0, 0.0], [2.0, 3.0, 0.0]]), []

@@ -52,7 +52,7 @@ def test_em_sends_everybody_where_the_sampled_agents_like_them_go(monkeypatch):
         return jnp.asarray(np.clip(1.5 - np.abs(np.array(places)[:, None] - wishes), 0, 1), jnp.float32)
 
     assigner = em(
-        2, 50, explore_share=0, anneal=1, relocate_every=2, starts=1, segment_environments=1, archive_size=2, archive_every=2
+        2, 50, explore=0, anneal=1, relocate_every=2, starts=1, segment_environments=1, archive_size=2, archive_every=2
     )
     assert set(wishes[assigner.sampled_agents]) == set(wishes)
     state, reassign = assigner.init(jax.random.key(0)), jax.jit(assigner.reassign)

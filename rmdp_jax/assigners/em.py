@@ -43,13 +43,13 @@ from rmdp_jax.learning.segments import NO_RETURN, scored_agents
 from rmdp_jax.types import Array, Key
 
 TEMPERATURE = (0.3, 0.005)  # at the start and the end of annealing, in units of the spread of all utilities
-LONGEST_ANNEALING = 0.2  # share of the run
+LONGEST = 0.2  # share of the run that exploration or annealing takes at most
 
 
 class EMOptions(NamedTuple):
     """Arguments of `em`, under the same names."""
 
-    explore_share: float
+    explore: int
     anneal: int
     relocate_every: int
     relocate_until: float
@@ -79,7 +79,7 @@ def em(
     k: int,
     n: int,
     *,
-    explore_share: float = 0.2,
+    explore: int = 30,
     anneal: int = 70,
     relocate_every: int = 20,
     relocate_until: float = 0.8,
@@ -91,7 +91,7 @@ def em(
     """EM that explores, splits, relocates and restarts; `plain_em` does none of that.
 
     At first all policies are one, which learns for everybody and is archived in every iteration. When agents are paid no
-    better by it any more, or after `explore_share` of the run, the k policies become the members of the archive that serve the
+    better by it any more, or after `explore` iterations, the k policies become the members of the archive that serve the
     agents best, and from then on agents belong to their best policy. After `relocate_every` iterations in which welfare
     rose by less than a tenth, policies are relocated if segments promise more than the present policies' own; no agent
     moves for as long again.
@@ -102,8 +102,8 @@ def em(
 
     Args:
         k, n: policies and agents.
-        explore_share: share of the run that is explored at most; 0 to begin with annealing instead.
-        anneal: iterations of annealing, but at most a fifth of the run, so that a short run has time left to learn.
+        explore: iterations that are explored at most; 0 to begin with annealing instead.
+        anneal: iterations of annealing. Both are at most a fifth of the run, so that a short run has time left to learn.
         relocate_every: iterations between two relocations at least, in which welfare rose by less than a tenth.
         relocate_until: share of the run after which there is none, so that the last copies can learn.
         starts: how many at most; 1 for a run without restarts.
@@ -118,7 +118,7 @@ def em(
     archive_size = min(8 * k, 64) if archive_size is None else archive_size
     options = _checked(
         EMOptions(
-            *(explore_share, anneal, relocate_every, relocate_until),
+            *(explore, anneal, relocate_every, relocate_until),
             *(starts, segment_environments, archive_size, archive_every),
         )
     )
@@ -127,7 +127,7 @@ def em(
         return plain_em(k, n)._replace(name="em")
     with_segments, indices = archive_size + k, scored_agents(n)
     sample = None if indices is None else SampledAgents(indices, n)
-    explores = options.explore_share > 0.0
+    explores = options.explore > 0
 
     def init(key: Key) -> EMState:
         m = n if indices is None else len(indices)
@@ -157,13 +157,13 @@ def em(
 
 def _checked(options: EMOptions) -> EMOptions:
     """The options as Python's own numbers."""
-    names = ("anneal", "relocate_every", "starts", "segment_environments", "archive_size", "archive_every")
+    names = ("explore", "anneal", "relocate_every", "starts", "segment_environments", "archive_size", "archive_every")
     most = {"segment_environments": LARGEST_BEHAVIOURS, "archive_size": LARGEST_BEHAVIOURS}
     counts: dict[str, Any] = {
-        name: whole_number(name, getattr(options, name), 1, most.get(name, MOST_ITERATIONS)) for name in names
+        name: whole_number(name, getattr(options, name), int(name != "explore"), most.get(name, MOST_ITERATIONS))
+        for name in names
     }
-    shares: dict[str, Any] = {name: share_of_run(name, getattr(options, name)) for name in ("explore_share", "relocate_until")}
-    return options._replace(**counts, **shares)
+    return options._replace(**counts, relocate_until=share_of_run("relocate_until", options.relocate_until))
 
 
 def _uniform(k: int, n: int) -> Array:
@@ -194,13 +194,14 @@ class _Phase(NamedTuple):
 
 def _phase(options: EMOptions, before: EMState, inputs: EStepInput, iterations: Array) -> _Phase:
     """Of the start under way in a run of so many `iterations`."""
-    now, can_explore = inputs.iteration + 1, options.explore_share > 0.0 and inputs.can_restore
+    now, can_explore = inputs.iteration + 1, options.explore > 0 and inputs.can_restore
     alone = inputs.given.number == 0  # who begins beside policies that serve already raises nobody's best for long
-    longest = jnp.maximum(jnp.round(options.explore_share * iterations), 1.0).astype(jnp.int32)
+    longest, anneal = (
+        jnp.clip(jnp.round(LONGEST * iterations), 1.0, most).astype(jnp.int32) for most in (options.explore, options.anneal)
+    )
     exploration = explore_on(before.exploration, inputs.utility, now, longest, may_stall=alone)
     exploration = exploration._replace(under_way=exploration.under_way & can_explore)
     splits = before.exploration.under_way & ~exploration.under_way & can_explore
-    anneal = jnp.clip(jnp.round(LONGEST_ANNEALING * iterations), 1.0, options.anneal).astype(jnp.int32)
     explored = (before.start.number <= 1) & can_explore
     hard_for = now - jnp.where(explored, exploration.ended_at, before.start.began_at + anneal)
     hard_for = jnp.where(exploration.under_way, -1, hard_for)

@@ -15,8 +15,7 @@ from rmdp_jax.types import Array
 
 NEED = 0.3  # agents that were paid nothing weigh at most 1 + 1 / NEED times as much as the one that was paid best
 RISE = 0.1  # relative rise of the mean of `best` that counts
-PATIENCE = 0.5  # share of the longest exploration after which it ends without a rise, but
-MOST_PATIENCE = 20  # iterations at most
+PATIENCE = 0.5  # share of the longest exploration after which it ends without a rise
 
 
 class Exploration(NamedTuple):
@@ -47,14 +46,13 @@ def explore_on(before: Exploration, utility: Array, now: Array, longest: Array, 
     """One iteration later, with running utilities (k, n).
 
     It ends after `longest` iterations, or when the mean of `best` has not risen by `RISE` in the last `PATIENCE` of as many,
-    or in the last `MOST_PATIENCE`, if it `may_stall`.
+    if it `may_stall`.
     """
     best = jnp.maximum(before.best, utility.max(0))
     covered = best.mean()
     rises = covered > before.covered + RISE * jnp.abs(before.covered)
     rose_at = jnp.where(rises, now, before.rose_at)
-    patience = jnp.minimum(PATIENCE * longest.astype(jnp.float32), MOST_PATIENCE)
-    stalls = (now - rose_at).astype(jnp.float32) >= patience
+    stalls = (now - rose_at).astype(jnp.float32) >= PATIENCE * longest.astype(jnp.float32)
     goes_on = (now < longest) & ~(stalls & may_stall)
     after = Exploration(goes_on, best, jnp.where(rises, covered, before.covered), rose_at, now)
     return Exploration(*(jnp.where(before.under_way, new, old) for new, old in zip(after, before, strict=True)))
