@@ -1,20 +1,21 @@
-"""`em`: EM that leaves local optima. It explores as one policy, splits into k, relocates, softens and restarts.
+"""`em`: EM that leaves local optima. It explores as one policy, splits into k, softly at first, relocates and restarts.
 
 Plain EM is K-means. It ends in local optima, and a policy that never visits what its agents reward has no gradient towards it.
 
 - **Explore**: at first all policies are one, which learns in the environments of all k, for everybody, and most for those who
   were paid least so far (`exploration.py`). What all need is learned once; the archive keeps what it was on its way.
 - **Split**: the k policies become copies of those members of the archive that together serve the agents best, by facility
-  location over the segments that they showed (`facility_location.py`). From then on agents belong to their best policy, by
-  the hard E-step of `plain_em.py`.
+  location over the segments that they showed (`facility_location.py`).
+- **Soften**: they differ by then, but what all need is seldom learned. So at first all serve every agent, the more the better
+  they serve it: weights are a softmax of utilities whose temperature falls (deterministic annealing; Rose, 1998). Cold, it is
+  the hard E-step of `plain_em.py`: agents belong to their best policy.
 - **Relocate**: where welfare rises slowly (by less than a tenth in `relocate_every` iterations), the k best behaviours are
   chosen by facility location among the segments that the k policies and the archive showed. A behaviour is taken over by a
   copy of the member that showed it, which can go there because it was there (`relocation.py`).
 - **Restart**: where welfare has stopped rising and there is time, training begins again from the first policies
-  (`restarts.py`), softly: all serve every agent, and weights cool down to the hard E-step (deterministic annealing; Rose,
-  1998). The archive holds members of every start. A new start knows the best policies of the one before: if it has shown
-  nothing better when it first relocates, it goes on from them, with what it found as further behaviours to choose from
-  (iterated local search; independent restarts end lower).
+  (`restarts.py`), softly too. The archive holds members of every start. A new start knows the best policies of the one
+  before: if it has shown nothing better when it first relocates, it goes on from them, with what it found as further
+  behaviours to choose from (iterated local search; independent restarts end lower).
 
 Policies that a run was given (`Given`) do not explore: the others are one, most for those whom the given ones serve least, and
 agents choose from the first iteration on. Frozen ones keep their places; facility location chooses the rest beside them.
@@ -92,13 +93,12 @@ def em(
 
     At first all policies are one, which learns for everybody and is archived in every iteration. When agents are paid no
     better by it any more, or after `explore` iterations, the k policies become the members of the archive that serve the
-    agents best, and from then on agents belong to their best policy. After `relocate_every` iterations in which welfare
-    rose by less than a tenth, policies are relocated if segments promise more than the present policies' own; no agent
-    moves for as long again.
-    When that does not help, the best policies so far are archived and training restarts, if there is time: weights of all
-    agents for all policies then cool down from equal to hard in `anneal` iterations. The last start goes on with the best of
-    all. With k = 1 or k = n there is nothing to choose. Policies that share a trunk cannot be copied back from the archive:
-    they learn together anyway, have one start, which is annealed, and relocate among themselves.
+    agents best. Weights of all agents for all policies then cool down from soft to hard in `anneal` iterations: from then on
+    agents belong to their best policy. After `relocate_every` iterations in which welfare rose by less than a tenth, policies
+    are relocated if segments promise more than the present policies' own; no agent moves for as long again. When that does
+    not help, the best policies so far are archived and training restarts, softly, if there is time. The last start goes on
+    with the best of all. With k = 1 or k = n there is nothing to choose. Policies that share a trunk cannot be copied back
+    from the archive: they learn together anyway, have one start, which is annealed, and relocate among themselves.
 
     Args:
         k, n: policies and agents.
@@ -203,9 +203,9 @@ def _phase(options: EMOptions, before: EMState, inputs: EStepInput, iterations: 
     exploration = exploration._replace(under_way=exploration.under_way & can_explore)
     splits = before.exploration.under_way & ~exploration.under_way & can_explore
     explored = (before.start.number <= 1) & can_explore
-    hard_for = now - jnp.where(explored, exploration.ended_at, before.start.began_at + anneal)
+    hard_for = now - (jnp.where(explored, exploration.ended_at, before.start.began_at) + anneal)
     hard_for = jnp.where(exploration.under_way, -1, hard_for)
-    may_end = ~splits & (hard_for >= options.relocate_every + jnp.where(explored, anneal, 0))
+    may_end = hard_for >= options.relocate_every
     return _Phase(exploration, splits, hard_for, 1.0 + hard_for / anneal, may_end)
 
 
