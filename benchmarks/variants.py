@@ -127,6 +127,7 @@ GPU = {
     "gpu with 4 epochs": Variant(change=gpu(epochs=4)),
     "gpu with 256 environments x 64 steps": Variant(change=gpu(environments=256, unroll=64)),
     "gpu with 1024 environments x 16 steps": Variant(change=gpu(environments=1024, unroll=16)),
+    "gpu with 256 environments x 8 steps": Variant(change=gpu(environments=256, unroll=8)),  # as many iterations as the preset
     "gpu with the learning rate of the preset": Variant(change=lambda config: rated(**_learning_rate(config))(gpu()(config))),
 }
 COMPARISONS = {
