@@ -34,8 +34,8 @@ _GATHERING = TrainConfig(
 def for_gpu(config: TrainConfig, *, epochs: int, minibatches: int, **sizes: Any) -> TrainConfig:
     """`config` for an accelerator, which is bound by the launches of an iteration: many environments, few large minibatches.
 
-    The learning rate is what brax's PPO takes for such minibatches. How well it learns is not measured yet
-    (`python -m benchmarks.ablation --of gpu`); it takes more transitions than the default on a CPU, in less time.
+    The learning rate is what brax's PPO takes for such minibatches. It takes many more transitions than the default on a CPU,
+    in less time: after 1M of each policy it is far from it (benchmarks/README.md).
     """
     sizes = {"environments": 512, "unroll": 32, "explore": "at_once", **sizes}
     return replace(
