@@ -20,7 +20,7 @@ from benchmarks.variants import COMPARISONS, Cell, Line, of_cell
 from rmdp_jax import Result, RunSpec, train_batch
 from rmdp_jax.envs import make
 from rmdp_jax.errors import check, several, unknown_name
-from rmdp_jax.evaluation.fairness import SERVED
+from rmdp_jax.evaluation.fairness import served_above
 from rmdp_jax.evaluation.statistics import summarize_values
 from rmdp_jax.records.files import read_lines, write_lines
 from rmdp_jax.running.progress import announce
@@ -72,6 +72,7 @@ def make_cells(arguments: Ablation) -> list[Cell]:
     """Cells that are asked for, checked before anything is trained; all variants of a k before the next k."""
     known = COMPARISONS[arguments.of].variants
     check("seeds", arguments.seeds, arguments.seeds >= 1, "a whole number of at least 1")
+    check("workers", arguments.workers, arguments.workers >= 0, "a whole number of at least 0")
     names = list(known) if arguments.variants is None else arguments.variants
     for name in names:
         if name not in known:
@@ -156,13 +157,15 @@ def train_seeds(cell: Cell, seeds: Sequence[int], progress: bool) -> list[Line]:
 def _describe_run(result: Result) -> Line:
     """Results of a run, who is served, and its welfare over training."""
     summary, agents = result.summary, np.asarray(result.population.agents)
-    pays = np.asarray(summary["utility"])[summary["assignment"], np.arange(summary["n"])]
-    served = pays > SERVED * pays.max(initial=0.0)
+    speeds = summary["env"].endswith("_speed")
     labels = np.asarray(summary["assignment"])
+    pays = np.asarray(summary["utility"])[labels, np.arange(summary["n"])]
+    threshold = served_above(float(pays.max()))
+    served = pays > (np.inf if threshold is None else threshold)
     poor = [int((labels == policy).sum()) for policy in set(labels.tolist()) if pays[labels == policy].mean() < POOR]
     return {name: summary.get(name) for name in _OF_RUNS} | {
         "served": int(served.sum()),
-        "fastest_served": round(float(agents[served].max()), 2) if agents.ndim == 1 and served.any() else None,
+        "fastest_served": round(float(agents[served].max()), 2) if speeds and served.any() else None,
         "largest_poor_group": max(poor, default=0),
         "curve": [[line["transitions_per_policy"], round(line["welfare"], 2)] for line in result.metrics],
     }

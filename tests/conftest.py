@@ -58,17 +58,30 @@ def pytest_collection_modifyitems(items):
 # Where keys are drawn and split: tests of these see that a random key is used once (those that repeat something clone it).
 # Looking takes a fifth of the time of a test, and the others run the same programs.
 KEYS_USED_ONCE = {
-    *("test_adapters", "test_algorithms", "test_brax_adapter", "test_contextual", "test_cover", "test_em", "test_env_contract"),
-    *(
-        "test_assigner_contract",
-        "test_backend_contract",
-        "test_episodes",
-        "test_evaluate_many",
-        "test_exploration",
-        "test_given",
-    ),
-    *("test_halving_em", "test_late_pay", "test_limits_training", "test_many_agents", "test_resource_gathering"),
-    *("test_seeded_em", "test_speed", "test_speed_training", "test_split_and_merge", "test_trainer", "test_welfare_training"),
+    "test_adapters",
+    "test_algorithms",
+    "test_assigner_contract",
+    "test_backend_contract",
+    "test_brax_adapter",
+    "test_contextual",
+    "test_cover",
+    "test_em",
+    "test_env_contract",
+    "test_episodes",
+    "test_evaluate_many",
+    "test_exploration",
+    "test_given",
+    "test_halving_em",
+    "test_late_pay",
+    "test_limits_training",
+    "test_many_agents",
+    "test_resource_gathering",
+    "test_seeded_em",
+    "test_speed",
+    "test_speed_training",
+    "test_split_and_merge",
+    "test_trainer",
+    "test_welfare_training",
 }
 
 

@@ -37,7 +37,7 @@ class Result:
         welfare = 80.0 + entry.config.seed + 3.0 * (entry.assigner.name == "end_to_end")
         told = {"seed": entry.config.seed, "backend": "jax", "welfare": welfare, "welfare_deterministic": welfare}
         told |= {"upper_bound": 100.0, "share_of_bound": welfare / 100, "policy_sizes": [5, 5], "finished": True}
-        told |= {"n": 3, "utility": [[welfare, 1.0, 9.0], [0.0, 2.0, 3.0]], "assignment": [0, 1, 0]}
+        told |= {"n": 3, "env": "halfcheetah_speed", "utility": [[welfare, 1.0, 9.0], [0.0, 2.0, 3.0]], "assignment": [0, 1, 0]}
         self.summary = told | {"transitions_per_policy": 2048, "total_transitions": 4096}
         self.metrics = [{"transitions_per_policy": 1024, "welfare": 1.234}, {"transitions_per_policy": 2048, "welfare": 9.0}]
         self.population = Population(np.array([0.5, 1.0, 3.0]), None)
