@@ -72,11 +72,11 @@ WAVES = [
         physics("warp", 65536),
         physics("mjx", 16384),
         training("warp", 64, 1024),
-        beside_brax("warp", 8, 1024),
         gathering(5, "--parts"),
         gathering(25, "--environments", "512", "--no-parts"),
     ],
-    [  # these use the device without waiting for their turn, so nothing is timed beside them
+    [beside_brax("warp", 8, 1024)],  # brax's PPO waits for no turn, so nothing is measured beside it
+    [  # nor do these
         Row("exactness", ["benchmarks.parity", "--backends", "mjx"]),
         Row("exactness", ["benchmarks.parity", "--backends", "warp"], "warp"),
         Row("resume", ["benchmarks.resume"], variables=DETERMINISTIC),
@@ -179,12 +179,15 @@ def _lines(row: Row, code: int, output: Path, late: bool) -> Iterator[dict[str, 
 
 
 def show_tables(lines: Sequence[dict[str, Any]]) -> None:
-    """Rates, then how far physics is from C, whether a stopped run ended as one that was not, and what was left out."""
+    """Rates, ours beside brax's, then how far physics is from C, whether a stopped run ended as one that was not, and what was left out."""
     names = ["backend", "k", "n", "environments", "transitions_per_s", "physics_only_per_s", "compile_s"]
     rates = [line for line in lines if "physics_only_per_s" in line]
     rows = [[line.get("body") or line["env"], *(_cell(line.get(name, "")) for name in names)] for line in rates]
     columns = ["", "", "k", "n", "E", "learning", "physics", "compile s"]
     show("transitions of all policies, or control steps, a second", columns, rows)
+    names = ["learner", "backend", "transitions_per_s", "wall_s"]
+    rows = [[_cell(line[name]) for name in names] for line in lines if line.get("benchmark") == "vs_brax"]
+    show("beside brax's PPO, equal updates of equal batches", ["", "", "transitions a second", "seconds"], rows)
     names = ["body", "backend", "precision", "difference_50", "difference_99"]
     rows = [[_cell(line[name]) for name in names] for line in lines if line.get("benchmark") == "parity"]
     show("one step against C MuJoCo in float64", ["", "", "precision", "median", "99th percentile"], rows)
@@ -201,8 +204,8 @@ def show_tables(lines: Sequence[dict[str, Any]]) -> None:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
+    if isinstance(value, int) or (isinstance(value, float) and value >= 1000.0):
+        return f"{value:,.0f}"
     return f"{value:.1e}" if isinstance(value, float) and value < 0.1 else str(value)
 
 

@@ -155,11 +155,11 @@ def compare(work: Work, runs: int) -> list[dict[str, Any]]:
         "runs_timed": runs,
     }
     transitions = (1 + work.repeats) * work.iterations * work.k * work.sizes.transitions
-    whats = {"rmdp_jax": own, "brax, one policy": together, f"brax, {work.k} runs in turn": one_by_one}
+    learners = {"rmdp_jax": own, "brax, one policy": together, f"brax, {work.k} runs in turn": one_by_one}
     return [
         {
             "benchmark": "vs_brax",
-            "what": what,
+            "learner": learner,
             **{name: getattr(work, name) for name in ("body", "backend", "k", "n", "iterations", "repeats")},
             **{name: getattr(work.sizes, name) for name in ("environments", "unroll", "epochs", "minibatches", "hidden")},
             "transitions": transitions,
@@ -168,7 +168,7 @@ def compare(work: Work, runs: int) -> list[dict[str, Any]]:
             "its_per_our_wall_s": round(told["wall_s"] / own["wall_s"], 3),
             **machine(),
         }
-        for what, told in whats.items()
+        for learner, told in learners.items()
     ]
 
 
@@ -189,7 +189,7 @@ def main() -> None:
     for line in lines:
         emit(line)
     columns = ["", "transitions/s", "ours / its", "seconds", "its / ours"]
-    names = ("what", "transitions_per_s", "ours_per_its_transitions_per_s", "wall_s", "its_per_our_wall_s")
+    names = ("learner", "transitions_per_s", "ours_per_its_transitions_per_s", "wall_s", "its_per_our_wall_s")
     title = f"{work.body} ({work.backend}), k = {work.k} x E = {sizes.environments}: in steady state, and all with compilation"
     show(title, columns, [[line[name] for name in names] for line in lines])
 

@@ -196,6 +196,12 @@ def test_rows_of_an_accelerator_are_commands_as_their_scripts_take_them(row, mon
         assert all(resolve(arguments, case) for case in cases(arguments))
 
 
+@pytest.mark.parametrize("wave", WAVES)
+def test_rows_that_wait_for_their_turn_have_waves_of_their_own(wave):
+    take_turns = {row.flags[0] in ("benchmarks.physics", "benchmarks.throughput") for row in wave}
+    assert len(take_turns) == 1  # one that never says that it is ready keeps all others waiting
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system places no processes")
 def test_calls_have_a_core_each():
     cores = on_cores(os.sched_getaffinity, [(0,)] * 3, 2)
