@@ -214,6 +214,7 @@ def main() -> None:
         arguments = Depth(k=2, environments=4, unroll=4, epochs=1, minibatches=2, targets=("cpu",))
     for target in arguments.targets:
         known_name("target", target, {**DEVICES, "cpu": None})
+    jax.config.update("jax_platforms", "cpu")  # else the plugin asks for the driver of a GPU
     # XLA cannot try kernels out on a GPU that is not there
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
     lines = []
