@@ -179,7 +179,7 @@ def _lines(row: Row, code: int, output: Path, late: bool) -> Iterator[dict[str, 
 
 
 def show_tables(lines: Sequence[dict[str, Any]]) -> None:
-    """Rates, ours beside brax's, then how far physics is from C, whether a stopped run ended as one that was not, and what was left out."""
+    """Rates, ours beside brax's, how far physics is from C, whether a stopped run ended as one that was not, what was left."""
     names = ["backend", "k", "n", "environments", "transitions_per_s", "physics_only_per_s", "compile_s"]
     rates = [line for line in lines if "physics_only_per_s" in line]
     rows = [[line.get("body") or line["env"], *(_cell(line.get(name, "")) for name in names)] for line in rates]

@@ -15,7 +15,7 @@ from rmdp_jax.types import Array
 
 NEED = 0.3  # agents that were paid nothing weigh at most 1 + 1 / NEED times as much as the one that was paid best
 RISE = 0.1  # relative rise of the mean of `best` that counts
-PATIENCE = 0.5  # share of the longest exploration after which it ends without a rise
+PATIENCE = 0.2  # share of the longest exploration after which it ends without a rise
 
 
 class Exploration(NamedTuple):
