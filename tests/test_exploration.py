@@ -80,27 +80,6 @@ def test_a_split_takes_the_members_that_serve_all():
     assert sorted(known[copies.sources].tolist()) == [[0.0, 0.0, 0.0, 1.0, 0.0], [0.5, 1.0, 0.5, 0.0, 0.0]], "at 5, and at 1"
 
 
-def test_where_the_one_policy_has_come_to_an_end_all_begin_anew():
-    """Nobody is paid better after the second iteration, so 17 iterations of the 19 that it might explore are enough."""
-    assigner = em(2, 5, explore=19, **EM)
-    state, reassign = assigner.init(jax.random.key(0)), jax.jit(assigner.reassign)
-    archived = (
-        jnp.zeros((assigner.archive_size, 5)).at[-2:].set(jnp.eye(2, 5))
-    )  # first policies, as the trainer's archive has them
-    for iteration in range(18):
-        utility = jnp.full((2, 5), float(1 + min(iteration, 1)), jnp.float32)
-        returns = jnp.broadcast_to(utility[:, None], (2, 2, 5))
-        inputs = EStepInput(utility, jnp.int32(iteration), jnp.float32((iteration + 1) / 100), returns, archived)
-        state, copies = reassign(jax.random.key(iteration), state, inputs)
-        known = jnp.concatenate([utility, archived])
-        archived, was_exploring = known[copies.archive_sources], iteration < 16
-        assert bool(assigner.together(state).now) == was_exploring
-        begins_anew = known[copies.sources].tolist() == np.eye(2, 5).tolist()
-        assert begins_anew == (iteration == 16), "once"
-        assert int(state.start.number) == 1
-    assert len({float(x) for x in assigner.weights(state)[:, 0]}) == 1, "softly"
-
-
 def test_policies_that_have_split_get_time_to_rise():
     """Welfare does not rise after the split in iteration 10; no restart before annealing and a relocation would be over."""
     assigner = em(2, 5, explore=10, **EM | {"anneal": 15, "relocate_every": 5})

@@ -5,8 +5,7 @@ Plain EM is K-means. It ends in local optima, and a policy that never visits wha
 - **Explore**: at first all policies are one, which learns in the environments of all k, for everybody, and most for those who
   were paid least so far (`exploration.py`). What all need is learned once; the archive keeps what it was on its way.
 - **Split**: the k policies become copies of those members of the archive that together serve the agents best, by facility
-  location over the segments that they showed (`facility_location.py`). If agents had been paid no better by the one policy for
-  some time, it was at an optimum of its own, soon reached or not left: then the k policies begin from the first ones.
+  location over the segments that they showed (`facility_location.py`).
 - **Soften**: they differ by then, but what all need is seldom learned. So at first all serve every agent, the more the better
   they serve it: weights are a softmax of utilities whose temperature falls (deterministic annealing; Rose, 1998). Cold, it is
   the hard E-step of `plain_em.py`: agents belong to their best policy.
@@ -92,15 +91,14 @@ def em(
 ) -> Assigner:
     """EM that explores, splits, relocates and restarts; `plain_em` does none of that.
 
-    At first all policies are one, which learns for everybody and is archived in every iteration. After `explore` iterations
-    the k policies become the members of the archive that serve the agents best; when agents are paid no better any more before
-    that, the k policies begin from the first ones. Weights of all agents for all policies then cool down from soft to hard in
-    `anneal` iterations: from then on agents belong to their best policy. After `relocate_every` iterations in which welfare
-    rose by less than a tenth, policies are relocated if segments promise more than the present policies' own; no agent moves
-    for as long again. When that does not help, the best policies so far are archived and training restarts, softly, if there
-    is time. The last start goes on with the best of all. With k = 1 or k = n there is nothing to choose. Policies that share a
-    trunk cannot be copied back from the archive: they learn together anyway, have one start, which is annealed, and relocate
-    among themselves.
+    At first all policies are one, which learns for everybody and is archived in every iteration. When agents are paid no
+    better by it any more, or after `explore` iterations, the k policies become the members of the archive that serve the
+    agents best. Weights of all agents for all policies then cool down from soft to hard in `anneal` iterations: from then on
+    agents belong to their best policy. After `relocate_every` iterations in which welfare rose by less than a tenth, policies
+    are relocated if segments promise more than the present policies' own; no agent moves for as long again. When that does
+    not help, the best policies so far are archived and training restarts, softly, if there is time. The last start goes on
+    with the best of all. With k = 1 or k = n there is nothing to choose. Policies that share a trunk cannot be copied back
+    from the archive: they learn together anyway, have one start, which is annealed, and relocate among themselves.
 
     Args:
         k, n: policies and agents.
@@ -188,8 +186,7 @@ class _Phase(NamedTuple):
     """How far the start under way has come."""
 
     exploration: Exploration
-    splits: Array  # () bool, exploration has just ended, and agents were still paid better and better
-    anew: Array  # () bool, exploration has just ended, because they were not
+    splits: Array  # () bool, exploration has just ended
     hard_for: Array  # () int32 iterations since agents belong to their best policy, negative before
     softness: Array  # () share of annealing that is over
     may_end: Array  # () bool, it has had its time to rise
@@ -204,12 +201,12 @@ def _phase(options: EMOptions, before: EMState, inputs: EStepInput, iterations: 
     )
     exploration = explore_on(before.exploration, inputs.utility, now, longest, may_stall=alone)
     exploration = exploration._replace(under_way=exploration.under_way & can_explore)
-    ends = before.exploration.under_way & ~exploration.under_way & can_explore
+    splits = before.exploration.under_way & ~exploration.under_way & can_explore
     explored = (before.start.number <= 1) & can_explore
     hard_for = now - (jnp.where(explored, exploration.ended_at, before.start.began_at) + anneal)
     hard_for = jnp.where(exploration.under_way, -1, hard_for)
     may_end = hard_for >= options.relocate_every
-    return _Phase(exploration, ends & (now >= longest), ends & (now < longest), hard_for, 1.0 + hard_for / anneal, may_end)
+    return _Phase(exploration, splits, hard_for, 1.0 + hard_for / anneal, may_end)
 
 
 def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState, inputs: EStepInput) -> tuple[EMState, Copies]:
@@ -233,7 +230,6 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
     slow = now - start.learned_at >= options.relocate_every
     due = due & (slow | (phase.hard_for == 0))  # who learns fast is left alone, once groups have formed
     since = jnp.where(decision.stop | (start.number == 0), 0, start.began_at)
-    anew = phase.anew | decision.restart
     rounds = jnp.where(due | phase.splits | decision.stop, 2 * k, 0)
     relocation, returns, archived_at = _propose(sample, before, inputs, labels, since, rounds)
     index = jnp.arange(k, dtype=jnp.int32)
@@ -252,14 +248,14 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
     return (
         EMState(
             labels=labels,
-            weights=jnp.where(anew, _uniform(k, n), weights),
+            weights=jnp.where(decision.restart, _uniform(k, n), weights),
             exploration=phase.exploration,
             returns=returns[archive],
             archived_at=archived_at[archive],
             hold_until=jnp.where(decision.restart, now, held),
             start=next_start(reset_best(start, relocation.accepted), decision, now),
         ),
-        Copies(jnp.where(anew, first, sources), jnp.concatenate([archive, first])),
+        Copies(jnp.where(decision.restart, first, sources), jnp.concatenate([archive, first])),
     )
 
 
