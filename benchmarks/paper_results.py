@@ -14,8 +14,15 @@ from rmdp_jax.commands.pictures import draw_comparison
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.envs import make
 from rmdp_jax.envs.speed import BODIES
-from rmdp_jax.evaluation.comparison import Line, Row, compare_runs, flat_settings
-from rmdp_jax.evaluation.statistics import LEVEL, paired_p
+from rmdp_jax.evaluation.comparison import TELLING, Line, Row, compare_runs, flat_settings, order_of
+from rmdp_jax.evaluation.statistics import (
+    LEVEL,
+    POWER,
+    Summary,
+    interquartile_mean,
+    paired_p,
+    probability_of_improvement,
+)
 from rmdp_jax.plots import save, target_histogram, walks_on_grid
 from rmdp_jax.plots.targets import LEAST
 from rmdp_jax.records.files import write_lines
@@ -187,8 +194,10 @@ def _markdown(name: str, lines: Sequence[Line], pictures: Sequence[Path], notes:
             "|" + "---|" * len(_COLUMNS),
             *("| " + " | ".join(cells) + " |" for cells in table),
             "\nWelfare: mean ± standard error over seeds, fresh episodes acting as trained; the interval is a bootstrap (BCa) "
-            f"of the mean. Best: the highest mean, and what a paired t-test at {LEVEL} does not tell from it. Transitions per "
+            f"of the mean. Best: the highest mean, and what a paired t-test at {LEVEL} does not tell from it, if as many seeds "
+            f"would tell {TELLING:.0%} of the bound with a chance of {POWER:.0%}, by the spread that there is. Transitions per "
             "policy count those that `cluster` spends on its groups; those of all policies are all environment steps.\n",
+            *_over_tasks(lines),
             *_reached(lines),
             *notes,
             f"\nDevice: {'; '.join(device)}. Versions when the table was made: "
@@ -196,6 +205,36 @@ def _markdown(name: str, lines: Sequence[Line], pictures: Sequence[Path], notes:
             + ".\n",
         ]
     )
+
+
+def _over_tasks(lines: Sequence[Line]) -> list[str]:
+    """A table of shares of the bound over all tasks that `em` and another algorithm have at the same k."""
+    shares: dict[tuple[int, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        if line["share_of_bound"] is not None:
+            shares[line["k"], line["algorithm"]][line["env"]].append(line["share_of_bound"])
+    rows = []
+    for (k, algorithm), scores in sorted(shares.items(), key=lambda item: (item[0][0], order_of(item[0][1]))):
+        middle, improvement = interquartile_mean(scores), probability_of_improvement(shares[k, "em"], scores)
+        told = "" if algorithm == "em" else _with_interval(improvement, ".0%")
+        rows.append(f"| {k} | {algorithm} | {len(scores)} | {middle.number} | {_with_interval(middle, '.1%')} | {told} |")
+    if not any(len(scores) > 1 for scores in shares.values()):
+        return []
+    return [
+        "Over tasks, as shares of the bound: interquartile mean, and how probably a run of `em` is better than one of the "
+        "other on a task that both have; 95% intervals of a bootstrap that resamples the runs of each task.\n",
+        "| k | algorithm | tasks | runs | interquartile mean | em is better |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
+def _with_interval(summary: Summary, form: str) -> str:
+    if summary.mean is None:
+        return ""
+    told = format(summary.mean, form)
+    return told if summary.low is None or summary.high is None else f"{told} ({summary.low:{form}} to {summary.high:{form}})"
 
 
 def _reached(lines: Sequence[Line]) -> list[str]:
@@ -223,7 +262,7 @@ def _cells(row: Row, p: float | None) -> list[str]:
         "" if row.low is None else f"{row.low:.2f} to {row.high:.2f}",
         "" if row.bound is None else f"{row.bound:.2f}",
         "" if row.share is None else f"{row.share:.1%}",
-        "**best**" if row.best else "",
+        "**best**" if row.best else "not enough seeds" if row.too_few else "",
         told,
         f"{row.transitions:,}",
         f"{row.total_transitions:,}",

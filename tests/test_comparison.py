@@ -63,6 +63,19 @@ def test_a_row_by_hand():
     assert cluster.p < 1e-6
 
 
+def test_what_is_not_told_is_best_too_only_where_the_seeds_could_have_told():
+    near = [85.0, 84.5, 87.2, 87.5]  # differences -1, 0.5, -0.2, 0.5: 2.8 would be told, of 4.5
+    far = [95.0, 75.0, 91.0, 80.0]  # differences from -10 to 11
+    rows = {}
+    for name, values in {"near": near, "far": far, "one": [80.0]}.items():
+        _, rows[name] = compare_runs([*RUNS[:4], *(run("random", seed, welfare=w) for seed, w in enumerate(values))])
+    assert {name: (row.best, row.too_few) for name, row in rows.items()} == {
+        "near": (True, False),
+        "far": (False, True),
+        "one": (False, True),
+    }
+
+
 def test_cluster_is_compared_by_its_whole_budget_and_both_ways_of_counting_are_told():
     em, cluster = compare_runs(RUNS)
     assert em.transitions == cluster.transitions == 2048

@@ -1,9 +1,16 @@
 import math
 
+import numpy as np
 import pytest
 from scipy import stats
 
-from rmdp_jax.evaluation.statistics import best_of, paired_p, summarize_values
+from rmdp_jax.evaluation.statistics import (
+    interquartile_mean,
+    paired_p,
+    probability_of_improvement,
+    smallest_difference,
+    summarize_values,
+)
 
 
 def test_mean_and_standard_error_by_hand():
@@ -57,13 +64,45 @@ def test_fewer_than_two_pairs_have_no_p(other):
     assert paired_p({0: 1.0, 1: 3.0}, other) is None
 
 
-def test_best_are_the_highest_and_what_is_not_told_from_it():
-    high = {0: 90.0, 1: 91.0, 2: 92.0, 3: 93.0}
-    near = {0: 92.0, 1: 89.5, 2: 93.0, 3: 91.0}  # differences -2, 1.5, -1, 2
-    low = {0: 80.0, 1: 81.1, 2: 81.9, 3: 83.0}  # differences near 10
-    assert best_of({"near": near, "high": high, "low": low, "nothing": {}}) == {"high", "near"}
-    assert best_of({}) == set()
+def test_the_smallest_difference_by_hand():
+    # differences -1, 0, 1: deviation 1, 2 degrees of freedom, quantiles 9.925 (99.5%) and 1.061 (80%)
+    told = smallest_difference({0: 1.0, 1: 2.0, 2: 3.0}, {0: 2.0, 1: 2.0, 2: 2.0, 3: 9.0})
+    assert told == pytest.approx((9.9248 + 1.0607) / math.sqrt(3), rel=1e-4)
+    assert smallest_difference({0: 1.0}, {0: 2.0}) is None
 
 
-def test_what_cannot_be_tested_is_not_called_best():
-    assert best_of({"a": {0: 90.0}, "b": {0: 1.0}}) == {"a"}
+def test_a_difference_that_a_test_could_tell_is_told_about_as_often_as_it_says():
+    draws = np.random.default_rng(0)
+    told = 0
+    for _ in range(300):
+        noise = draws.normal(0.0, 1.0, 10)
+        difference = smallest_difference(dict(enumerate(noise)), dict.fromkeys(range(10), 0.0))
+        shifted = draws.normal(difference, 1.0, 10)
+        told += paired_p(dict(enumerate(shifted)), dict.fromkeys(range(10), 0.0)) < 0.01
+    assert 0.7 < told / 300 < 0.9
+
+
+def test_the_interquartile_mean_by_hand():
+    summary = interquartile_mean({"a": [0.0, 1.0, 2.0, 100.0], "b": [1.0, 2.0, 3.0, 4.0]})
+    assert summary.mean == 2.0  # of 1, 2, 2, 3
+    assert summary.number == 8
+    assert summary.low <= 2.0 <= summary.high
+    assert summary == interquartile_mean({"a": [0.0, 1.0, 2.0, 100.0], "b": [1.0, 2.0, 3.0, 4.0]})
+    assert interquartile_mean({"a": [5.0] * 3})[1:] == (5.0, 0.0, 5.0, 5.0)
+    assert interquartile_mean({"a": [5.0]}).mean == 5.0
+    assert interquartile_mean({}).mean is None
+
+
+def test_runs_are_resampled_within_their_task():
+    """Each task has equal scores, so no resample differs."""
+    summary = interquartile_mean({"easy": [0.9] * 4, "hard": [0.1] * 4})
+    assert summary.mean == summary.low == summary.high == pytest.approx(0.5)
+
+
+def test_the_probability_of_improvement_by_hand():
+    # a: 3 of 4 pairs are won and one is equal; b: none of 1; c is of one alone
+    a, b = {"a": [2.0, 3.0], "b": [1.0], "c": [7.0]}, {"a": [1.0, 2.0], "b": [2.0]}
+    assert probability_of_improvement(a, b).mean == pytest.approx((3.5 / 4 + 0.0) / 2)
+    assert probability_of_improvement(a, b).number == 2
+    assert probability_of_improvement(a, a).mean == 0.5
+    assert probability_of_improvement(a, {}).mean is None

@@ -24,6 +24,7 @@ MOST_GROUPS = 20  # in a table
 
 _READING = """welfare: mean {plus_minus} standard error over seeds; 95%: bootstrap interval of the mean
 *: the highest mean, or not told from it by a paired t-test at 0.01 (p)
+?: not told from it either, but so few seeds would not tell 5% of the bound
 steps: of all policies, with those that cluster and affinity spend on groups"""
 
 
@@ -268,7 +269,7 @@ def _comparison_table(rows: list["Row"]) -> Table:
             f"{row.bound:.2f}" if new_bound and row.bound is not None else "",
             visible(row.algorithm),
             str(row.seeds),
-            ("*" if row.best else "") + f"{row.welfare:.2f}" + _plus_minus(row.standard_error),
+            ("*" if row.best else "?" if row.too_few else "") + f"{row.welfare:.2f}" + _plus_minus(row.standard_error),
             "-" if row.low is None else f"{row.low:.2f} {row.high:.2f}",
             "-" if row.p is None else f"{row.p:.0e}" if row.p < 0.001 else f"{row.p:.3f}",
             "-" if row.share is None else f"{row.share:.1%}",

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rmdp_jax.evaluation.statistics import best_of, paired_p, summarize_values
+from rmdp_jax.evaluation.statistics import LEVEL, paired_p, smallest_difference, summarize_values
 
 Line = dict[str, Any]  # of one run: what result.json holds, with `settings` where they are known
 
@@ -14,6 +14,7 @@ ORDER = (
     *("em", "plain_em", "end_to_end", "end_to_end_surrogate", "cluster", "affinity", "cover", "random", "oracle"),
     *("single", "individual", "contextual"),
 )
+TELLING = 0.05  # share of the bound: runs that could not have told such a difference do not share a first place
 _NO_OPTIONS = ("seed", "n", "backend", "context")  # in `env_options` and beside them
 
 
@@ -35,8 +36,9 @@ class Row(NamedTuple):
     bound: float | None  # mean over seeds, as speed tasks have other targets with each
     share: float | None  # mean of each seed's share of its own bound
     total_transitions: int  # environment steps of all policies together, mean over seeds
-    best: bool  # the highest mean, or not settings from it by a paired t-test
+    best: bool  # the highest mean, or not told from it by a paired t-test that could have told `TELLING` of the bound
     p: float | None  # of that test against the highest mean; None for that one, and with fewer than two common seeds
+    too_few: bool  # whether there are too few seeds to say
 
 
 def compare_runs(lines: Sequence[Line]) -> list[Row]:
@@ -113,11 +115,15 @@ def _labels(lines: Sequence[Line]) -> list[str]:
 def _rows_of_group(key: tuple[Any, ...], runs: dict[str, list[Line]]) -> list[Row]:
     env, options, backend, n, budget, k = key
     welfare = {name: {line["seed"]: float(line["welfare"]) for line in lines} for name, lines in runs.items()}
-    best = best_of(welfare)
     leader = max(welfare, key=lambda name: float(np.mean(list(welfare[name].values()))))
     rows = []
+    bound = _mean_of(runs[leader], "upper_bound")
+    least = TELLING * abs(float(np.mean(list(welfare[leader].values()))) if bound is None else bound)
     for name in sorted(runs, key=order_of):
         summary = summarize_values(welfare[name].values())
+        p = None if name == leader else paired_p(welfare[leader], welfare[name])
+        told = smallest_difference(welfare[leader], welfare[name])
+        too_few = name != leader and (p is None or told is None or (p >= LEVEL and told > least))
         rows.append(
             Row(
                 *(env, options, backend, n, k, budget, name),
@@ -129,8 +135,9 @@ def _rows_of_group(key: tuple[Any, ...], runs: dict[str, list[Line]]) -> list[Ro
                 bound=_mean_of(runs[name], "upper_bound"),
                 share=_mean_of(runs[name], "share_of_bound"),
                 total_transitions=round(np.mean([line["total_transitions"] for line in runs[name]])),
-                best=name in best,
-                p=None if name == leader else paired_p(welfare[leader], welfare[name]),
+                best=name == leader or (not too_few and p is not None and p >= LEVEL),
+                p=p,
+                too_few=too_few,
             )
         )
     return rows

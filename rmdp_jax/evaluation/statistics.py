@@ -1,11 +1,12 @@
-"""Statistics over seeds: mean, standard error, bootstrap interval, and which algorithms a paired test tells apart.
+"""Statistics over seeds: mean, standard error, bootstrap interval, and what a paired test tells apart, or could tell.
 
-And over episodes: half of the interval of a mean, and of the difference of two, by Student's t.
+Over tasks: interquartile mean and probability of improvement, with stratified bootstrap intervals (Agarwal et al., 2021).
+Over episodes: half of the interval of a mean, and of the difference of two, by Student's t.
 """
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +14,10 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 LEVEL = 0.01  # of the paired t-test by which the paper calls an algorithm best
+POWER = 0.8  # chance with which a difference that a test "could tell" is told
 CONFIDENCE = 0.95
 RESAMPLES = 9999
+STRATIFIED = 2000  # resamples over tasks
 _SEED = 0  # of the resampling, so that the same values always have the same interval
 
 
@@ -85,19 +88,74 @@ def paired_p(a: Mapping[int, float], b: Mapping[int, float]) -> float | None:
     return float(stats.ttest_rel(first, second).pvalue)
 
 
-def best_of(welfare: Mapping[str, Mapping[int, float]], level: float = LEVEL) -> set[str]:
-    """The name with the highest mean, and all that a paired t-test at `level` does not separate from it (the paper's bold).
+def smallest_difference(a: Mapping[int, float], b: Mapping[int, float], level: float = LEVEL) -> float | None:
+    """The mean difference that the paired t-test of `paired_p` at `level` would tell with a chance of `POWER`, about.
+
+    By the spread that the differences have, s (t(1 - level / 2) + t(POWER)) / sqrt(r) with quantiles of Student's t at r - 1
+    degrees of freedom (Zar, Biostatistical Analysis, 7.7); None with fewer than two common seeds.
 
     Args:
-        welfare: {name: {seed: welfare}}; names without a seed are left out.
-        level: a name is out when its p against the highest mean is below this, or there are too few seeds for a test.
+        a, b: value by seed, in r seeds in common.
+        level: of the test.
     """
-    means = {name: float(np.mean(list(values.values()))) for name, values in welfare.items() if values}
-    if not means:
-        return set()
-    leader = max(means, key=lambda name: means[name])
-    p = {name: paired_p(welfare[leader], welfare[name]) for name in means}
-    return {name for name, value in p.items() if name == leader or (value is not None and value >= level)}
+    seeds = sorted(a.keys() & b.keys())
+    if len(seeds) < 2:
+        return None
+    deviation = np.std([a[seed] - b[seed] for seed in seeds], ddof=1)
+    quantiles = stats.t.ppf(1 - level / 2, len(seeds) - 1) + stats.t.ppf(POWER, len(seeds) - 1)
+    return float(deviation * quantiles / len(seeds) ** 0.5)
+
+
+def interquartile_mean(scores: Mapping[str, ArrayLike]) -> Summary:
+    """Mean of the middle half of all scores, with the interval of a bootstrap that resamples the runs of each task.
+
+    Args:
+        scores: {task: (r,) a score of each run}, in a unit that tasks share, such as a share of the bound.
+
+    Returns:
+        The mean, its standard error over resamples, and the 95% percentile interval; of fewer than two runs the mean alone.
+    """
+    groups = [np.asarray(values, float) for values in scores.values()]
+    number = sum(group.size for group in groups)
+    if number < 2:
+        return summarize_values(np.concatenate(groups) if groups else [])
+    resampled = [stats.trim_mean(np.concatenate(drawn), 0.25) for drawn in _resamples(groups)]
+    mean = stats.trim_mean(np.concatenate(groups), 0.25)
+    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Summary(number, float(mean), float(np.std(resampled)), float(low), float(high))
+
+
+def probability_of_improvement(a: Mapping[str, ArrayLike], b: Mapping[str, ArrayLike]) -> Summary:
+    """How probably a run of `a` scores more than one of `b` on a task drawn at random; equal scores count half.
+
+    Mann and Whitney's U / (r s), mean over the tasks that both have.
+
+    Args:
+        a, b: {task: (r,) a score of each run}.
+
+    Returns:
+        As of `interquartile_mean`.
+    """
+    pairs = [(np.asarray(a[task], float), np.asarray(b[task], float)) for task in a if task in b]
+    if not pairs:
+        return Summary(0, None, None, None, None)
+
+    def probability(groups: Iterable[np.ndarray]) -> float:
+        values = list(groups)
+        wins = [np.sign(x[:, None] - y).mean() for x, y in zip(values[::2], values[1::2], strict=True)]
+        return 0.5 + 0.5 * float(np.mean(wins))
+
+    groups = [values for pair in pairs for values in pair]
+    resampled = [probability(drawn) for drawn in _resamples(groups)]
+    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Summary(len(pairs), probability(groups), float(np.std(resampled)), float(low), float(high))
+
+
+def _resamples(groups: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """As many bootstrap samples of each group as there are `STRATIFIED`, the same at every call."""
+    draw = np.random.default_rng(_SEED)
+    for _ in range(STRATIFIED):
+        yield [draw.choice(group, group.size) for group in groups]
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
