@@ -321,7 +321,7 @@ def test_help_shows_the_defaults_of_the_named_env(capsys):
             main(["train", env, "--help"])
         shown[env] = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "(default: 0.0005 0.0001)" in shown["resource_gathering"]
-    assert "(default: 0.0006 0.0001)" in shown["halfcheetah_speed"]
+    assert "(default: 0.0003 0.0001)" in shown["halfcheetah_speed"]
 
 
 def test_envs_lists_the_tasks(capsys):

@@ -37,9 +37,10 @@ def explore(covered, longest):
 
 def test_it_ends_when_nobody_is_paid_any_better():
     assert explore(lambda now: 1.05**now, 80) == 80, "at its longest"
-    assert explore(lambda now: 1.05 ** min(now, 30), 80) == 44, "15 after it was last a tenth higher, in iteration 29"
+    assert explore(lambda now: 1.05 ** min(now, 30), 80) == 69, "half of 80 after it was last a tenth higher, in iteration 29"
+    assert explore(lambda now: 1.05 ** min(now, 30), 200) == 129, "half of 200 after that"
     assert explore(lambda now: -(0.9**now), 40) == 40, "costs that fall are a rise"
-    assert explore(lambda now: 10.0 * (now % 2), 40) == 16, "of the best so far"
+    assert explore(lambda now: 10.0 * (now % 2), 40) == 21, "of the best so far"
 
 
 def test_beside_given_policies_it_goes_on_for_its_time():

@@ -1,4 +1,4 @@
-"""When a start of `em` ends, by hand, and that what the best start found is not lost."""
+"""When an start of `em` ends, by hand, and that what the best start found is not lost."""
 
 import jax
 import jax.numpy as jnp
@@ -37,14 +37,14 @@ def test_a_run_that_rises_has_one_attempt():
 
 
 def test_attempts_follow_each_other_while_there_is_time():
-    # Welfare stays from iteration 15 of a start on, so it is over after 20 (5 are 25% of 20), twice again while another 20
+    # Welfare stays from iteration 17 of an start on, so it is over after 20 (3 are 15% of 20), twice again while another 20
     # fit into the first 80; `most` is 3.
-    assert follow(lambda age: 1.05 ** min(age, 15)) == {20: True, 40: True, 60: False}
+    assert follow(lambda age: 1.05 ** min(age, 17)) == {20: True, 40: True, 60: False}
 
 
 def test_no_attempt_begins_that_would_not_be_over_in_time():
-    assert follow(lambda age: 1.05 ** min(age, 30)) == {40: True, 80: False}
-    assert follow(lambda age: 1.05 ** min(age, 36)) == {48: False}
+    assert follow(lambda age: 1.05 ** min(age, 34)) == {40: True, 80: False}
+    assert follow(lambda age: 1.05 ** min(age, 40)) == {48: False}
 
 
 def test_a_later_start_ends_where_relocation_does():

@@ -15,7 +15,7 @@ from rmdp_jax.types import Array
 
 NEED = 0.3  # agents that were paid nothing weigh at most 1 + 1 / NEED times as much as the one that was paid best
 RISE = 0.1  # relative rise of the mean of `best` that counts
-PATIENCE = 15  # iterations without a rise after which it ends
+PATIENCE = 0.5  # share of the longest exploration after which it ends without a rise
 
 
 class Exploration(NamedTuple):
@@ -45,14 +45,14 @@ def weigh_by_need(best: Array) -> Array:
 def explore_on(before: Exploration, utility: Array, now: Array, longest: Array, *, may_stall: bool = True) -> Exploration:
     """One iteration later, with running utilities (k, n).
 
-    It ends after `longest` iterations, or when the mean of `best` has not risen by `RISE` in the last `PATIENCE`, if it
-    `may_stall`.
+    It ends after `longest` iterations, or when the mean of `best` has not risen by `RISE` in the last `PATIENCE` of as many,
+    if it `may_stall`.
     """
     best = jnp.maximum(before.best, utility.max(0))
     covered = best.mean()
     rises = covered > before.covered + RISE * jnp.abs(before.covered)
     rose_at = jnp.where(rises, now, before.rose_at)
-    stalls = now - rose_at >= PATIENCE
+    stalls = (now - rose_at).astype(jnp.float32) >= PATIENCE * longest.astype(jnp.float32)
     goes_on = (now < longest) & ~(stalls & may_stall)
     after = Exploration(goes_on, best, jnp.where(rises, covered, before.covered), rose_at, now)
     return Exploration(*(jnp.where(before.under_way, new, old) for new, old in zip(after, before, strict=True)))
