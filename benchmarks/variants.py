@@ -57,12 +57,8 @@ def entropy_times(start: float, end: float) -> Callable[[TrainConfig], TrainConf
 
 
 def gpu(**changes: Any) -> Callable[[TrainConfig], TrainConfig]:
-    """What `--preset gpu` does to a task with a body, with some of its sizes changed."""
-    return lambda config: for_gpu(config, **{"epochs": 8, "minibatches": 16, **changes})
-
-
-def _learning_rate(config: TrainConfig) -> dict[str, Any]:
-    return {"learning_rate": config.rates.learning_rate}
+    """What `--preset gpu` does to a task, with some of its sizes changed."""
+    return lambda config: for_gpu(config, **changes)
 
 
 def _times_five(config: TrainConfig) -> TrainConfig:
@@ -80,6 +76,7 @@ _std_from_1 = sized(log_std_init=0.0)
 _std_from_1_over_e = sized(log_std_init=-1.0)
 _far_view = rated(discount=None, gae_lambda=0.95)
 _plain_rewards = rated(reward_scaling=1.0)
+_fast_rate = rated(learning_rate=(1e-3, 2e-4))  # what brax's PPO takes for large minibatches
 _shuffled = partial(plain_em, first=shuffled_even)
 
 ASSIGNERS = {
@@ -118,17 +115,14 @@ SETTINGS = {
     "std from e^-1 and rewards as they are": Variant(change=lambda config: _plain_rewards(_std_from_1_over_e(config))),
     "entropy x 3": Variant(change=entropy_times(3.0, 3.0)),
 }
-# For an accelerator, of tasks with bodies; quality is the same on a CPU, as physics is the same.
+# For an accelerator; quality is the same on a CPU, as physics is the same.
 GPU = {
     "preset": Variant(),
     "gpu": Variant(change=gpu()),
     "gpu that explores in turn": Variant(change=gpu(explore="in_turn")),
-    "gpu with 64 minibatches": Variant(change=gpu(minibatches=64)),
-    "gpu with 4 epochs": Variant(change=gpu(epochs=4)),
-    "gpu with 256 environments x 64 steps": Variant(change=gpu(environments=256, unroll=64)),
-    "gpu with 1024 environments x 16 steps": Variant(change=gpu(environments=1024, unroll=16)),
-    "gpu with 256 environments x 8 steps": Variant(change=gpu(environments=256, unroll=8)),  # as many iterations as the preset
-    "gpu with the learning rate of the preset": Variant(change=lambda config: rated(**_learning_rate(config))(gpu()(config))),
+    "gpu with 128 environments": Variant(change=gpu(environments=128)),
+    "gpu with 256 environments x 8 steps": Variant(change=gpu(environments=256, unroll=8)),
+    "few large minibatches": Variant(change=lambda config: _fast_rate(gpu(environments=512, epochs=8, minibatches=16)(config))),
 }
 COMPARISONS = {
     "assigners": Comparison("plain_em", ASSIGNERS),

@@ -5,7 +5,6 @@ from typing import Any
 
 from rmdp_jax.config import Rates, Sizes, TrainConfig
 from rmdp_jax.envs.own import is_own, own_preset
-from rmdp_jax.envs.speed import BODIES
 from rmdp_jax.errors import known_name
 
 _SPEED = TrainConfig(
@@ -31,18 +30,14 @@ _GATHERING = TrainConfig(
 )
 
 
-def for_gpu(config: TrainConfig, *, epochs: int, minibatches: int, **sizes: Any) -> TrainConfig:
-    """`config` for an accelerator, which is bound by the launches of an iteration: many environments, few large minibatches.
+def for_gpu(config: TrainConfig, **sizes: Any) -> TrainConfig:
+    """`config` for an accelerator, which is bound by the launches of an iteration, whatever their width.
 
-    The learning rate is what brax's PPO takes for such minibatches. It takes many more transitions than the default on a CPU,
-    in less time: after 1M of each policy it is far from it (benchmarks/README.md).
+    As many transitions and updates an iteration as before, from more environments for fewer steps; while all policies are one
+    they act at once. Fewer updates, or fewer steps, learn less from as many transitions (benchmarks/README.md): a device is
+    filled by more policies.
     """
-    sizes = {"environments": 512, "unroll": 32, "explore": "at_once", **sizes}
-    return replace(
-        config,
-        sizes=replace(config.sizes, epochs=epochs, minibatches=minibatches, **sizes),
-        rates=replace(config.rates, learning_rate=(1e-3, 2e-4)),
-    )
+    return replace(config, sizes=replace(config.sizes, **{"environments": 64, "unroll": 32, "explore": "at_once", **sizes}))
 
 
 # As near the authors' runs as this design goes. What differs: utilities are ratios of decayed sums, not moving averages of
@@ -54,7 +49,6 @@ _REFERENCE_GATHERING = replace(
     _GATHERING, sizes=_AS_AUTHORS, rates=replace(_GATHERING.rates, entropy=(5e-2, 1e-3), adam_epsilon=1e-8, gae_lambda=0.95)
 )
 
-_BODIES = tuple(f"{body}_speed" for body in BODIES)
 _DEFAULT = {
     "resource_gathering": _GATHERING,
     "halfcheetah_speed": _SPEED,
@@ -62,16 +56,10 @@ _DEFAULT = {
     "ant_speed": _ANT,
     "hopper_speed": _HOPPER,
 }
-_GPU = {
-    name: for_gpu(replace(config, transitions=5_000_000), epochs=8, minibatches=16)
-    for name, config in _DEFAULT.items()
-    if name in _BODIES
-}
-_GPU["resource_gathering"] = for_gpu(replace(_GATHERING, transitions=10_000_000), epochs=4, minibatches=8)
 PRESETS: dict[str, dict[str, TrainConfig]] = {
     "default": _DEFAULT,
-    "gpu": _GPU,
-    "reference": {"resource_gathering": _REFERENCE_GATHERING, **dict.fromkeys(_BODIES, _REFERENCE_SPEED)},
+    "gpu": {name: for_gpu(config) for name, config in _DEFAULT.items()},
+    "reference": {name: _REFERENCE_SPEED for name in _DEFAULT} | {"resource_gathering": _REFERENCE_GATHERING},
 }
 
 
@@ -87,8 +75,7 @@ def preset(env: str, kind: str = "default", **changes: Any) -> TrainConfig:
 
     Args:
         env: name of a task.
-        kind: "default"; "gpu", many environments and few large minibatches; or "reference", which is as near the authors' runs
-            as this design goes.
+        kind: "default"; "gpu", for an accelerator; or "reference", which is as near the authors' runs as this design goes.
         **changes: fields of `TrainConfig`.
 
     Raises:
