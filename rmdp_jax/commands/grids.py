@@ -43,7 +43,7 @@ class Sweep(Compiling):
     first_seed: int = 0
     """The seeds are this one and those after it."""
     preset: str = "default"
-    """Settings of each task: default, gpu (many environments), or reference (as near the authors' runs as it goes)."""
+    """Settings of each task: default, gpu (for an accelerator), or reference (as near the authors' runs as it goes)."""
     n: int | None = None
     """Agents. Default: each task's own."""
     transitions: int | None = None

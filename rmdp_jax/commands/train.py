@@ -62,7 +62,7 @@ class Train(Compiling):
     """em, plain_em, end_to_end, end_to_end_surrogate, cluster, affinity, cover, random, oracle, single (k = 1),
     individual (k = n), contextual (k = 1, a policy that is told for whom it acts)."""
     preset: str = "default"
-    """Settings to start from: default, gpu (many environments), or reference (as near the authors' runs as it goes)."""
+    """Settings to start from: default, gpu (for an accelerator), or reference (as near the authors' runs as it goes)."""
     k: int = 5
     """Policies."""
     n: int | None = None
