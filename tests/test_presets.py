@@ -26,3 +26,17 @@ def test_unknown_presets_suggest_the_nearest():
         preset("ant_sped")
     with pytest.raises(ConfigError, match="k = 26"):
         preset("resource_gathering", k=26)
+
+
+def test_that_of_an_accelerator_learns_as_often_from_as_much():
+    for name, config in PRESETS["default"].items():
+        gpu = preset(name, "gpu")
+        assert gpu.iterations == config.iterations
+        assert gpu.sizes.transitions == config.sizes.transitions
+        assert (gpu.sizes.epochs, gpu.sizes.minibatches, gpu.rates) == (
+            config.sizes.epochs,
+            config.sizes.minibatches,
+            config.rates,
+        )
+        assert gpu.sizes.unroll <= config.sizes.unroll
+        assert gpu.sizes.explore == "at_once"
