@@ -119,10 +119,10 @@ SETTINGS = {
 GPU = {
     "preset": Variant(),
     "gpu": Variant(change=gpu()),
-    "gpu that explores in turn": Variant(change=gpu(explore="in_turn")),
+    "gpu that explores at once": Variant(change=gpu(explore="at_once")),
     "gpu with 128 environments": Variant(change=gpu(environments=128)),
     "gpu with 256 environments x 8 steps": Variant(change=gpu(environments=256, unroll=8)),
-    "few large minibatches": Variant(change=lambda config: _fast_rate(gpu(environments=512, epochs=8, minibatches=16)(config))),
+    "few large minibatches": Variant(change=lambda config: _fast_rate(gpu(environments=512, epochs=8, minibatches=16, explore="at_once")(config))),
 }
 COMPARISONS = {
     "assigners": Comparison("plain_em", ASSIGNERS),

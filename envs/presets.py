@@ -33,11 +33,11 @@ _GATHERING = TrainConfig(
 def for_gpu(config: TrainConfig, **sizes: Any) -> TrainConfig:
     """`config` for an accelerator, which is bound by the launches of an iteration, whatever their width.
 
-    As many transitions and updates an iteration as before, from more environments for fewer steps; while all policies are one
-    they act at once. Fewer updates, or fewer steps, learn less from as many transitions (benchmarks/README.md): a device is
+    As many transitions and updates an iteration as before, from more environments for fewer steps. Fewer updates, fewer steps
+    yet, or an exploration in all environments at once learn less from as many transitions (benchmarks/README.md): a device is
     filled by more policies.
     """
-    return replace(config, sizes=replace(config.sizes, **{"environments": 64, "unroll": 32, "explore": "at_once", **sizes}))
+    return replace(config, sizes=replace(config.sizes, **{"environments": 64, "unroll": 32, **sizes}))
 
 
 # As near the authors' runs as this design goes. What differs: utilities are ratios of decayed sums, not moving averages of

@@ -39,4 +39,3 @@ def test_that_of_an_accelerator_learns_as_often_from_as_much():
             config.rates,
         )
         assert gpu.sizes.unroll <= config.sizes.unroll
-        assert gpu.sizes.explore == "at_once"
