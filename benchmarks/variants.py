@@ -67,6 +67,12 @@ def _times_five(config: TrainConfig) -> TrainConfig:
     return sized(environments=5 * sizes.environments, minibatches=5 * sizes.minibatches)(config)
 
 
+def _few_large(config: TrainConfig) -> TrainConfig:
+    """Large batches, in minibatches of 1,024, at the learning rate that brax's PPO takes for such."""
+    sizes = for_gpu(config, environments=512, epochs=8, minibatches=16, explore="at_once")
+    return rated(learning_rate=(1e-3, 2e-4))(sizes)
+
+
 def _constant_learning_rate(config: TrainConfig) -> TrainConfig:
     start, _ = config.rates.learning_rate
     return rated(learning_rate=(start, start))(config)
@@ -76,7 +82,6 @@ _std_from_1 = sized(log_std_init=0.0)
 _std_from_1_over_e = sized(log_std_init=-1.0)
 _far_view = rated(discount=None, gae_lambda=0.95)
 _plain_rewards = rated(reward_scaling=1.0)
-_fast_rate = rated(learning_rate=(1e-3, 2e-4))  # what brax's PPO takes for large minibatches
 _shuffled = partial(plain_em, first=shuffled_even)
 
 ASSIGNERS = {
@@ -122,7 +127,7 @@ GPU = {
     "gpu that explores at once": Variant(change=gpu(explore="at_once")),
     "gpu with 128 environments": Variant(change=gpu(environments=128)),
     "gpu with 256 environments x 8 steps": Variant(change=gpu(environments=256, unroll=8)),
-    "few large minibatches": Variant(change=lambda config: _fast_rate(gpu(environments=512, epochs=8, minibatches=16, explore="at_once")(config))),
+    "few large minibatches": Variant(change=_few_large),
 }
 COMPARISONS = {
     "assigners": Comparison("plain_em", ASSIGNERS),
