@@ -44,12 +44,16 @@ def task(algorithm: str) -> tuple[Any, Any, Any]:
     """A small task, its people and settings, as an algorithm takes them."""
     from rmdp_jax.envs import make, preset
     from rmdp_jax.running.algorithms import task_of
+    from rmdp_jax.running.cluster import CLUSTER_TRANSITIONS
 
     config = preset("resource_gathering", k=2, n=4, evaluation_episodes=4, log_every=ITERATIONS // 2)
     sizes = replace(config.sizes, environments=4, unroll=8, epochs=1, minibatches=2, hidden=(8,))
-    return *task_of(algorithm, *make("resource_gathering", size=2)), replace(
-        config, sizes=sizes, transitions=ITERATIONS * sizes.transitions
-    )
+    transitions = ITERATIONS * sizes.transitions
+    if algorithm in ("cluster", "affinity"):  # half goes to the one policy before, and what it is observed in
+        transitions = 2 * (transitions + CLUSTER_TRANSITIONS)
+    env, population = make("resource_gathering", size=2)
+    population = population._replace(oracle_groups=lambda k: np.arange(population.n) % k)  # so small a grid comes with none
+    return *task_of(algorithm, env, population), replace(config, sizes=sizes, transitions=transitions)
 
 
 def train_all(algorithms: tuple[str, ...], number: int, port: str, folder: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from benchmarks.accelerator import QUICK_WAVES, WAVES, Row, measure_wave, show_tables
 from benchmarks.common import on_cores
-from benchmarks.processes import across_policies, groups_of
+from benchmarks.processes import ALGORITHMS, ITERATIONS, across_policies, groups_of, task
 from benchmarks.throughput import Throughput, cases, resolve
+from rmdp_jax.running.algorithms import resolve as resolve_algorithm
 
 COMMANDS = {
     "resource_gathering": [sys.executable, "-m", "benchmarks.resource_gathering", "--quick"],
@@ -169,6 +170,12 @@ def test_repeated_calls_keep_no_more_programs(lines):
     assert [line["call"] for line in calls] == [1, 2, 3, 4]
     assert len({(line["executables"], line["kept_programs"]) for line in calls[1:]}) == 1
     assert "cleared" in table
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_all_algorithms_train_as_long_in_two_processes(algorithm):
+    _, population, config = task(algorithm)
+    assert resolve_algorithm(algorithm, population, config).config.iterations == ITERATIONS
 
 
 def test_a_row_that_is_late_is_stopped_and_one_that_breaks_says_why():
