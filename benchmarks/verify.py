@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from benchmarks.common import clean_exit, emit, machine, read_arguments, show
 from benchmarks.paper import FIGURES, Paper, make_cells
 from benchmarks.paper_results import same_cell
 from benchmarks.variants import COMPARISONS, Line, cell_of, of_cell
+from benchmarks.variants import Cell as AblationCell
 from rmdp_jax.envs import make
 from rmdp_jax.errors import ConfigError, check
 from rmdp_jax.records.files import read_lines
@@ -75,14 +77,13 @@ def claims_of(results: Path) -> Known:
 def _ablations(results: Path) -> Iterator[Claim | None]:
     for path in sorted(results.glob("ablation_*.jsonl")):
         for line in read_lines(path):
-            if line["variant"] not in COMPARISONS[line["of"]].variants or not of_cell(line, cell_of(line)):
+            cell = cell_of(line)
+            if cell.variant not in COMPARISONS[cell.of].variants or not of_cell(line, cell):
                 yield None
                 continue
-            cell = cell_of(line)
             welfare = {run["seed"]: run["welfare"] for run in line["runs"]}
-            again = lambda seed, cell=cell: train_seeds(cell, [seed], False)[0]["welfare"]  # noqa: E731
             what = f"{cell.env} k = {cell.k} {cell.variant}, {cell.budget:,}"
-            yield Claim(path.name, what, welfare, line["wall_s"] / len(welfare), again)
+            yield Claim(path.name, what, welfare, line["wall_s"] / len(welfare), partial(_train, cell))
 
 
 def _figures(results: Path) -> Iterator[Claim | None]:
@@ -97,7 +98,7 @@ def _figures(results: Path) -> Iterator[Claim | None]:
                 continue
             seconds = float(np.mean([line["wall_s"] for line in lines]))
             what = f"{env} k = {k} {algorithm}, {lines[0]['budget']:,}"
-            yield Claim(path.name, what, {line["seed"]: line["welfare"] for line in lines}, seconds, _again(cell))
+            yield Claim(path.name, what, {line["seed"]: line["welfare"] for line in lines}, seconds, partial(_sweep, cell))
 
 
 def _cell_of(stem: str, env: str, k: int, algorithm: str, line: Line) -> Cell | None:
@@ -111,13 +112,14 @@ def _cell_of(stem: str, env: str, k: int, algorithm: str, line: Line) -> Cell | 
     return next((cell for cell in cells if cell.config.k == k and same_cell(line, cell)), None)
 
 
-def _again(cell: Cell) -> Callable[[int], float]:
-    def run(seed: int) -> float:
-        with tempfile.TemporaryDirectory() as out:
-            (line,) = sweep([cell], [seed], Path(out), make=make, progress=False)
-        return float(line["welfare"])
+def _train(cell: AblationCell, seed: int) -> float:
+    return float(train_seeds(cell, [seed], False)[0]["welfare"])
 
-    return run
+
+def _sweep(cell: Cell, seed: int) -> float:
+    with tempfile.TemporaryDirectory() as out:
+        (line,) = sweep([cell], [seed], Path(out), make=make, progress=False)
+    return float(line["welfare"])
 
 
 def interval_of_one_more(values: list[float]) -> tuple[float, float]:
