@@ -213,13 +213,13 @@ def _over_tasks(lines: Sequence[Line]) -> list[str]:
     for line in lines:
         if line["share_of_bound"] is not None:
             shares[line["k"], line["algorithm"]][line["env"]].append(line["share_of_bound"])
+    if all(len(scores) < 2 for scores in shares.values()):
+        return []
     rows = []
     for (k, algorithm), scores in sorted(shares.items(), key=lambda item: (item[0][0], order_of(item[0][1]))):
         middle, improvement = interquartile_mean(scores), probability_of_improvement(shares[k, "em"], scores)
         told = "" if algorithm == "em" else _with_interval(improvement, ".0%")
         rows.append(f"| {k} | {algorithm} | {len(scores)} | {middle.number} | {_with_interval(middle, '.1%')} | {told} |")
-    if not any(len(scores) > 1 for scores in shares.values()):
-        return []
     return [
         "Over tasks, as shares of the bound: interquartile mean, and how probably a run of `em` is better than one of the "
         "other on a task that both have; 95% intervals of a bootstrap that resamples the runs of each task.\n",

@@ -31,7 +31,7 @@ _GATHERING = TrainConfig(
 
 
 def for_gpu(config: TrainConfig, **sizes: Any) -> TrainConfig:
-    """`config` for an accelerator, which is bound by the launches of an iteration, whatever their width.
+    """`config` for an accelerator, which is bound by the launches of an iteration more than by their width.
 
     As many transitions and updates an iteration as before, from more environments for fewer steps. Fewer updates, fewer steps
     yet, or an exploration in all environments at once learn less from as many transitions (benchmarks/README.md): a device is
