@@ -1,0 +1,342 @@
+"""Bodies of the speed tasks beside those that everybody knows, Gymnasium's v5: models, one step, and learned policies in them.
+
+Ours are brax's XML in C MuJoCo, with the solver started anew in every control step and states of float32. Policies that were
+trained in ours act in Gymnasium's own environments, which are paid as the task pays; falls end an episode in both. One control
+step from states of those episodes says how far the models are apart, and the same with one setting of Gymnasium's changed to
+ours says why.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+
+from benchmarks.common import clean_exit, emit, machine, read_arguments, show
+from benchmarks.physics import step_of
+from rmdp_jax import evaluate, make_act, random_even, train
+from rmdp_jax.envs import make, preset
+from rmdp_jax.envs.brax_adapter import quiet
+from rmdp_jax.envs.native import c_model, xml_iterations
+from rmdp_jax.envs.speed import BODIES, Outcome
+from rmdp_jax.errors import check, known_name
+from rmdp_jax.evaluation.episodes import Episodes, score_episodes
+from rmdp_jax.records.files import read_lines, write_lines
+from rmdp_jax.records.loading import Run, load_run
+
+NAMES = {"halfcheetah": "HalfCheetah-v5", "walker2d": "Walker2d-v5", "ant": "Ant-v5", "hopper": "Hopper-v5"}
+RUNS = Path("runs/gymnasium")
+STATES = 512  # from which one step is compared
+
+
+@dataclass(frozen=True, kw_only=True)
+class GymnasiumBodies:
+    """Compare one body, with policies of a run that is there or is trained first, and write its line anew."""
+
+    env: str = "hopper_speed"
+    """Task, one of the target speeds."""
+    run: Path | None = None
+    """Folder of a finished run of it. Default: runs/gymnasium/ENV, which is trained if it is not there."""
+    k: int = 5
+    """Policies of the run that is trained."""
+    transitions: int = 1_000_000
+    """Of each of its policies."""
+    episodes: int = 16
+    """Of each policy, in each of the two."""
+    quick: bool = False
+    """k = 2, 5 agents, 2,000 transitions, 2 episodes of at most 100 steps; results go to runs/gymnasium."""
+    results: Path | None = None
+    """File of lines; the table is written beside it. Default: benchmarks/results/gymnasium.jsonl."""
+
+
+def narrow(arguments: GymnasiumBodies) -> GymnasiumBodies:
+    """`arguments` with the sizes of --quick, checked, and with folders."""
+    known_name("env", arguments.env, {f"{body}_speed": None for body in BODIES})
+    check("episodes", arguments.episodes, arguments.episodes >= 1, "a whole number of at least 1")
+    results = arguments.results or (RUNS if arguments.quick else Path("benchmarks/results")) / "gymnasium.jsonl"
+    run = arguments.run or RUNS / (arguments.env + "_quick" * arguments.quick)
+    arguments = replace(arguments, results=results, run=run)
+    return replace(arguments, k=2, transitions=2_000, episodes=2) if arguments.quick else arguments
+
+
+class Bodies(NamedTuple):
+    """A body as we and as Gymnasium have it."""
+
+    ours: mujoco.MjModel
+    theirs: Any  # a Gymnasium environment, unwrapped
+    frames: int  # physics steps of one of our control steps
+
+    @property
+    def shift(self) -> np.ndarray:
+        """Our positions less theirs in equal poses, (nq,): some heights count from another place."""
+        return self.ours.qpos0 - self.theirs.model.qpos0
+
+
+def load_bodies(body: str) -> Bodies:
+    """Both models of a body in `BODIES`, with the task's costs and health rules."""
+    _, ours = step_of(body, "native")
+    options = {**BODIES[body].options, **({"include_cfrc_ext_in_observation": False} if body == "ant" else {})}
+    with quiet():
+        theirs = gymnasium.make(NAMES[body], **options).unwrapped
+    return Bodies(c_model(xml_iterations(ours.sys)), theirs, ours._n_frames)
+
+
+def describe(model: mujoco.MjModel, frames: int) -> dict[str, Any]:
+    """What physics of a model depends on, as numbers and words that can be set beside each other."""
+    floor, each_other = _contacts(model)
+    ranges = model.actuator_ctrlrange
+    return {
+        "time step (s)": round(float(model.opt.timestep), 6),
+        "physics steps": frames,
+        "integrator": mujoco.mjtIntegrator(model.opt.integrator).name.removeprefix("mjINT_"),
+        "solver": mujoco.mjtSolver(model.opt.solver).name.removeprefix("mjSOL_"),
+        "solver iterations": int(model.opt.iterations),
+        "line search": int(model.opt.ls_iterations),
+        "mass (kg)": round(float(model.body_mass.sum()), 4),
+        "gears": _distinct(model.actuator_gear[:, 0]),
+        "control range": f"{ranges.min():g} to {ranges.max():g}",
+        "joint damping": _distinct(model.dof_damping),
+        "joint armature": _distinct(model.dof_armature),
+        "joint stiffness": _distinct(model.jnt_stiffness),
+        "friction": _distinct(model.geom_friction[:, 0]),
+        "shapes": int(model.ngeom),
+        "shapes that touch the floor": floor,
+        "pairs that touch each other": each_other,
+    }
+
+
+def _distinct(values: np.ndarray) -> str:
+    return ", ".join(f"{value:g}" for value in np.unique(np.round(values, 6)))
+
+
+def _contacts(model: mujoco.MjModel) -> tuple[int, int]:
+    """How many shapes may touch the floor, and how many pairs of others each other."""
+    found = [0, 0]
+    for a in range(model.ngeom):
+        for b in range(a + 1, model.ngeom):
+            bodies = (model.geom_bodyid[a], model.geom_bodyid[b])
+            related = model.body_weldid[bodies[0]] == model.body_weldid[bodies[1]] or any(
+                model.body_weldid[model.body_parentid[model.body_weldid[one]]] == model.body_weldid[other] != 0
+                for one, other in (bodies, bodies[::-1])
+            )
+            meet = model.geom_contype[a] & model.geom_conaffinity[b] or model.geom_contype[b] & model.geom_conaffinity[a]
+            if meet and not related:
+                found[0 not in bodies] += 1
+    return found[0], found[1]
+
+
+class Played(NamedTuple):
+    """Episodes of one policy in Gymnasium, L steps at most; a step that is not `alive` is padding after the end."""
+
+    speed: np.ndarray  # (E, L) float32, m/s
+    alive: np.ndarray  # (E, L) bool
+    falls: np.ndarray  # (E,) bool
+    states: list[tuple[np.ndarray, np.ndarray]]  # positions and velocities, a few
+
+
+def play(theirs: Any, shift: np.ndarray, act: Callable[[jax.Array, jax.Array], jax.Array], episodes: int, steps: int) -> Played:
+    """`episodes` of the policy `act` (obs (E, o), key) -> (E, a) in as many copies of Gymnasium's environment."""
+    worlds = [copy.deepcopy(theirs) for _ in range(episodes)]
+    skipped = theirs.model.nq + theirs.model.nv - theirs.observation_space.shape[0]  # x, or x and y, is not seen
+    seen = np.concatenate([shift[skipped:], np.zeros(theirs.model.nv)])
+    observations = np.stack([world.reset(seed=seed)[0] for seed, world in enumerate(worlds)])
+    speed, alive = np.zeros((episodes, steps), np.float32), np.zeros((episodes, steps), bool)
+    under_way, states = np.ones(episodes, bool), []
+    for step in range(steps):
+        actions = np.asarray(act(jnp.asarray(observations + seen, jnp.float32), jax.random.key(step)), np.float64)
+        for index in np.flatnonzero(under_way):
+            world = worlds[index]
+            before = world.data.qpos.copy(), world.data.qvel.copy()
+            states += [before] * (step % 10 == 0)
+            observations[index], _, fallen, _, _ = world.step(actions[index])
+            speed[index, step] = (world.data.qpos[0] - before[0][0]) / world.dt
+            alive[index, step], under_way[index] = True, not fallen
+        if not under_way.any():
+            break
+    return Played(speed, alive, ~under_way, states)
+
+
+def one_step(body: str, bodies: Bodies, states: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[str, float, float]]:
+    """How far one step of theirs is from ours, by what of theirs is set to ours: its name, median and 99th percentile.
+
+    From equal states with equal random actions; a difference is in units of 1 + |value|, that of a state its largest.
+    """
+    generator = np.random.RandomState(0)
+    chosen = [states[i] for i in generator.permutation(len(states))[:STATES]]
+    actions = generator.uniform(-1, 1, (len(chosen), bodies.ours.nu)).astype(np.float32)
+    q, qd = (np.stack(values).astype(np.float32) for values in zip(*chosen, strict=True))
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # brax is not strict
+        ours = np.concatenate(jax.jit(step_of(body, "native")[0])(q + bodies.shift.astype(np.float32), qd, actions), 1)
+    ours[:, : bodies.ours.nq] -= bodies.shift
+    for name, model in _variants(bodies):
+        told = np.stack([_stepped(model, bodies, *one) for one in zip(q, qd, actions, strict=True)])
+        difference = (np.abs(told - ours) / (1.0 + np.abs(ours))).max(1)
+        yield name, float(np.median(difference)), float(np.percentile(difference, 99))
+
+
+def _variants(bodies: Bodies) -> Iterator[tuple[str, mujoco.MjModel]]:
+    """Gymnasium's model, with more and more of it as ours is."""
+    model = copy.copy(bodies.theirs.model)
+    yield "as it is", copy.copy(model)
+    model.opt.iterations, model.opt.ls_iterations = bodies.ours.opt.iterations, bodies.ours.opt.ls_iterations
+    yield "our iterations", copy.copy(model)
+    model.opt.integrator = bodies.ours.opt.integrator
+    yield "and our integrator", copy.copy(model)
+    if bodies.ours.ngeom == model.ngeom:
+        for name in ("geom_friction", "geom_contype", "geom_conaffinity"):
+            getattr(model, name)[:] = getattr(bodies.ours, name)
+        yield "and our friction and contacts", copy.copy(model)
+    yield "our model", bodies.ours
+
+
+def _stepped(model: mujoco.MjModel, bodies: Bodies, q: np.ndarray, qd: np.ndarray, action: np.ndarray) -> np.ndarray:
+    shift = bodies.shift if model is bodies.ours else 0.0
+    data = mujoco.MjData(model)
+    data.qpos[:], data.qvel[:], data.ctrl[:] = q + shift, qd, action
+    mujoco.mj_step(model, data, bodies.frames)
+    return np.concatenate([data.qpos - shift, data.qvel])
+
+
+def learned(arguments: GymnasiumBodies) -> Run:
+    """The run whose policies are compared; the one of the default folder is trained if it is not there."""
+    assert arguments.run is not None  # `narrow` sees to it
+    if arguments.run.parent == RUNS and not (arguments.run / "result.json").exists():
+        sized: dict[str, Any] = {"n": 5, "episode_length": 100} if arguments.quick else {}
+        env, population = make(arguments.env, **sized)
+        config = preset(arguments.env, k=arguments.k, n=population.n, transitions=arguments.transitions)
+        assigner = random_even(config.k, config.n) if arguments.quick else None
+        train(env, population, config, assigner, out=arguments.run, resume=True)
+    run = load_run(arguments.run)
+    name = run.env.spec.name
+    check("run", f"{arguments.run}, of {name}", name == arguments.env, f"a run of {arguments.env}")
+    return run
+
+
+def measure(arguments: GymnasiumBodies) -> dict[str, Any]:
+    """The line of one body."""
+    body, run = arguments.env.removesuffix("_speed"), learned(arguments)
+    bodies, steps = load_bodies(body), run.env.spec.episode_length
+    ours = evaluate(run.env, run.population, run.config, run.policies, run.assignment, seed=1, episodes=arguments.episodes)
+    act = make_act(run.env, run.config)
+    acting = [partial(act, run.policies, j) for j in range(run.config.k)]
+    played = [play(bodies.theirs, bodies.shift, one, arguments.episodes, steps) for one in acting]
+    speed, alive = np.stack([one.speed for one in played]), np.stack([one.alive for one in played])
+    episodes = Episodes(Outcome(jnp.asarray(speed)), jnp.asarray(alive), jnp.zeros(alive.shape, bool))
+    returns = jax.jit(lambda episodes: score_episodes(run.population, episodes, run.population.agents))(episodes)
+    utility = run.env.spec.reference_scale * np.asarray(returns).mean(1)
+    agents = np.arange(run.population.n)
+    welfare = float(ours.welfare), float(utility[run.assignment, agents].mean())
+    models = describe(bodies.ours, bodies.frames), describe(bodies.theirs.model, bodies.theirs.frame_skip)
+    return {
+        "benchmark": "gymnasium_bodies",
+        "env": arguments.env,
+        "gymnasium": NAMES[body],
+        "gymnasium_version": gymnasium.__version__,
+        "k": run.config.k,
+        "n": run.population.n,
+        "seed": run.config.seed,
+        "transitions": run.result["transitions_per_policy"],
+        "episodes": arguments.episodes,
+        "welfare": round(welfare[0], 2),
+        "welfare_standard_error": round(float(ours.standard_error), 2),
+        "welfare_in_gymnasium": round(welfare[1], 2),
+        "welfare_in_gymnasium_chosen_anew": round(float(utility.max(0).mean()), 2),
+        "change": round(welfare[1] / welfare[0] - 1.0, 4) if welfare[0] else None,
+        "own_pay": [_mean_of(np.asarray(ours.utility)[j], run.assignment == j) for j in range(run.config.k)],
+        "own_pay_in_gymnasium": [_mean_of(utility[j], run.assignment == j) for j in range(run.config.k)],
+        "episode_length": np.round(np.asarray(ours.episode_length), 1).tolist(),
+        "episode_length_in_gymnasium": np.round(alive.sum(2).mean(1), 1).tolist(),
+        "falls_in_gymnasium": [round(float(one.falls.mean()), 3) for one in played],
+        "one_step": [
+            {"gymnasium": name, "difference_50": median, "difference_99": high}
+            for name, median, high in one_step(body, bodies, [state for one in played for state in one.states])
+        ],
+        "models": {name: [models[0][name], models[1][name]] for name in models[0] if models[0][name] != models[1][name]},
+        **machine(),
+    }
+
+
+def _mean_of(values: np.ndarray, chosen: np.ndarray) -> float | None:
+    return round(float(values[chosen].mean()), 1) if chosen.any() else None
+
+
+def table_rows(lines: list[dict[str, Any]]) -> list[list[Any]]:
+    """A row of the policies of each body."""
+    return [
+        [
+            line["env"],
+            line["welfare"],
+            line["welfare_in_gymnasium"],
+            "-" if line["change"] is None else f"{line['change']:+.1%}",
+            f"{np.mean(line['episode_length']):.0f}",
+            f"{np.mean(line['episode_length_in_gymnasium']):.0f}",
+            f"{line['one_step'][0]['difference_99']:.1e}",
+        ]
+        for line in lines
+    ]
+
+
+COLUMNS = ("env", "welfare", "in Gymnasium", "change", "steps", "there", "one step, 99%")
+
+
+def write_table(results: Path) -> None:
+    """The markdown beside the lines."""
+    lines = read_lines(results)
+    text = [f"# {TITLE}\n", _row(COLUMNS), _row(["---"] * len(COLUMNS)), *map(_row, table_rows(lines))]
+    text += [
+        "\nOne run of each body; welfare of fresh episodes acting as trained, ours and Gymnasium's paid alike; steps are of an "
+        "episode, mean of all policies. One step is from equal states with equal random actions, in units of 1 + |value|.\n"
+    ]
+    for line in lines:
+        text += [f"## {line['env']} and {line['gymnasium']}\n", _row(["", "ours", "Gymnasium"]), _row(["---"] * 3)]
+        text += [_row([name, *values]) for name, values in line["models"].items()]
+        text += ["", _row(["one step of Gymnasium's", "median", "99%"]), _row(["---"] * 3)]
+        text += [_row([s["gymnasium"], f"{s['difference_50']:.1e}", f"{s['difference_99']:.1e}"]) for s in line["one_step"]]
+        text += ["", _row(["policy", *range(line["k"])]), _row(["---"] * (line["k"] + 1))]
+        for name, field in _OF_POLICIES.items():
+            text.append(_row([name, *("-" if value is None else value for value in line[field])]))
+        text.append("")
+    text.append("Made by `python -m benchmarks.gymnasium_bodies --env ENV`.\n")
+    results.with_suffix(".md").write_text("\n".join(text))
+
+
+_OF_POLICIES: Mapping[str, str] = {
+    "pay of its agents": "own_pay",
+    "in Gymnasium": "own_pay_in_gymnasium",
+    "steps of an episode": "episode_length",
+    "steps in Gymnasium": "episode_length_in_gymnasium",
+    "share of falls in Gymnasium": "falls_in_gymnasium",
+}
+
+
+def _row(cells: Any) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+TITLE = "Policies in Gymnasium's own environments"
+
+
+def main() -> None:
+    """A line of the body on stdout, then the table of all bodies measured so far."""
+    with clean_exit("gymnasium_bodies"):
+        arguments = narrow(read_arguments(GymnasiumBodies, __doc__))
+        results = arguments.results
+        assert results is not None  # `narrow` sees to it
+        results.parent.mkdir(parents=True, exist_ok=True)
+        line = measure(arguments)
+        lines = [other for other in read_lines(results) if other["env"] != arguments.env]
+        write_lines(results, sorted([*lines, line], key=lambda line: line["env"]))
+        emit({name: value for name, value in line.items() if name not in ("models", "one_step")})
+        write_table(results)
+    show(TITLE, list(COLUMNS), table_rows(read_lines(results)))
+
+
+if __name__ == "__main__":
+    main()

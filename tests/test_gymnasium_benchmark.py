@@ -1,0 +1,69 @@
+"""Bodies beside Gymnasium's: what differs, what one step makes of it, and policies that act there."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import gymnasium_bodies
+from benchmarks.gymnasium_bodies import describe, load_bodies, main, one_step, play
+from rmdp_jax.envs.speed import BODIES
+
+
+@pytest.fixture(scope="module")
+def hopper():
+    return load_bodies("hopper")
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_policy_sees_in_both_what_it_learned_from(body):
+    bodies = load_bodies(body)
+    observed = bodies.theirs.observation_space.shape[0]
+    nq, nv = bodies.ours.nq, bodies.ours.nv
+    assert (nq, nv, bodies.ours.nu) == (bodies.theirs.model.nq, bodies.theirs.model.nv, bodies.theirs.model.nu)
+    assert nq + nv - observed == (2 if body == "ant" else 1)  # x, and y where there is one
+    assert bodies.theirs.dt == pytest.approx(float(bodies.ours.opt.timestep) * bodies.frames)
+
+
+def test_models_are_told_apart_by_what_differs(hopper):
+    ours, theirs = describe(hopper.ours, hopper.frames), describe(hopper.theirs.model, hopper.theirs.frame_skip)
+    different = {name: (ours[name], theirs[name]) for name in ours if ours[name] != theirs[name]}
+    assert different["integrator"] == ("EULER", "RK4")
+    assert different["solver iterations"] == (4, 100)
+    assert "mass (kg)" not in different
+    assert "gears" not in different
+
+
+def test_the_integrator_is_all_that_a_step_of_hopper_differs_by(hopper):
+    model = hopper.theirs.model
+    start = [(model.qpos0 + 0.01 * i, np.full(model.nv, 0.1 * i)) for i in range(4)]
+    high = {name: difference for name, _, difference in one_step("hopper", hopper, start)}
+    assert high["as it is"] > 1e-4
+    assert high["and our integrator"] < 1e-6
+    assert high["our model"] < 1e-6
+
+
+def test_episodes_end_with_a_fall_and_pay_speed_until_then(hopper):
+    def lean(observations, key):
+        return jnp.ones((observations.shape[0], hopper.ours.nu))
+
+    played = play(hopper.theirs, hopper.shift, lean, episodes=2, steps=200)
+    assert played.falls.all()
+    assert (played.alive.sum(1) < 200).all()
+    assert (np.diff(played.alive.astype(int), axis=1) <= 0).all()  # once over, over
+    assert (played.speed[~played.alive] == 0.0).all()
+    assert np.abs(played.speed[played.alive]).max() > 0.1
+
+
+@pytest.mark.slow
+def test_a_line_and_a_table_of_a_body(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gymnasium_bodies, "RUNS", tmp_path)
+    monkeypatch.setattr("sys.argv", ["gymnasium_bodies", "--quick", "--env", "halfcheetah_speed"])
+    main()
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert line["falls_in_gymnasium"] == [0.0, 0.0]  # it never ends an episode
+    assert line["episode_length_in_gymnasium"] == line["episode_length"] == [100.0, 100.0]
+    table = (tmp_path / "gymnasium.md").read_text()
+    assert "| solver iterations | 4 | 100 |" in table
+    assert "| halfcheetah_speed |" in table
