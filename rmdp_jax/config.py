@@ -42,7 +42,7 @@ LARGEST_LAYER, MOST_LAYERS = 2**16, 100
 Trunk = Literal["separate", "shared"]
 Critic = Literal["mixed", "per_agent"]
 Std = Literal["learned", "fixed"]
-Explore = Literal["in_turn", "at_once"]
+Explore = Literal["in_turn", "at_once", "apart"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,8 @@ class Sizes:
     """Divide the rewards that policies learn from by a running scale of returns, so that the agents' units do not matter."""
     explore: Explore = "in_turn"
     """While all policies are still one it learns from one policy's environments after another's, or from all at once, in
-    minibatches k times as large: quicker on an accelerator, and slower to learn where minibatches are few."""
+    minibatches k times as large: quicker on an accelerator, and slower to learn where minibatches are few. Apart: they never
+    are, which is better where nothing has to be learned first that all agents need."""
     agents_exact: int = 4096
     """Agents up to which every agent is scored at every step; beyond it rewards and utilities are estimated from samples."""
     utility_steps: int = 64
@@ -101,6 +102,11 @@ class Sizes:
     def transitions(self) -> int:
         """Transitions of one policy in one iteration, E * T."""
         return self.environments * self.unroll
+
+    @property
+    def explores(self) -> bool:
+        """Whether all policies can be one at first; a shared trunk is one already."""
+        return self.trunk == "separate" and self.explore != "apart"
 
 
 @dataclass(frozen=True, kw_only=True)

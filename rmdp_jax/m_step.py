@@ -74,7 +74,7 @@ def make_learn(model: Model, config: TrainConfig, assigner: Assigner, collect: C
         return _beside(held, _make_watch(config, assigner, collect, held), way) if held else way
 
     apart = beside(given.frozen, _make_apart)
-    if assigner.together is None or config.sizes.trunk != "separate":  # a shared trunk is one already
+    if assigner.together is None or not config.sizes.explores:
         return apart
     together, whole_of = beside(given.number, _TOGETHER[config.sizes.explore]), assigner.together
 
@@ -205,7 +205,7 @@ def _make_at_once(model: Model, config: TrainConfig, assigner: Assigner, collect
 
 
 _GROUPS = "groups"  # name of the axis of the environments of all policies
-_TOGETHER = {"in_turn": _make_in_turn, "at_once": _make_at_once}
+_TOGETHER = {"in_turn": _make_in_turn, "at_once": _make_at_once}  # by `Sizes.explore`, where it explores
 
 
 def _make_teach(model: Model, config: TrainConfig, assigner: Assigner, memory: float) -> tuple[Callable, Callable]:

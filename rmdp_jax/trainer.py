@@ -136,6 +136,7 @@ def make_trainer(
             segments=None if shown is None else worth(shown, assigner.sampled_agents),
             archived=None if state.archive is None else worth(utility(state.archive.utilities, env.spec.episode_length)),
             can_restore=archive_size == assigner.archive_size,
+            can_explore=config.sizes.explores,
             given=given,
             limits=limits,
         )

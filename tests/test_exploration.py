@@ -92,8 +92,27 @@ def test_policies_that_have_split_get_time_to_rise():
         inputs = EStepInput(utility, jnp.int32(now - 1), jnp.float32(now / 100), returns, archived)
         state, _ = reassign(jax.random.key(now), state, inputs)
         restarted += [now] * (int(state.start.number) > 1 + len(restarted))
-        assert bool(state.exploration.under_way) == (now < 10)
+        assert bool(state.exploration.under_way) == (now < 10 or 30 <= now < 36), "a restart explores too, here in vain"
     assert restarted == [30]
+
+
+def test_a_restart_splits_what_it_found_itself():
+    """The second start finds less than the first, whose policies it knows; it splits its own, and has its time to rise."""
+    assigner = em(2, 5, explore=10, **EM | {"anneal": 15, "relocate_every": 5})
+    state, reassign = assigner.init(jax.random.key(0)), jax.jit(assigner.reassign)
+    archived, split = jnp.zeros((assigner.archive_size, 5)), None
+    for now in range(1, 60):
+        utility = jnp.full((2, 5), 10.0 if int(state.start.number) == 1 else 1.0, jnp.float32)
+        returns = jnp.broadcast_to(utility[:, None], (2, 2, 5))
+        inputs = EStepInput(utility, jnp.int32(now - 1), jnp.float32(now / 100), returns, archived)
+        before = bool(state.exploration.under_way) and int(state.start.number) == 2
+        state, copies = reassign(jax.random.key(now), state, inputs)
+        known = jnp.concatenate([utility, archived])
+        archived = known[copies.archive_sources]
+        if before and not state.exploration.under_way:
+            split = known[copies.sources]
+    assert split is not None
+    assert split.max() == 1.0
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +140,15 @@ def test_all_policies_are_one_while_it_explores(exploring):
         assert np.asarray(info.losses.loss).shape == (K,)
     assert alike[:2] == [True, True]
     assert not any(alike[3:]), "apart from the split on"
+
+
+def test_apart_policies_are_never_one():
+    config = TrainConfig(k=K, n=N, transitions=15 * SIZES.transitions, sizes=replace(SIZES, explore="apart"))
+    trainer = make_trainer(*make_tiny(), config, em(K, N, **EM))
+    state, _ = jax.jit(trainer.step)(jax.jit(trainer.init)(jax.random.key(0)))
+    assert not state.assignment.exploration.under_way
+    assert state.learner.opt_state.own[1].count.tolist() == [SIZES.epochs * SIZES.minibatches] * K
+    assert not any((leaf[0] == leaf[1]).all() for leaf in jax.tree.leaves(state.learner.params.own) if leaf.ndim > 2)
 
 
 def test_all_environments_teach_at_once():

@@ -44,6 +44,7 @@ class EStepInput(NamedTuple):
     segments: Array | None = None  # (k, B, m) segment returns of the policies; see `rmdp_jax.learning.segments`
     archived: Array | None = None  # (archive_size, n) running estimates of the archive, as they were when it was filled
     can_restore: bool = True  # archived policies can be copied back; not so where all policies share one trunk
+    can_explore: bool = True  # all policies can learn as one (`Assigner.together`); see `Sizes.explore`
     given: Given = NOTHING_GIVEN  # what the run was given; static
     limits: Loads | None = None  # how many agents, or how much weight, each policy may serve, where that is limited; static
 

@@ -37,7 +37,8 @@ def check_assigner(assigner: Assigner, *, can_restore: bool) -> None:
 def _check_functions(broken: Broken, assigner: Assigner, can_restore: bool) -> None:
     k, n, key = assigner.k, assigner.n, jax.eval_shape(lambda: jax.random.key(0))
     way_out = "init, descend and reassign must give the same structure, shapes and dtypes"
-    inputs, known = _like_inputs(assigner, can_restore), {"can_restore": can_restore}  # what is no array is not traced
+    inputs = _like_inputs(assigner, can_restore)
+    known = {"can_restore": can_restore, "can_explore": can_restore}  # what is no array is not traced
     state = shapes_of(broken, "init", assigner.init, key)
     first = ("init", state)
     check_array(broken, "weights", shapes_of(broken, "weights", assigner.weights, state), (k, n), jnp.float32)
@@ -106,6 +107,7 @@ def _like_inputs(assigner: Assigner, can_restore: bool) -> EStepInput:
         segments=floats(k, number, m) if number else None,
         archived=floats(size, n) if size and can_restore else None,
         can_restore=None,  # type: ignore[arg-type]  # no array
+        can_explore=None,  # type: ignore[arg-type]
     )
 
 

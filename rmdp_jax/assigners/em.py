@@ -9,11 +9,11 @@ Plain EM is K-means. It ends in local optima, and a policy that never visits wha
 - **Soften**: they differ by then, but what all need is seldom learned. So at first all serve every agent, the more the better
   they serve it: weights are a softmax of utilities whose temperature falls (deterministic annealing; Rose, 1998). Cold, it is
   the hard E-step of `plain_em.py`: agents belong to their best policy.
-- **Relocate**: where welfare rises slowly (by less than a tenth in `relocate_every` iterations), the k best behaviours are
+- **Relocate**: where welfare no longer rises (by less than 2% in `relocate_every` iterations), the k best behaviours are
   chosen by facility location among the segments that the k policies and the archive showed. A behaviour is taken over by a
   copy of the member that showed it, which can go there because it was there (`relocation.py`).
 - **Restart**: where welfare has stopped rising and there is time, training begins again from the first policies
-  (`restarts.py`), softly too. The archive holds members of every start. A new start knows the best policies of the one
+  (`restarts.py`), and explores again. The archive holds members of every start. A new start knows the best policies of the one
   before: if it has shown nothing better when it first relocates, it goes on from them, with what it found as further
   behaviours to choose from (iterated local search; independent restarts end lower).
 
@@ -93,18 +93,19 @@ def em(
 
     At first all policies are one, which learns for everybody and is archived in every iteration. When agents are paid no
     better by it any more, or after `explore` iterations, the k policies become the members of the archive that serve the
-    agents best. Weights of all agents for all policies then cool down from soft to hard in `anneal` iterations: from then on
-    agents belong to their best policy. After `relocate_every` iterations in which welfare rose by less than a tenth, policies
+    agents best. Weights of all agents for all policies then cool down from soft to hard in `anneal` iterations: from then
+    on agents belong to their best policy. After `relocate_every` iterations in which welfare rose by less than 2%, policies
     are relocated if segments promise more than the present policies' own; no agent moves for as long again. When that does
-    not help, the best policies so far are archived and training restarts, softly, if there is time. The last start goes on
-    with the best of all. With k = 1 or k = n there is nothing to choose. Policies that share a trunk cannot be copied back
-    from the archive: they learn together anyway, have one start, which is annealed, and relocate among themselves.
+    not help, the best policies so far are archived and training restarts if there is time, and explores again. The last
+    start goes on with the best of all. With k = 1 or k = n there is nothing to choose. Policies that share a trunk cannot
+    be copied back from the archive: they learn together anyway, have one start, which is annealed, and relocate among
+    themselves.
 
     Args:
         k, n: policies and agents.
         explore: iterations that are explored at most; 0 to begin with annealing instead.
         anneal: iterations of annealing. Both are at most a fifth of the run, so that a short run has time left to learn.
-        relocate_every: iterations between two relocations at least, in which welfare rose by less than a tenth.
+        relocate_every: iterations between two relocations at least, in which welfare rose by less than 2%.
         relocate_until: share of the run after which there is none, so that the last copies can learn.
         starts: how many at most; 1 for a run without restarts.
         segment_environments: environments of each policy whose segments are looked at (B); see `rmdp_jax.learning.segments`.
@@ -194,16 +195,16 @@ class _Phase(NamedTuple):
 
 def _phase(options: EMOptions, before: EMState, inputs: EStepInput, iterations: Array) -> _Phase:
     """Of the start under way in a run of so many `iterations`."""
-    now, can_explore = inputs.iteration + 1, options.explore > 0 and inputs.can_restore
+    now, can_explore = inputs.iteration + 1, options.explore > 0 and inputs.can_explore
     alone = inputs.given.number == 0  # who begins beside policies that serve already raises nobody's best for long
     longest, anneal = (
         jnp.clip(jnp.round(LONGEST * iterations), 1.0, most).astype(jnp.int32) for most in (options.explore, options.anneal)
     )
-    exploration = explore_on(before.exploration, inputs.utility, now, longest, may_stall=alone)
+    age = now - before.start.began_at
+    exploration = explore_on(before.exploration, inputs.utility, age, longest, may_stall=alone)
     exploration = exploration._replace(under_way=exploration.under_way & can_explore)
     splits = before.exploration.under_way & ~exploration.under_way & can_explore
-    explored = (before.start.number <= 1) & can_explore
-    hard_for = now - (jnp.where(explored, exploration.ended_at, before.start.began_at) + anneal)
+    hard_for = age - anneal - jnp.where(can_explore, exploration.ended_at, 0)
     hard_for = jnp.where(exploration.under_way, -1, hard_for)
     may_end = hard_for >= options.relocate_every
     return _Phase(exploration, splits, hard_for, 1.0 + hard_for / anneal, may_end)
@@ -229,7 +230,7 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
     due = (phase.hard_for >= 0) & (phase.hard_for % options.relocate_every == 0) & (inputs.progress <= options.relocate_until)
     slow = now - start.learned_at >= options.relocate_every
     due = due & (slow | (phase.hard_for == 0))  # who learns fast is left alone, once groups have formed
-    since = jnp.where(decision.stop | (start.number == 0), 0, start.began_at)
+    since = jnp.where(decision.stop | (start.number == 0), 0, start.began_at + jnp.where(phase.splits, 1, 0))
     rounds = jnp.where(due | phase.splits | decision.stop, 2 * k, 0)
     relocation, returns, archived_at = _propose(sample, before, inputs, labels, since, rounds)
     index = jnp.arange(k, dtype=jnp.int32)
@@ -249,7 +250,11 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
         EMState(
             labels=labels,
             weights=jnp.where(decision.restart, _uniform(k, n), weights),
-            exploration=phase.exploration,
+            exploration=jax.tree.map(
+                lambda anew, on: jnp.where(decision.restart, anew, on),
+                begin_exploration(n)._replace(under_way=jnp.bool_(options.explore > 0) & inputs.can_explore),
+                phase.exploration,
+            ),
             returns=returns[archive],
             archived_at=archived_at[archive],
             hold_until=jnp.where(decision.restart, now, held),

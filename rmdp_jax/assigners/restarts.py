@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from rmdp_jax.types import Array
 
-RISE = 0.02  # relative rise of welfare that counts as an improvement
-LEARNS = 0.1  # relative rise of welfare by which policies are left alone to learn
-PATIENCE = 0.15  # share of the iterations since the start in which welfare has to improve
+RISE = 0.1  # relative rise of welfare that counts as an improvement
+LEARNS = 0.02  # relative rise of welfare by which policies are left alone to learn
+PATIENCE = 0.25  # share of the iterations since the start in which welfare has to improve
 _LOWEST = float(jnp.finfo(jnp.float32).min)  # no infinity, a share of which is not a number
 
 
