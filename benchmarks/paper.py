@@ -33,7 +33,7 @@ from rmdp_jax.evaluation.comparison import Line
 from rmdp_jax.plots.style import count_transitions
 from rmdp_jax.running.sweep import Cell, sweep
 
-ALGORITHMS = ("em", "end_to_end", "cluster", "random")
+ALGORITHMS = ("em", "plain_em", "end_to_end", "cluster", "random")
 
 
 class Scale(NamedTuple):

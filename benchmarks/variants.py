@@ -100,7 +100,10 @@ ASSIGNERS = {
 }
 SETTINGS = {
     "preset": Variant(),
+    "exploring": Variant(change=sized(explore="in_turn")),
+    "apart": Variant(change=sized(explore="apart")),
     "shared trunk": Variant(change=sized(trunk="shared")),
+    "lambda 0.95 and a learning rate from 3e-4": Variant(change=rated(gae_lambda=0.95, learning_rate=(3e-4, 1e-4))),
     "lambda 0.9": Variant(change=rated(gae_lambda=0.9)),
     "epochs 5": Variant(change=sized(epochs=5)),
     "64 environments x 32 steps": Variant(change=sized(environments=64, unroll=32)),

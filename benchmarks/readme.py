@@ -1,0 +1,146 @@
+"""README's tables of welfare, written from the committed lines: no cell is made by hand.
+
+A table stands between `<!-- benchmarks.readme NAME -->` and `<!-- end -->`. Only runs of today's settings are in it.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.ablation_results import current_lines
+from benchmarks.common import clean_exit, emit, read_arguments, show
+from benchmarks.paper import FIGURES, Paper, make_cells
+from benchmarks.paper_results import compare, same_cell
+from rmdp_jax.envs.presets import PRESETS
+from rmdp_jax.errors import ConfigError
+from rmdp_jax.evaluation.comparison import Line, Row
+from rmdp_jax.records.files import read_lines
+
+RESULTS = Path("benchmarks/results")
+_BLOCK = re.compile(r"(<!-- benchmarks\.readme (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readme:
+    """Write the tables anew."""
+
+    readme: Path = Path("README.md")
+    """The file with the tables."""
+    check: bool = False
+    """Write nothing; end with 1 where a table is not that of the lines."""
+    quick: bool = False
+    """As --check."""
+
+
+def figure_table(figure: int) -> list[str]:
+    """A row for each env and k of a figure of the paper, a column for each algorithm."""
+    cells = make_cells(Paper(figure=figure), narrowed=False)
+    lines = [line for line in read_lines(RESULTS / f"figure_{figure}.jsonl") if any(same_cell(line, cell) for cell in cells)]
+    rows, algorithms = compare(lines), FIGURES[figure].algorithms
+    found: dict[tuple[str, int], dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault((row.env, row.k), {})[row.algorithm] = row
+    table = []
+    for (env, k), by_algorithm in sorted(found.items()):
+        bound = next(iter(by_algorithm.values())).bound
+        cells_of_row = [_cell(by_algorithm.get(name)) for name in algorithms]
+        table.append([f"`{env}`", k, *cells_of_row, "" if bound is None else f"{bound:.2f}"])
+    return _markdown(["env", "k", *(f"`{name}`" for name in algorithms), "bound"], table)
+
+
+def _cell(row: Row | None) -> str:
+    """Welfare with its share of the bound and the number of seeds."""
+    if row is None:
+        return ""
+    share = "" if row.share is None else f"{row.share:.1%}, "
+    return f"{_with_error(row.welfare, row.standard_error)} ({share}{row.seeds})"
+
+
+def _with_error(mean: float, error: float | None) -> str:
+    return f"{mean:.2f}" + ("" if error is None else f" ± {error:.2f}")
+
+
+def speed_table(budget: int) -> list[str]:
+    """`em` on the bodies with k = 5 after so many transitions of each policy, beside what is proved and what is reachable."""
+    table = []
+    for env in sorted(name for name in PRESETS["default"] if name.endswith("_speed")):
+        lines = current_lines(RESULTS / f"ablation_{env}.jsonl", env, "assigners")
+        for line in lines:
+            if (line["budget"], line["k"], line["variant"]) == (budget, 5, "em"):
+                table.append(_speed_row(line))
+    return _markdown(
+        ["env", "seeds", "`em`", "share of the bound", "upper bound", "reachable, estimated (share)", "served"], table
+    )
+
+
+def _speed_row(line: Line) -> list[Any]:
+    runs = line["runs"]
+    bound, reachable, served = (_mean(runs, name) for name in ("upper_bound", "reachable", "served"))
+    fastest = [run["fastest_served"] for run in runs if run["fastest_served"] is not None]
+    return [
+        *(f"`{line['env']}`", len(runs), _with_error(line["welfare_mean"], line["welfare_standard_error"])),
+        *(f"{line['share_of_bound']:.1%}", f"{bound:.2f}", f"{reachable:.2f} ({line['welfare_mean'] / reachable:.0%})"),
+        f"{served:.0f} of {line['n']}" + (f", to {np.mean(fastest):.1f} m/s" if fastest else ""),
+    ]
+
+
+def _mean(runs: Sequence[Line], name: str) -> float:
+    return float(np.mean([run[name] for run in runs]))
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    cells = [columns, ["---"] * len(columns), *rows]
+    return ["| " + " | ".join(map(str, row)) + " |" for row in cells]
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {
+    "figure_2": lambda: figure_table(2),
+    "figure_3": lambda: figure_table(3),
+    "speed_1M": lambda: speed_table(1_000_000),
+    "speed_300k": lambda: speed_table(300_000),
+}
+
+
+def written(text: str) -> str:
+    """`text` with all its tables as the lines have them.
+
+    Raises:
+        ConfigError: it has a table that is not known.
+    """
+
+    def table(match: re.Match[str]) -> str:
+        begin, name, end = match.groups()
+        if name not in TABLES:
+            raise ConfigError(f"table = {name}: must be one of {', '.join(TABLES)}")
+        return begin + "\n".join(TABLES[name]()) + "\n" + end
+
+    return _BLOCK.sub(table, text)
+
+
+def main() -> None:
+    """A line for each table on stdout."""
+    arguments = read_arguments(Readme, __doc__)
+    with clean_exit("readme"):
+        text = arguments.readme.read_text()
+        new = written(text)
+        if new != text and (arguments.check or arguments.quick):
+            raise ConfigError(
+                f"readme = {arguments.readme}: its tables are not those of the lines; run python -m benchmarks.readme"
+            )
+        arguments.readme.write_text(new)
+    rows = [[name, body.count("\n") - 2] for _, name, body in _blocks(new)]
+    for name, number in rows:
+        emit({"benchmark": "readme", "table": name, "rows": number})
+    show(f"Tables of {arguments.readme}", ["table", "rows"], rows)
+
+
+def _blocks(text: str) -> list[tuple[str, str, str]]:
+    return [(match[1], match[2], match[0][len(match[1]) : -len(match[3])]) for match in _BLOCK.finditer(text)]
+
+
+if __name__ == "__main__":
+    main()
