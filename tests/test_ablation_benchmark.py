@@ -105,7 +105,8 @@ def test_variants_are_what_they_are_called():
     before = preset("halfcheetah_speed", k=3, transitions=2048)
     named = COMPARISONS["settings"].variants
     changes = {cell.variant: named[cell.variant].change(before) for cell in make_cells(small_settings("halfcheetah_speed"))}
-    as_it_is = {"the discount of the task and lambda 0.95", "std from e^-1", "rewards as they are"}
+    as_it_is = {"exploring", "the discount of the task and lambda 0.95", "std from e^-1", "rewards as they are"}
+    as_it_is |= {"lambda 0.95 and a learning rate from 3e-4"}
     assert set(named) - set(changes) == as_it_is | {"std from e^-1 and rewards as they are"}
     assert changes.pop("preset") == before
     assert len(set(map(str, changes.values())) - {str(before)}) == len(changes)
@@ -115,7 +116,9 @@ def test_variants_are_what_they_are_called():
     assert changes["entropy x 3"].rates.entropy == pytest.approx((3e-3, 3e-4))
     assert changes["constant learning rate"].rates.learning_rate == (3e-4, 3e-4)
     of_hopper = {cell.variant: cell.config() for cell in make_cells(small_settings("hopper_speed"))}
-    assert set(named) - set(of_hopper) == {"the discount of the task and lambda 0.95", "std from 1", "rewards x 100"}
+    assert set(named) - set(of_hopper) == {
+        *("exploring", "lambda 0.9", "discount 0.98 and lambda 0.9", "std from 1", "rewards x 100")
+    }
     plain = of_hopper["std from e^-1 and rewards as they are"]
     assert (plain.sizes.log_std_init, plain.rates.reward_scaling) == (-1.0, 1.0)
 
