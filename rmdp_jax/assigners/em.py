@@ -26,6 +26,7 @@ are chosen and compared without them, and weights of all agents for all policies
 Only rewards of observed steps enter.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -136,8 +137,8 @@ def em(
             jnp.zeros((with_segments, segment_environments, m), jnp.float32),
             jnp.full(with_segments, -jnp.inf, jnp.float32),
         )
-        exploration = begin_exploration(n)._replace(under_way=jnp.bool_(explores))
-        return EMState(shuffled_even(key, k, n), _uniform(k, n), exploration, *nothing, jnp.int32(0), first_start())
+        labels, exploration = shuffled_even(key, k, n), begin_exploration(n, explores)
+        return EMState(labels, _uniform(k, n), exploration, *nothing, jnp.int32(0), first_start())
 
     return fixed(k, n, shuffled_even)._replace(
         name="em",
@@ -213,6 +214,7 @@ def _phase(options: EMOptions, before: EMState, inputs: EStepInput, iterations: 
 def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState, inputs: EStepInput) -> tuple[EMState, Copies]:
     """The E-step, a split or a relocation where one is due, and a restart where there is time for one."""
     (k, n), now = inputs.utility.shape, inputs.iteration + 1
+    explores_anew = begin_exploration(n, options.explore > 0 and inputs.can_explore)
     iterations = jnp.round(now.astype(jnp.float32) / inputs.progress)  # rounded, or float32 error moves what derives from it
     phase = _phase(options, before, inputs, iterations)
     exploring, (given, frozen) = phase.exploration.under_way, (inputs.given.number, inputs.given.frozen)
@@ -250,11 +252,7 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
         EMState(
             labels=labels,
             weights=jnp.where(decision.restart, _uniform(k, n), weights),
-            exploration=jax.tree.map(
-                lambda anew, on: jnp.where(decision.restart, anew, on),
-                begin_exploration(n)._replace(under_way=jnp.bool_(options.explore > 0) & inputs.can_explore),
-                phase.exploration,
-            ),
+            exploration=jax.tree.map(partial(jnp.where, decision.restart), explores_anew, phase.exploration),
             returns=returns[archive],
             archived_at=archived_at[archive],
             hold_until=jnp.where(decision.restart, now, held),

@@ -28,10 +28,10 @@ class Exploration(NamedTuple):
     ended_at: Array  # () int32 iteration, once it has ended
 
 
-def begin_exploration(n: int) -> Exploration:
-    """Nothing seen yet."""
+def begin_exploration(n: int, explores: bool = True) -> Exploration:
+    """Nothing seen yet; over before it begins where nothing `explores`."""
     zero = jnp.int32(0)
-    return Exploration(jnp.bool_(True), jnp.full(n, NO_RETURN, jnp.float32), jnp.float32(NO_RETURN), zero, zero)
+    return Exploration(jnp.bool_(explores), jnp.full(n, NO_RETURN, jnp.float32), jnp.float32(NO_RETURN), zero, zero)
 
 
 def weigh_by_need(best: Array) -> Array:
