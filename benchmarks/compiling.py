@@ -7,7 +7,7 @@ hands to XLA; kernels are what XLA makes of it. Each is compiled for itself, unl
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -51,7 +51,8 @@ def task(arguments: Compiling, name: str) -> tuple[Env, Population, TrainConfig]
     """What is compiled for."""
     if not arguments.quick:
         env, population = make(name)
-        return env, population, preset(name, k=arguments.k, n=population.n)
+        config = preset(name, k=arguments.k, n=population.n)
+        return env, population, replace(config, sizes=replace(config.sizes, explore="in_turn"))  # so that all parts are there
     env, population = make(name, size=2)
     return env, population, preset(name, k=2, n=4, sizes=TINY)
 

@@ -47,7 +47,7 @@ def task(algorithm: str) -> tuple[Any, Any, Any]:
     from rmdp_jax.running.cluster import CLUSTER_TRANSITIONS
 
     config = preset("resource_gathering", k=2, n=4, evaluation_episodes=4, log_every=ITERATIONS // 2)
-    sizes = replace(config.sizes, environments=4, unroll=8, epochs=1, minibatches=2, hidden=(8,))
+    sizes = replace(config.sizes, environments=4, unroll=8, epochs=1, minibatches=2, hidden=(8,), explore="in_turn")
     transitions = ITERATIONS * sizes.transitions
     if algorithm in ("cluster", "affinity"):  # half goes to the one policy before, and what it is observed in
         transitions = 2 * (transitions + CLUSTER_TRANSITIONS)
