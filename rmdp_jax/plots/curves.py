@@ -109,7 +109,7 @@ def welfare_of_variants(
     Args:
         title: what they have in common.
         variants: by name, of each seed (L, 2), transitions per policy and running welfare (0..100).
-        fresh: mean welfare of fresh episodes at the end, by name.
+        fresh: mean welfare of fresh episodes at the end, by name, of those that were evaluated.
         upper_bound, reachable: levels that are drawn, dashed and dotted.
     """
     told = ", ".join(f"{name} {value:.1f}" for name, value in fresh.items())
@@ -119,10 +119,11 @@ def welfare_of_variants(
     for (name, curves), color in zip(variants.items(), policy_colors(len(variants)), strict=True):
         shortest = min(map(len, curves))
         steps, welfare = curves[0][:shortest, 0], np.array([curve[:shortest, 1] for curve in curves])
-        label = f"{name}: {fresh[name]:.1f} in fresh episodes"
+        label = f"{name}: {fresh[name]:.1f} in fresh episodes" if name in fresh else name
         axes.plot(steps, welfare.mean(0), color=color, linewidth=2, label=label, zorder=3)
         axes.fill_between(steps, welfare.min(0), welfare.max(0), color=color, alpha=0.15, linewidth=0)
-        axes.plot(steps[-1:], [fresh[name]], "D", color=color, markeredgecolor=INK, markersize=5, clip_on=False, zorder=5)
+        if name in fresh:
+            axes.plot(steps[-1:], [fresh[name]], "D", color=color, markeredgecolor=INK, markersize=5, clip_on=False, zorder=5)
         ends.extend(steps)
     transitions_axis(axes, np.array(ends))
     axes.grid(axis="y")
