@@ -1,8 +1,9 @@
 """The authors' own code beside ours, at equal transitions: their two runs as they were measured, and ours of the same task.
 
-`benchmarks/results/authors.csv` holds theirs: their code, unchanged in its arithmetic, by one thread of a busy machine with two
-cores, one seed each, whose 100 targets are those of our seed 0. Ours are trained here by the preset `reference`, which is as
-near their runs as this design goes, and by `default`, with the algorithm of that run and with `em`. Welfares are running estimates.
+`benchmarks/results/authors.csv` holds theirs: their code, unchanged in its arithmetic, by one thread of a busy machine with
+two cores, one seed each, whose 100 targets are those of our seed 0. Ours are trained here by the preset `reference`, which is
+as near their runs as this design goes, and by `default`, with the algorithm of that run and with `em`. Welfares are running
+estimates.
 """
 
 import csv
