@@ -40,7 +40,8 @@ def figure_table(figure: int) -> list[str]:
     """A row for each env and k of a figure of the paper, a column for each algorithm."""
     cells = make_cells(Paper(figure=figure), narrowed=False)
     lines = [line for line in read_lines(RESULTS / f"figure_{figure}.jsonl") if any(same_cell(line, cell) for cell in cells)]
-    rows, algorithms = compare(lines), FIGURES[figure].algorithms
+    rows = compare(lines)
+    algorithms = [name for name in FIGURES[figure].algorithms if any(row.algorithm == name for row in rows)]
     found: dict[tuple[str, int], dict[str, Row]] = {}
     for row in rows:
         found.setdefault((row.env, row.k), {})[row.algorithm] = row
@@ -99,7 +100,6 @@ def _markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str
 
 TABLES: dict[str, Callable[[], list[str]]] = {
     "figure_2": lambda: figure_table(2),
-    "figure_3": lambda: figure_table(3),
     "speed_1M": lambda: speed_table(1_000_000),
     "speed_300k": lambda: speed_table(300_000),
 }

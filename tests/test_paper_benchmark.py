@@ -56,7 +56,7 @@ def small(tmp_path, **changes):
 
 def test_figures_are_those_of_the_paper():
     cells = {number: make_cells(Paper(figure=number)) for number in paper.FIGURES}
-    assert {number: len(found) for number, found in cells.items()} == {1: 1, 2: 21, 3: 64, 4: 2, 5: 2}
+    assert {number: len(found) for number, found in cells.items()} == {1: 1, 2: 26, 3: 80, 4: 2, 5: 2}
     assert {cell.config.transitions for found in cells.values() for cell in found} == {1_000_000}
     assert {cell.config.n for cell in cells[3]} == {100}
     assert [cell.algorithm for cell in cells[2] if cell.config.k == 25] == ["em"]
