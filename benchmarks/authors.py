@@ -131,7 +131,8 @@ def write(results: Path, lines: Sequence[Line]) -> None:
         text += [f"\nMade by `python -m benchmarks.authors --env {env} --transitions {budget}`.\n"]
     text.append(
         "Running estimates of welfare by transitions of each policy, one seed each, all policies scored on their own episodes; "
-        "seconds are those up to the last figure, theirs with one thread of a busy machine, with physics and learning.\n"
+        "seconds are those up to the last figure, with physics and learning, theirs with one thread of a busy machine. The "
+        "estimate of `em` falls where it restarts; the best of all starts goes on.\n"
     )
     results.with_suffix(".md").write_text("\n".join(text))
 
