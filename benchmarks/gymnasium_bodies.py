@@ -143,7 +143,8 @@ class Played(NamedTuple):
 
 def play(theirs: Any, shift: np.ndarray, act: Callable[[jax.Array, jax.Array], jax.Array], episodes: int, steps: int) -> Played:
     """`episodes` of the policy `act` (obs (E, o), key) -> (E, a) in as many copies of Gymnasium's environment."""
-    worlds = [copy.deepcopy(theirs) for _ in range(episodes)]
+    with quiet():  # a copy loads the XML anew
+        worlds = [copy.deepcopy(theirs) for _ in range(episodes)]
     skipped = theirs.model.nq + theirs.model.nv - theirs.observation_space.shape[0]  # x, or x and y, is not seen
     seen = np.concatenate([shift[skipped:], np.zeros(theirs.model.nv)])
     observations = np.stack([world.reset(seed=seed)[0] for seed, world in enumerate(worlds)])
@@ -251,8 +252,8 @@ def measure(arguments: GymnasiumBodies) -> dict[str, Any]:
         "change": round(welfare[1] / welfare[0] - 1.0, 4) if welfare[0] else None,
         "own_pay": [_mean_of(np.asarray(ours.utility)[j], run.assignment == j) for j in range(run.config.k)],
         "own_pay_in_gymnasium": [_mean_of(utility[j], run.assignment == j) for j in range(run.config.k)],
-        "episode_length": np.round(np.asarray(ours.episode_length), 1).tolist(),
-        "episode_length_in_gymnasium": np.round(alive.sum(2).mean(1), 1).tolist(),
+        "episode_length": [round(float(steps), 1) for steps in ours.episode_length],
+        "episode_length_in_gymnasium": [round(float(steps), 1) for steps in alive.sum(2).mean(1)],
         "falls_in_gymnasium": [round(float(one.falls.mean()), 3) for one in played],
         "one_step": [
             {"gymnasium": name, "difference_50": median, "difference_99": high}
@@ -272,6 +273,7 @@ def table_rows(lines: list[dict[str, Any]]) -> list[list[Any]]:
     return [
         [
             line["env"],
+            f"{line['transitions']:,}",
             line["welfare"],
             line["welfare_in_gymnasium"],
             "-" if line["change"] is None else f"{line['change']:+.1%}",
@@ -283,7 +285,7 @@ def table_rows(lines: list[dict[str, Any]]) -> list[list[Any]]:
     ]
 
 
-COLUMNS = ("env", "welfare", "in Gymnasium", "change", "steps", "there", "one step, 99%")
+COLUMNS = ("env", "transitions", "welfare", "in Gymnasium", "change", "steps", "there", "one step, 99%")
 
 
 def write_table(results: Path) -> None:
@@ -291,8 +293,9 @@ def write_table(results: Path) -> None:
     lines = read_lines(results)
     text = [f"# {TITLE}\n", _row(COLUMNS), _row(["---"] * len(COLUMNS)), *map(_row, table_rows(lines))]
     text += [
-        "\nOne run of each body; welfare of fresh episodes acting as trained, ours and Gymnasium's paid alike; steps are of an "
-        "episode, mean of all policies. One step is from equal states with equal random actions, in units of 1 + |value|.\n"
+        "\nOne run of each body, of so many transitions of each policy; welfare of fresh episodes acting as trained, ours and "
+        "Gymnasium's paid alike; steps are of an episode, mean of all policies. One step is from equal states with equal random "
+        "actions, in units of 1 + |value|.\n"
     ]
     for line in lines:
         text += [f"## {line['env']} and {line['gymnasium']}\n", _row(["", "ours", "Gymnasium"]), _row(["---"] * 3)]
@@ -303,7 +306,7 @@ def write_table(results: Path) -> None:
         for name, field in _OF_POLICIES.items():
             text.append(_row([name, *("-" if value is None else value for value in line[field])]))
         text.append("")
-    text.append("Made by `python -m benchmarks.gymnasium_bodies --env ENV`.\n")
+    text.append("Made by `python -m benchmarks.gymnasium_bodies --env ENV --transitions N`, N as in the lines.\n")
     results.with_suffix(".md").write_text("\n".join(text))
 
 
