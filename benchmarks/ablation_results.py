@@ -84,9 +84,11 @@ def draw(results: Path, lines: Sequence[Line]) -> None:
 
 
 def draw_lines(lines: Sequence[Line]) -> Figure:
-    """Welfare of variants of one env, k and budget over training."""
-    variants = {line["variant"]: [np.array(run["curve"]) for run in line["runs"]] for line in lines}
-    fresh = {line["variant"]: line["welfare_mean"] for line in lines}
-    levels = {name: [run.get(name) for run in lines[0]["runs"]] for name in ("upper_bound", "reachable")}
+    """Welfare of variants of one env, k and budget over training, of the seeds that all have: others have other agents."""
+    seeds = set.intersection(*({run["seed"] for run in line["runs"]} for line in lines))
+    runs = {line["variant"]: [run for run in line["runs"] if run["seed"] in seeds] for line in lines}
+    variants = {name: [np.array(run["curve"]) for run in some] for name, some in runs.items()}
+    fresh = {name: float(np.mean([run["welfare"] for run in some])) for name, some in runs.items()}
+    levels = {name: [run.get(name) for run in runs[lines[0]["variant"]]] for name in ("upper_bound", "reachable")}
     means = {name: float(np.mean(values)) for name, values in levels.items() if None not in values}
-    return welfare_of_variants(f"{lines[0]['env']}, k = {lines[0]['k']}", variants, fresh, **means)
+    return welfare_of_variants(f"{lines[0]['env']}, k = {lines[0]['k']}, {len(seeds)} seeds", variants, fresh, **means)

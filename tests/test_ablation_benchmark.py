@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import ablation
 from benchmarks.ablation import Ablation, make_cells, narrow, run_ablation
-from benchmarks.ablation_results import current_lines, table_rows
+from benchmarks.ablation_results import current_lines, draw_lines, table_rows
 from benchmarks.variants import COMPARISONS, Cell
 from rmdp_jax import Population, plain_em
 from rmdp_jax.envs.presets import preset
@@ -160,3 +160,18 @@ def test_quick_run(tmp_path):
     assert (tmp_path / "lines.md").read_text().count("| 10,000 | 2 |") == 2
     table = done.stderr[done.stderr.index("resource_gathering, 10,000") :]
     assert max(map(len, table.splitlines())) <= 80
+
+
+def test_the_picture_compares_the_seeds_that_all_variants_have():
+    def line(variant, welfare):
+        runs = [
+            {"seed": seed, "welfare": value, "curve": [[10, value], [20, value]], "upper_bound": 90.0 + seed, "reachable": None}
+            for seed, value in enumerate(welfare)
+        ]
+        return {"env": "hopper_speed", "k": 2, "variant": variant, "runs": runs, "welfare_mean": 0.0}
+
+    (axes,) = draw_lines([line("plain_em", [10.0, 20.0]), line("em", [30.0, 40.0, 80.0])]).axes
+    assert axes.get_title(loc="left").endswith("k = 2, 2 seeds")
+    drawn = {text.split(":")[0]: text for text in axes.get_legend_handles_labels()[1]}
+    assert drawn["em"] == "em: 35.0 in fresh episodes", "not the seed that only em has"
+    assert "upper bound 90.50" in {text.get_text() for text in axes.texts}
