@@ -75,6 +75,8 @@ def train_one(env: str, kind: str, algorithm: str, seed: int, transitions: int) 
     plan, begun = make_plan(algorithm, made, population, config), time.perf_counter()
     result = train(made, population, plan.config, plan.assigner, progress=False)
     summary = result.summary
+    if not summary["finished"]:
+        raise KeyboardInterrupt  # a line of half the training would pass for one of all
     return {
         "benchmark": "authors",
         **{"env": env, "preset": kind, "algorithm": algorithm, "k": task.k, "n": task.n, "seed": seed, "budget": transitions},
@@ -137,6 +139,10 @@ def write(results: Path, lines: Sequence[Line]) -> None:
     results.with_suffix(".md").write_text("\n".join(text))
 
 
+def _budget(arguments: Authors) -> int:
+    return TASKS[arguments.env].transitions if arguments.transitions is None else arguments.transitions
+
+
 COLUMNS = ("run", *(f"{mark / 1e6:g}M" for mark in MARKS), "seconds")
 
 
@@ -150,7 +156,7 @@ def main() -> None:
         check("presets", arguments.presets, arguments.presets != (), "one or more")
         results = arguments.results or Path("runs/authors" if arguments.quick else "benchmarks/results") / "authors.jsonl"
         results.parent.mkdir(parents=True, exist_ok=True)
-        transitions = 10_000 if arguments.quick else arguments.transitions or TASKS[arguments.env].transitions
+        transitions = 10_000 if arguments.quick else _budget(arguments)
         for kind, algorithm in runs_of(arguments.env, arguments.presets):
             line = train_one(arguments.env, kind, algorithm, arguments.seed, transitions)
             same = ("env", "preset", "algorithm")

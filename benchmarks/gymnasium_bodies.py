@@ -141,17 +141,15 @@ class Played(NamedTuple):
     states: list[tuple[np.ndarray, np.ndarray]]  # positions and velocities, a few
 
 
-def play(theirs: Any, shift: np.ndarray, act: Callable[[jax.Array, jax.Array], jax.Array], episodes: int, steps: int) -> Played:
+def play(theirs: Any, act: Callable[[jax.Array, jax.Array], jax.Array], episodes: int, steps: int) -> Played:
     """`episodes` of the policy `act` (obs (E, o), key) -> (E, a) in as many copies of Gymnasium's environment."""
     with quiet():  # a copy loads the XML anew
         worlds = [copy.deepcopy(theirs) for _ in range(episodes)]
-    skipped = theirs.model.nq + theirs.model.nv - theirs.observation_space.shape[0]  # x, or x and y, is not seen
-    seen = np.concatenate([shift[skipped:], np.zeros(theirs.model.nv)])
     observations = np.stack([world.reset(seed=seed)[0] for seed, world in enumerate(worlds)])
     speed, alive = np.zeros((episodes, steps), np.float32), np.zeros((episodes, steps), bool)
     under_way, states = np.ones(episodes, bool), []
     for step in range(steps):
-        actions = np.asarray(act(jnp.asarray(observations + seen, jnp.float32), jax.random.key(step)), np.float64)
+        actions = np.asarray(act(jnp.asarray(observations, jnp.float32), jax.random.key(step)), np.float64)
         for index in np.flatnonzero(under_way):
             world = worlds[index]
             before = world.data.qpos.copy(), world.data.qvel.copy()
@@ -215,6 +213,7 @@ def learned(arguments: GymnasiumBodies) -> Run:
         assigner = random_even(config.k, config.n) if arguments.quick else None
         train(env, population, config, assigner, out=arguments.run, resume=True)
     run = load_run(arguments.run)
+    check("run", arguments.run, bool(run.result["finished"]), "of a run that was not stopped; end it by --resume first")
     name = run.env.spec.name
     check("run", f"{arguments.run}, of {name}", name == arguments.env, f"a run of {arguments.env}")
     return run
@@ -227,7 +226,7 @@ def measure(arguments: GymnasiumBodies) -> dict[str, Any]:
     ours = evaluate(run.env, run.population, run.config, run.policies, run.assignment, seed=1, episodes=arguments.episodes)
     act = make_act(run.env, run.config)
     acting = [partial(act, run.policies, j) for j in range(run.config.k)]
-    played = [play(bodies.theirs, bodies.shift, one, arguments.episodes, steps) for one in acting]
+    played = [play(bodies.theirs, one, arguments.episodes, steps) for one in acting]
     speed, alive = np.stack([one.speed for one in played]), np.stack([one.alive for one in played])
     episodes = Episodes(Outcome(jnp.asarray(speed)), jnp.asarray(alive), jnp.zeros(alive.shape, bool))
     returns = jax.jit(lambda episodes: score_episodes(run.population, episodes, run.population.agents))(episodes)
@@ -272,7 +271,7 @@ def table_rows(lines: list[dict[str, Any]]) -> list[list[Any]]:
     """A row of the policies of each body."""
     return [
         [
-            line["env"],
+            line["env"].removesuffix("_speed"),
             f"{line['transitions']:,}",
             line["welfare"],
             line["welfare_in_gymnasium"],

@@ -82,7 +82,7 @@ class Assigner(NamedTuple):
     # present ones where not given
     conclude: Callable[[PyTree, EStepInput], tuple[Array, Array]] | None = None
     # assignment -> whether all policies that were not given are still one, at first the first of them; never where this
-    # function is not given, nor where policies share a trunk
+    # function is not given, nor without `Sizes.explores`
     together: Callable[[PyTree], Together] | None = None
     # runs may be given policies: agents choose among all k, `reassign` heeds `EStepInput.given`, and no frozen one needs agents
     takes_given: bool = False

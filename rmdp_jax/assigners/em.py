@@ -9,7 +9,7 @@ Plain EM is K-means. It ends in local optima, and a policy that never visits wha
 - **Soften**: they differ by then, but what all need is seldom learned. So at first all serve every agent, the more the better
   they serve it: weights are a softmax of utilities whose temperature falls (deterministic annealing; Rose, 1998). Cold, it is
   the hard E-step of `plain_em.py`: agents belong to their best policy.
-- **Relocate**: where welfare no longer rises (by less than 2% in `relocate_every` iterations), the k best behaviours are
+- **Relocate**: where welfare rises by less than 2% in `relocate_every` iterations, the k best behaviours are
   chosen by facility location among the segments that the k policies and the archive showed. A behaviour is taken over by a
   copy of the member that showed it, which can go there because it was there (`relocation.py`).
 - **Restart**: where welfare has stopped rising and there is time, training begins again from the first policies

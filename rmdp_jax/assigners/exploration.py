@@ -24,8 +24,8 @@ class Exploration(NamedTuple):
     under_way: Array  # () bool
     best: Array  # (n,) float32, `NO_RETURN` before the first iteration
     covered: Array  # () float32, mean of `best` when it last rose
-    rose_at: Array  # () int32 iteration
-    ended_at: Array  # () int32 iteration, once it has ended
+    rose_at: Array  # () int32 iteration of the start
+    ended_at: Array  # () int32 iteration of the start, once it has ended
 
 
 def begin_exploration(n: int, explores: bool = True) -> Exploration:
