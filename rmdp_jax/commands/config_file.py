@@ -49,6 +49,8 @@ def with_settings(train: Train, path: Path, content: Mapping[str, Any]) -> Train
 
     of_run = dict(content.get("train", {}))
     sizes, rates = of_run.pop("sizes", {}), of_run.pop("rates", {})
+    if "format" in content and isinstance(sizes, dict):  # of a run, which leaves out what is as `Sizes` has it
+        sizes = {"explore": type(train.sizes).explore, **sizes}
     _check_names(path, "train: sizes", sizes, [field.name for field in fields(train.sizes)])
     _check_names(path, "train: rates", rates, [field.name for field in fields(train.rates)])
     try:
