@@ -16,7 +16,7 @@ from benchmarks.common import clean_exit, emit, read_arguments, show
 from benchmarks.paper import FIGURES, Paper, make_cells
 from benchmarks.paper_results import compare, same_cell
 from rmdp_jax.envs.presets import PRESETS
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.errors import ConfigError, check
 from rmdp_jax.evaluation.comparison import Line, Row
 from rmdp_jax.records.files import read_lines
 
@@ -31,7 +31,7 @@ class Readme:
     readme: Path = Path("README.md")
     """The file with the tables."""
     check: bool = False
-    """Write nothing; end with 1 where a table is not that of the lines."""
+    """Write nothing; an error where a table is not that of the lines."""
     quick: bool = False
     """As --check."""
 
@@ -125,6 +125,7 @@ def main() -> None:
     """A line for each table on stdout."""
     arguments = read_arguments(Readme, __doc__)
     with clean_exit("readme"):
+        check("readme", arguments.readme, arguments.readme.is_file(), "a file that is there")
         text = arguments.readme.read_text()
         new = written(text)
         if new != text and (arguments.check or arguments.quick):
