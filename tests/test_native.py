@@ -1,6 +1,7 @@
 """C MuJoCo against MJX, and what a callback must withstand: batches, threads, many calls, diverged states."""
 
 import importlib.util
+import itertools
 import os
 import threading
 from functools import cache
@@ -160,10 +161,12 @@ def test_ten_thousand_calls_leak_nothing():
 
     start, _ = reset(jax.random.split(jax.random.key(0), (1, 2)))
     jax.block_until_ready(run(start))  # compiles, fills pools
-    before, threads = resident(), threading.active_count()
+    threads, memory = threading.active_count(), [resident()]
     for _ in range(4):
         jax.block_until_ready(run(start))
-    assert resident() - before < 8e6
+        memory.append(resident())
+    # What leaks grows every time; the allocator's pools grow now and then.
+    assert min(after - before for before, after in itertools.pairwise(memory)) < 200 * calls
     assert threading.active_count() == threads
 
 
