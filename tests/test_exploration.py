@@ -151,6 +151,27 @@ def test_apart_policies_are_never_one():
     assert not any((leaf[0] == leaf[1]).all() for leaf in jax.tree.leaves(state.learner.params.own) if leaf.ndim > 2)
 
 
+def test_apart_is_not_to_explore():
+    """From the first iteration on, the archive too, whether the learner cannot or `em` shall not."""
+    given = {"explore": 5, **EM, "archive_every": 3}
+    states = []
+    for explore, can_explore in ((5, False), (0, True)):
+        assigner = em(K, N, **given | {"explore": explore})
+        state = assigner.init(jax.random.key(0))
+
+        @jax.jit
+        def reassign(state, iteration, segments, assigner=assigner, can_explore=can_explore):
+            inputs = EStepInput(segments.mean(1), iteration, 0.1 * (iteration + 1).astype(jnp.float32), segments)
+            return assigner.reassign(jax.random.key(0), state, inputs._replace(can_explore=can_explore))
+
+        for iteration in range(4):
+            segments = jax.random.uniform(jax.random.key(iteration), (K, 2, N))
+            state, copies = reassign(state, jnp.int32(iteration), segments)
+            states.append((state._replace(exploration=None), copies))
+    for several, one in zip(leaves(states[:4]), leaves(states[4:]), strict=True):
+        np.testing.assert_array_equal(several, one)
+
+
 def test_all_environments_teach_at_once():
     """One batch of those of both policies: as many updates as after the split, and statistics of all that was seen."""
     sizes = replace(SIZES, explore="at_once", normalize_observations=True)

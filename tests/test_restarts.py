@@ -109,6 +109,32 @@ def test_the_best_of_all_attempts_goes_on(second):
     assert own[np.asarray(state.labels), np.arange(n)].tolist() == [max(5.0, second)] * n
 
 
+def test_the_best_of_an_attempt_are_known_to_the_next_whenever_they_were_archived():
+    """Policies that lose all in the very iteration in which their start ends: the archive has what they were."""
+    k, n, size = 2, 3, 4
+    assigner = em(k, n, explore=0, anneal=2, relocate_every=4, segment_environments=2, archive_size=size, archive_every=3)
+    reassign, served = jax.jit(assigner.reassign), jnp.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+
+    def end_of_first(lost_at):
+        state = assigner.init(jax.random.key(0))
+        for iteration in range(60):
+            utility = 5.0 * served * float(iteration < lost_at)
+            returns = jnp.broadcast_to(utility[:, None], (k, 2, n))
+            inputs = EStepInput(utility, jnp.int32(iteration), jnp.float32((iteration + 1) / 60), returns)
+            state, copies = reassign(jax.random.key(iteration), state, inputs)
+            if int(state.start.number) == 2:
+                return iteration, state, np.asarray(copies.archive_sources)
+        raise AssertionError("the first start has not ended")
+
+    ended, _, best = end_of_first(60)
+    assert best[size : size + k].tolist() == [0, 1], "the present ones"
+    again, state, best = end_of_first(ended)
+    assert again == ended
+    assert (best[size : size + k] >= k).all(), "archived ones"
+    np.testing.assert_array_equal(state.returns[size:, 0], 5.0 * served)
+    assert state.archived_at[size:].tolist() == [ended + 1] * k == [int(state.start.began_at)] * k
+
+
 def test_an_attempt_begins_with_all_alike_and_cools_to_the_best():
     assigner = em(2, 3, explore=0, anneal=10, segment_environments=2, archive_size=2)
     state, reassign = assigner.init(jax.random.key(0)), jax.jit(assigner.reassign)

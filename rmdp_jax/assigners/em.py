@@ -214,7 +214,8 @@ def _phase(options: EMOptions, before: EMState, inputs: EStepInput, iterations: 
 def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState, inputs: EStepInput) -> tuple[EMState, Copies]:
     """The E-step, a split or a relocation where one is due, and a restart where there is time for one."""
     (k, n), now = inputs.utility.shape, inputs.iteration + 1
-    explores_anew = begin_exploration(n, options.explore > 0 and inputs.can_explore)
+    explores = options.explore > 0 and inputs.can_explore
+    were_one = before.exploration.under_way & explores
     iterations = jnp.round(now.astype(jnp.float32) / inputs.progress)  # rounded, or float32 error moves what derives from it
     phase = _phase(options, before, inputs, iterations)
     exploring, (given, frozen) = phase.exploration.under_way, (inputs.given.number, inputs.given.frozen)
@@ -238,11 +239,12 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
     index = jnp.arange(k, dtype=jnp.int32)
     labels = jnp.where(relocation.accepted, relocation.labels, labels)
     sources = jnp.where(relocation.accepted, relocation.sources, index)
-    adding = before.exploration.under_way | (now % options.archive_every == 0)
+    adding = were_one | (now % options.archive_every == 0)
     member = jnp.arange(archived_at.size)
-    same = before.exploration.under_way & (member > given) & (member < k)  # all that explore are one, which is archived once
+    same = were_one & (member > given) & (member < k)  # all that explore are one, which is archived once
     ages = jnp.where(same | (member < frozen), -jnp.inf, archived_at)  # frozen ones are there anyway
     archive = _archive(options, adding, returns, ages, sources, decision.stop)
+    ends_here = decision.stop & (jnp.arange(archive.size) >= options.archive_size)  # the next start meets them all
     first = k + archive.shape[0] + index
     hard = jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32)
     weights = jnp.where(phase.hard_for < 0, _soften(inputs.utility, phase.softness), hard)
@@ -252,9 +254,9 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
         EMState(
             labels=labels,
             weights=jnp.where(decision.restart, _uniform(k, n), weights),
-            exploration=jax.tree.map(partial(jnp.where, decision.restart), explores_anew, phase.exploration),
+            exploration=jax.tree.map(partial(jnp.where, decision.restart), begin_exploration(n, explores), phase.exploration),
             returns=returns[archive],
-            archived_at=archived_at[archive],
+            archived_at=jnp.where(ends_here, now.astype(jnp.float32), archived_at[archive]),
             hold_until=jnp.where(decision.restart, now, held),
             start=next_start(reset_best(start, relocation.accepted), decision, now),
         ),
