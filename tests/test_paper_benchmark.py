@@ -114,6 +114,7 @@ def test_bad_flags_are_refused_before_anything_is_trained(tmp_path):
     for changes, message in [
         ({"figure": 6}, "figure = 6: must be one of 1, 2, 3, 4, 5"),
         ({"seeds": 0}, "seeds = 0"),
+        ({"workers": -1}, "workers = -1: must be a whole number of at least 0"),
         ({"envs": ("ant_speed",)}, "of figure 2: resource_gathering"),
         ({"figure": 1, "algorithms": ("random",)}, "em, which this figure shows"),
     ]:
@@ -141,5 +142,9 @@ def test_a_tiny_figure_is_trained_drawn_and_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.setattr(
         paper, "sweep", lambda cells, seeds, *rest, **more: asked.append(seeds) or sweep(cells, seeds, *rest, **more)
     )
-    assert len(run_figure(replace(arguments, seeds=3))) == 3
-    assert asked == [[2]]
+    alone = []
+    monkeypatch.setattr(
+        paper, "on_cores", lambda function, calls, workers: [alone.append(workers) or function(*call) for call in calls]
+    )
+    assert len(run_figure(replace(arguments, seeds=4, workers=2))) == 4
+    assert (asked, alone) == ([[2], [3]], [2, 2])
