@@ -18,7 +18,6 @@ from benchmarks.ablation_results import COLUMNS, current_lines, draw, table_rows
 from benchmarks.common import clean_exit, emit, machine, on_cores, read_arguments, show
 from benchmarks.variants import COMPARISONS, Cell, Line, of_cell
 from rmdp_jax import Result, RunSpec, train_batch
-from rmdp_jax.envs import make
 from rmdp_jax.errors import check, several, unknown_name
 from rmdp_jax.evaluation.fairness import served_above
 from rmdp_jax.evaluation.statistics import summarize_values
@@ -143,7 +142,7 @@ def train_seeds(cell: Cell, seeds: Sequence[int], progress: bool) -> list[Line]:
     """Runs of `cell`, trained in one program."""
     config = cell.config()
     assigner = COMPARISONS[cell.of].variants[cell.variant].assigner(config.k, config.n)
-    made = [make(cell.env, seed=seed, n=config.n, **cell.env_options()) for seed in seeds]
+    made = [cell.task(seed) for seed in seeds]
     entries = [
         RunSpec(population, replace(config, seed=seed), assigner, env_options=env.spec.options)
         for seed, (env, population) in zip(seeds, made, strict=True)

@@ -1,32 +1,34 @@
 """Bodies of the speed tasks beside those that everybody knows, Gymnasium's v5: models, one step, and learned policies in them.
 
-Ours are brax's XML in C MuJoCo, with the solver started anew in every control step and states of float32. Policies that were
-trained in ours act in Gymnasium's own environments, which are paid as the task pays; falls end an episode in both. One control
-step from states of those episodes says how far the models are apart, and the same with one setting of Gymnasium's changed to
-ours says why.
+Ours are brax's XML in C MuJoCo (with --model gymnasium Gymnasium's), with the solver started anew in every control step and
+states of float32. Policies that were trained in ours act in Gymnasium's own environments, which are paid as the task pays;
+falls end an episode in both. One control step from states of those episodes says how far the models are apart, and the same
+with more and more of Gymnasium's changed to ours says why.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 
 from benchmarks.common import clean_exit, emit, machine, read_arguments, show
-from benchmarks.physics import step_of
+from benchmarks.gymnasium_results import COLUMNS, TITLE, table_rows, write_table
 from rmdp_jax import evaluate, make_act, random_even, train
 from rmdp_jax.envs import make, preset
 from rmdp_jax.envs.brax_adapter import quiet
 from rmdp_jax.envs.native import c_model, xml_iterations
-from rmdp_jax.envs.speed import BODIES, Outcome
-from rmdp_jax.errors import check, known_name
+from rmdp_jax.envs.speed import BODIES, SAME_MDP, Outcome, load_body
+from rmdp_jax.errors import ConfigError, check, known_name
 from rmdp_jax.evaluation.episodes import Episodes, score_episodes
 from rmdp_jax.records.files import read_lines, write_lines
 from rmdp_jax.records.loading import Run, load_run
@@ -42,12 +44,14 @@ class GymnasiumBodies:
 
     env: str = "hopper_speed"
     """Task, one of the target speeds."""
+    model: Literal["brax", "gymnasium"] = "brax"
+    """Of the task that policies learn in."""
     run: Path | None = None
-    """Folder of a finished run of it. Default: runs/gymnasium/ENV, which is trained if it is not there."""
-    k: int = 5
-    """Policies of the run that is trained."""
-    transitions: int = 1_000_000
-    """Of each of its policies."""
+    """Folder of a finished run of it. Default: one in runs/gymnasium, which is trained if it is not there."""
+    k: int | None = None
+    """Policies of the run. Default: 5 where it is trained."""
+    transitions: int | None = None
+    """Of each of its policies. Default: 1,000,000 where it is trained."""
     episodes: int = 16
     """Of each policy, in each of the two."""
     quick: bool = False
@@ -60,8 +64,11 @@ def narrow(arguments: GymnasiumBodies) -> GymnasiumBodies:
     """`arguments` with the sizes of --quick, checked, and with folders."""
     known_name("env", arguments.env, {f"{body}_speed": None for body in BODIES})
     check("episodes", arguments.episodes, arguments.episodes >= 1, "a whole number of at least 1")
+    if find_spec("gymnasium") is None:
+        raise ConfigError("gymnasium: is not installed; install '.[dev]'")
     results = arguments.results or (RUNS if arguments.quick else Path("benchmarks/results")) / "gymnasium.jsonl"
-    run = arguments.run or RUNS / (arguments.env + "_quick" * arguments.quick)
+    told = ["gymnasium"] * (arguments.model == "gymnasium") + ["quick"] * arguments.quick
+    run = arguments.run or RUNS / "_".join([arguments.env, *told])
     arguments = replace(arguments, results=results, run=run)
     return replace(arguments, k=2, transitions=2_000, episodes=2) if arguments.quick else arguments
 
@@ -69,9 +76,14 @@ def narrow(arguments: GymnasiumBodies) -> GymnasiumBodies:
 class Bodies(NamedTuple):
     """A body as we and as Gymnasium have it."""
 
-    ours: mujoco.MjModel
+    env: Any  # ours, of brax
+    ours: mujoco.MjModel  # its model
     theirs: Any  # a Gymnasium environment, unwrapped
-    frames: int  # physics steps of one of our control steps
+
+    @property
+    def frames(self) -> int:
+        """Physics steps of one of our control steps."""
+        return self.env._n_frames
 
     @property
     def shift(self) -> np.ndarray:
@@ -79,13 +91,13 @@ class Bodies(NamedTuple):
         return self.ours.qpos0 - self.theirs.model.qpos0
 
 
-def load_bodies(body: str) -> Bodies:
+def load_bodies(body: str, model: str = "brax") -> Bodies:
     """Both models of a body in `BODIES`, with the task's costs and health rules."""
-    _, ours = step_of(body, "native")
+    ours = load_body(body, "native", model)
     options = {**BODIES[body].options, **({"include_cfrc_ext_in_observation": False} if body == "ant" else {})}
     with quiet():
-        theirs = gymnasium.make(NAMES[body], **options).unwrapped
-    return Bodies(c_model(xml_iterations(ours.sys)), theirs, ours._n_frames)
+        theirs = import_module("gymnasium").make(NAMES[body], **options).unwrapped
+    return Bodies(ours, c_model(xml_iterations(ours.sys)), theirs)
 
 
 def describe(model: mujoco.MjModel, frames: int) -> dict[str, Any]:
@@ -162,7 +174,7 @@ def play(theirs: Any, act: Callable[[jax.Array, jax.Array], jax.Array], episodes
     return Played(speed, alive, ~under_way, states)
 
 
-def one_step(body: str, bodies: Bodies, states: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[str, float, float]]:
+def one_step(bodies: Bodies, states: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[str, float, float]]:
     """How far one step of theirs is from ours, by what of theirs is set to ours: its name, median and 99th percentile.
 
     From equal states with equal random actions; a difference is in units of 1 + |value|, that of a state its largest.
@@ -172,12 +184,17 @@ def one_step(body: str, bodies: Bodies, states: list[tuple[np.ndarray, np.ndarra
     actions = generator.uniform(-1, 1, (len(chosen), bodies.ours.nu)).astype(np.float32)
     q, qd = (np.stack(values).astype(np.float32) for values in zip(*chosen, strict=True))
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # brax is not strict
-        ours = np.concatenate(jax.jit(step_of(body, "native")[0])(q + bodies.shift.astype(np.float32), qd, actions), 1)
+        after = jax.jit(jax.vmap(_control_step(bodies.env)))(q + bodies.shift.astype(np.float32), qd, actions)
+    ours = np.concatenate([after.q, after.qd], 1)
     ours[:, : bodies.ours.nq] -= bodies.shift
     for name, model in _variants(bodies):
         told = np.stack([_stepped(model, bodies, *one) for one in zip(q, qd, actions, strict=True)])
         difference = (np.abs(told - ours) / (1.0 + np.abs(ours))).max(1)
         yield name, float(np.median(difference)), float(np.percentile(difference, 99))
+
+
+def _control_step(env: Any) -> Callable[[jax.Array, jax.Array, jax.Array], Any]:
+    return lambda q, qd, action: env.pipeline_step(env.pipeline_init(q, qd), action)
 
 
 def _variants(bodies: Bodies) -> Iterator[tuple[str, mujoco.MjModel]]:
@@ -208,21 +225,30 @@ def learned(arguments: GymnasiumBodies) -> Run:
     assert arguments.run is not None  # `narrow` sees to it
     if arguments.run.parent == RUNS and not (arguments.run / "result.json").exists():
         sized: dict[str, Any] = {"n": 5, "episode_length": 100} if arguments.quick else {}
-        env, population = make(arguments.env, **sized)
-        config = preset(arguments.env, k=arguments.k, n=population.n, transitions=arguments.transitions)
+        env, population = make(arguments.env, model=arguments.model, **sized)
+        k, transitions = arguments.k or 5, arguments.transitions or 1_000_000
+        config = preset(arguments.env, k=k, n=population.n, transitions=transitions)
         assigner = random_even(config.k, config.n) if arguments.quick else None
         train(env, population, config, assigner, out=arguments.run, resume=True)
     run = load_run(arguments.run)
     check("run", arguments.run, bool(run.result["finished"]), "of a run that was not stopped; end it by --resume first")
-    name = run.env.spec.name
-    check("run", f"{arguments.run}, of {name}", name == arguments.env, f"a run of {arguments.env}")
+    spec = run.env.spec
+    told: dict[str, tuple[Any, Any]] = {
+        "env": (spec.name, arguments.env),
+        "model": (spec.options.get("model", "brax"), arguments.model),
+        "k": (run.config.k, arguments.k),
+        "transitions": (run.config.transitions, arguments.transitions),
+    }
+    for name, (found, asked) in told.items():
+        check(name, found, asked in (None, found), f"{asked} as asked, which {arguments.run} is not; name another run by --run")
+    check("backend", spec.backend, spec.backend in SAME_MDP, f"{', '.join(SAME_MDP)}, which {arguments.run} is not")
     return run
 
 
 def measure(arguments: GymnasiumBodies) -> dict[str, Any]:
     """The line of one body."""
     body, run = arguments.env.removesuffix("_speed"), learned(arguments)
-    bodies, steps = load_bodies(body), run.env.spec.episode_length
+    bodies, steps = load_bodies(body, arguments.model), run.env.spec.episode_length
     ours = evaluate(run.env, run.population, run.config, run.policies, run.assignment, seed=1, episodes=arguments.episodes)
     act = make_act(run.env, run.config)
     acting = [partial(act, run.policies, j) for j in range(run.config.k)]
@@ -237,8 +263,9 @@ def measure(arguments: GymnasiumBodies) -> dict[str, Any]:
     return {
         "benchmark": "gymnasium_bodies",
         "env": arguments.env,
+        "model": arguments.model,
         "gymnasium": NAMES[body],
-        "gymnasium_version": gymnasium.__version__,
+        "gymnasium_version": version("gymnasium"),
         "k": run.config.k,
         "n": run.population.n,
         "seed": run.config.seed,
@@ -256,7 +283,7 @@ def measure(arguments: GymnasiumBodies) -> dict[str, Any]:
         "falls_in_gymnasium": [round(float(one.falls.mean()), 3) for one in played],
         "one_step": [
             {"gymnasium": name, "difference_50": median, "difference_99": high}
-            for name, median, high in one_step(body, bodies, [state for one in played for state in one.states])
+            for name, median, high in one_step(bodies, [state for one in played for state in one.states])
         ],
         "models": {name: [models[0][name], models[1][name]] for name in models[0] if models[0][name] != models[1][name]},
         **machine(),
@@ -267,64 +294,6 @@ def _mean_of(values: np.ndarray, chosen: np.ndarray) -> float | None:
     return round(float(values[chosen].mean()), 1) if chosen.any() else None
 
 
-def table_rows(lines: list[dict[str, Any]]) -> list[list[Any]]:
-    """A row of the policies of each body."""
-    return [
-        [
-            line["env"].removesuffix("_speed"),
-            f"{line['transitions']:,}",
-            line["welfare"],
-            line["welfare_in_gymnasium"],
-            "-" if line["change"] is None else f"{line['change']:+.1%}",
-            f"{np.mean(line['episode_length']):.0f}",
-            f"{np.mean(line['episode_length_in_gymnasium']):.0f}",
-            f"{line['one_step'][0]['difference_99']:.1e}",
-        ]
-        for line in lines
-    ]
-
-
-COLUMNS = ("env", "transitions", "welfare", "in Gymnasium", "change", "steps", "there", "one step, 99%")
-
-
-def write_table(results: Path) -> None:
-    """The markdown beside the lines."""
-    lines = read_lines(results)
-    text = [f"# {TITLE}\n", _row(COLUMNS), _row(["---"] * len(COLUMNS)), *map(_row, table_rows(lines))]
-    text += [
-        "\nOne run of each body, of so many transitions of each policy; welfare of fresh episodes acting as trained, ours and "
-        "Gymnasium's paid alike; steps are of an episode, mean of all policies. One step is from equal states with equal "
-        "random actions, in units of 1 + |value|.\n"
-    ]
-    for line in lines:
-        text += [f"## {line['env']} and {line['gymnasium']}\n", _row(["", "ours", "Gymnasium"]), _row(["---"] * 3)]
-        text += [_row([name, *values]) for name, values in line["models"].items()]
-        text += ["", _row(["one step of Gymnasium's", "median", "99%"]), _row(["---"] * 3)]
-        text += [_row([s["gymnasium"], f"{s['difference_50']:.1e}", f"{s['difference_99']:.1e}"]) for s in line["one_step"]]
-        text += ["", _row(["policy", *range(line["k"])]), _row(["---"] * (line["k"] + 1))]
-        for name, field in _OF_POLICIES.items():
-            text.append(_row([name, *("-" if value is None else value for value in line[field])]))
-        text.append("")
-    text.append("Made by `python -m benchmarks.gymnasium_bodies --env ENV --transitions N`, N as in the lines.\n")
-    results.with_suffix(".md").write_text("\n".join(text))
-
-
-_OF_POLICIES: Mapping[str, str] = {
-    "pay of its agents": "own_pay",
-    "in Gymnasium": "own_pay_in_gymnasium",
-    "steps of an episode": "episode_length",
-    "steps in Gymnasium": "episode_length_in_gymnasium",
-    "share of falls in Gymnasium": "falls_in_gymnasium",
-}
-
-
-def _row(cells: Any) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
-
-
-TITLE = "Policies in Gymnasium's own environments"
-
-
 def main() -> None:
     """A line of the body on stdout, then the table of all bodies measured so far."""
     with clean_exit("gymnasium_bodies"):
@@ -333,8 +302,8 @@ def main() -> None:
         assert results is not None  # `narrow` sees to it
         results.parent.mkdir(parents=True, exist_ok=True)
         line = measure(arguments)
-        lines = [other for other in read_lines(results) if other["env"] != arguments.env]
-        write_lines(results, sorted([*lines, line], key=lambda line: line["env"]))
+        others = [other for other in read_lines(results) if (other["env"], other["model"]) != (arguments.env, arguments.model)]
+        write_lines(results, sorted([*others, line], key=lambda line: (line["env"], line["model"])))
         emit({name: value for name, value in line.items() if name not in ("models", "one_step")})
         write_table(results)
     show(TITLE, list(COLUMNS), table_rows(read_lines(results)))

@@ -6,11 +6,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from rmdp_jax import Assigner, TrainConfig, em, end_to_end, plain_em
+from rmdp_jax import Assigner, Env, Population, TrainConfig, em, end_to_end, plain_em
 from rmdp_jax.assigners.fixed import shuffled_even
 from rmdp_jax.assigners.halving_em import halving_em
 from rmdp_jax.assigners.seeded_em import seeded_em
 from rmdp_jax.assigners.split_and_merge import split_and_merge
+from rmdp_jax.envs import make
 from rmdp_jax.envs.presets import for_gpu, preset
 from rmdp_jax.evaluation.comparison import flat_settings
 from rmdp_jax.records.folder import dump_train_config
@@ -27,6 +28,7 @@ class Variant(NamedTuple):
 
     assigner: Callable[[int, int], Assigner] = em  # of k, n
     change: Callable[[TrainConfig], TrainConfig] = _as_it_is  # of the task's preset
+    segment: int | None = None  # `EnvSpec.segment_length` instead of the task's own
 
 
 class Comparison(NamedTuple):
@@ -122,6 +124,7 @@ SETTINGS = {
     "returns not normalised": Variant(change=sized(normalize_returns=False)),
     "std from e^-1 and rewards as they are": Variant(change=lambda config: _plain_rewards(_std_from_1_over_e(config))),
     "entropy x 3": Variant(change=entropy_times(3.0, 3.0)),
+    **{f"segments of {steps}": Variant(segment=steps) for steps in (1, 10, 200, 1000)},
 }
 # For an accelerator; quality is the same on a CPU, as physics is the same.
 GPU = {
@@ -153,6 +156,12 @@ class Cell(NamedTuple):
         """What `make` is given."""
         return {} if self.backend is None else {"backend": self.backend}
 
+    def task(self, seed: int) -> tuple[Env, Population]:
+        """Env and people of a seed."""
+        env, population = make(self.env, seed=seed, n=self.config().n, **self.env_options())
+        segment = COMPARISONS[self.of].variants[self.variant].segment
+        return env if segment is None else env._replace(spec=env.spec._replace(segment_length=segment)), population
+
     def config(self) -> TrainConfig:
         """Of seed 0."""
         variant = COMPARISONS[self.of].variants[self.variant]
@@ -161,10 +170,11 @@ class Cell(NamedTuple):
     def describe(self) -> Line:
         """What its line begins with, as JSON gives it back."""
         config = self.config()
-        assigner = COMPARISONS[self.of].variants[self.variant].assigner(config.k, config.n)
+        variant = COMPARISONS[self.of].variants[self.variant]
+        assigner = variant.assigner(config.k, config.n)
         settings = flat_settings(dump_train_config(config))
         told = {"n": config.n, "settings": settings, "algorithm": assigner.name, "algorithm_options": dict(assigner.options)}
-        named = {name: value for name, value in self._asdict().items() if value is not None}
+        named = {name: value for name, value in (self._asdict() | {"segment": variant.segment}).items() if value is not None}
         return json.loads(json.dumps({"benchmark": "ablation", **named, **told}))
 
 

@@ -74,7 +74,7 @@ def with_advance(env, advance: Advance):
     env = copy.copy(env)
 
     def observe(q: Array, qd: Array) -> base.State:
-        return base.State(q, qd, *kinematics.forward(env.sys, _unit_rotations(env.sys, q), qd), contact=None)
+        return base.State(q, qd, *kinematics.forward(env.sys, _displacements(env.sys, q), qd), contact=None)
 
     def init(q: Array, qd: Array, act=None, ctrl=None) -> base.State:
         del act, ctrl
@@ -91,9 +91,16 @@ def with_advance(env, advance: Advance):
     return env
 
 
-def _unit_rotations(sys, q: Array) -> Array:
-    """`q` with unit quaternions: resets add noise to them, MuJoCo takes that, brax's kinematics would stretch the body."""
+def _displacements(sys, q: Array) -> Array:
+    """`q` as brax's kinematics takes it.
+
+    With unit quaternions: resets add noise to them, MuJoCo takes that, brax would stretch the body. And with joints that count
+    from the pose of the XML, also where that is at another value (`ref`).
+    """
     model = sys.mj_model
+    straight = model.jnt_qposadr[np.isin(model.jnt_type, (mujoco.mjtJoint.mjJNT_SLIDE, mujoco.mjtJoint.mjJNT_HINGE))]
+    if model.qpos0[straight].any():
+        q = q.at[straight].add(jnp.asarray(-model.qpos0[straight], q.dtype))
     for start in model.jnt_qposadr[model.jnt_type == mujoco.mjtJoint.mjJNT_FREE] + 3:
         rotation = q[start : start + 4]
         q = q.at[start : start + 4].set(rotation / jnp.linalg.norm(rotation))

@@ -18,7 +18,7 @@ from rmdp_jax.config import LARGEST_N
 from rmdp_jax.env import Column, Env, Population
 from rmdp_jax.envs.speed_bound import speed_upper_bound
 from rmdp_jax.envs.speed_reachable import Held, held_speeds, reachable_welfare
-from rmdp_jax.errors import known_name, seed_number, whole_number
+from rmdp_jax.errors import check, known_name, seed_number, whole_number
 from rmdp_jax.types import Array
 
 REWARD_PER_STEP = 0.1
@@ -91,11 +91,12 @@ BACKENDS = {
     "generalized": Backend("brax; same time step, other contacts: another task", lambda make: make(backend="generalized")),
 }
 
-MEASURED = ("native", "mjx", "warp")  # the MDP of which `speed_reachable` knows what policies hold
+SAME_MDP = ("native", "mjx", "warp")  # MuJoCo itself; with brax's models, `speed_reachable` knows what policies hold
+MODELS = {"brax": None, "gymnasium": "gymnasium_models"}  # of MuJoCo: the module that puts another in the place of brax's
 
 
 def make_speed(
-    body: str, *, n: int = 100, seed: int = 0, backend: str = "auto", episode_length: int = 1000
+    body: str, *, n: int = 100, seed: int = 0, backend: str = "auto", model: str = "brax", episode_length: int = 1000
 ) -> tuple[Env, Population]:
     """The target-speed task of a body and its n agents.
 
@@ -105,7 +106,9 @@ def make_speed(
             the stream that numpy keeps for ever and that the authors' runs drew from.
         seed: of the targets.
         backend: a name in `BACKENDS`, or "auto": native where JAX runs on a CPU, mjx elsewhere. `env.spec.backend` tells
-            which; spring, positional and generalized are other tasks than the first two and results have to say so.
+            which; spring, positional and generalized are other tasks than the first three and results have to say so.
+        model: "brax", the XML of brax's bodies, or "gymnasium", that of Gymnasium's v5 environments, which has to be installed
+            and whose physics is stepped by the same backends; a task of its own. See `rmdp_jax.envs.gymnasium_models`.
         episode_length: steps; returns are in 0..`episode_length`/10 and `spec.reference_scale` brings them to 0..100.
 
     Returns:
@@ -113,7 +116,8 @@ def make_speed(
         estimate of `speed_reachable`, and k equal-width bands of target speed as oracle groups.
 
     Raises:
-        ConfigError: unknown `body` or `backend`, or `n`, `seed` or `episode_length` break their rule.
+        ConfigError: unknown `body`, `backend` or `model`, Gymnasium is not installed or its model asked of a `backend` that has
+            none, or `n`, `seed` or `episode_length` break their rule.
     """
     known_name("body", body, BODIES)
     known_name("backend", backend, {**BACKENDS, "auto": None})
@@ -121,24 +125,31 @@ def make_speed(
         backend = "native" if jax.default_backend() == "cpu" else "mjx"
     n, seed = whole_number("n", n, 1, LARGEST_N), seed_number("seed", seed)
     episode_length = whole_number("episode_length", episode_length)
-    env = _make_env(body, backend, episode_length)
-    held = held_speeds(f"{body}_speed") if backend in MEASURED else None
+    known_name("model", model, MODELS)
+    check("model", model, model == "brax" or backend in SAME_MDP, f"brax with backend {backend}; take {', '.join(SAME_MDP)}")
+    env = _make_env(body, backend, model, episode_length)
+    held = held_speeds(f"{body}_speed") if backend in SAME_MDP and model == "brax" else None
     return env, make_population(BODIES[body], n, seed, episode_length, held)
 
 
-def load_body(body: str, backend: str) -> Any:
+def load_body(body: str, backend: str, model: str = "brax") -> Any:
     """The brax env of a body in `BODIES`, with this task's costs and health rules, on a backend in `BACKENDS`."""
     adapter = import_module("rmdp_jax.envs.brax_adapter")  # here, as brax takes seconds to import
-    known = BODIES[body]
+    known, other = BODIES[body], MODELS[model]
     with adapter.quiet():
         cls = getattr(import_module(f"brax.envs.{known.module}"), known.cls)
-        return BACKENDS[backend].build(lambda **options: cls(**known.options, **options))
+
+        def build(**options: Any) -> Any:
+            env = cls(**known.options, **options)
+            return env if other is None else import_module(f"rmdp_jax.envs.{other}").with_model(env, body)
+
+        return BACKENDS[backend].build(build)
 
 
 @cache  # pictures and resumed runs have it anew; loading and tracing a body takes long
-def _make_env(body: str, backend: str, episode_length: int) -> Env:
+def _make_env(body: str, backend: str, model: str, episode_length: int) -> Env:
     adapter = import_module("rmdp_jax.envs.brax_adapter")
-    brax_env = load_body(body, backend)
+    brax_env = load_body(body, backend, model)
     seconds = float(brax_env.dt)
 
     def outcome(before: Any, after: Any) -> Outcome:

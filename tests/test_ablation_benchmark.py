@@ -15,6 +15,7 @@ from benchmarks.ablation_results import current_lines, draw_lines, table_rows
 from benchmarks.variants import COMPARISONS, Cell
 from rmdp_jax import Population, plain_em
 from rmdp_jax.envs.presets import preset
+from rmdp_jax.envs.speed import SEGMENT
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.records.files import read_lines
 
@@ -104,11 +105,15 @@ def test_variants_are_what_they_are_called():
         assert len({str(line | {"variant": ""}) for line in told}) == len(told), "two names for the same"
     before = preset("halfcheetah_speed", k=3, transitions=2048)
     named = COMPARISONS["settings"].variants
-    changes = {cell.variant: named[cell.variant].change(before) for cell in make_cells(small_settings("halfcheetah_speed"))}
+    cells = make_cells(small_settings("halfcheetah_speed"))
+    segments = {cell.variant: cell.task(0)[0].spec.segment_length for cell in cells if named[cell.variant].segment}
+    assert segments == {f"segments of {steps}": steps for steps in (1, 10, 200, 1000)}
+    assert cells[0].task(0)[0].spec.segment_length == SEGMENT
+    changes = {cell.variant: named[cell.variant].change(before) for cell in cells}
     as_it_is = {"exploring", "the discount of the task and lambda 0.95", "std from e^-1", "rewards as they are"}
     as_it_is |= {"lambda 0.95 and a learning rate from 3e-4"}
     assert set(named) - set(changes) == as_it_is | {"std from e^-1 and rewards as they are"}
-    assert changes.pop("preset") == before
+    assert {str(changes.pop(name)) for name in ("preset", *segments)} == {str(before)}
     assert len(set(map(str, changes.values())) - {str(before)}) == len(changes)
     larger = changes.pop("five times the environments and minibatches").sizes
     assert {config.sizes.transitions for config in changes.values()} == {2048}, "an iteration costs the same"

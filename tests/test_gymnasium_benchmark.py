@@ -47,7 +47,7 @@ def test_models_are_told_apart_by_what_differs(hopper):
 def test_the_integrator_is_all_that_a_step_of_hopper_differs_by(hopper):
     model = hopper.theirs.model
     start = [(model.qpos0 + 0.01 * i, np.full(model.nv, 0.1 * i)) for i in range(4)]
-    high = {name: difference for name, _, difference in one_step("hopper", hopper, start)}
+    high = {name: difference for name, _, difference in one_step(hopper, start)}
     assert high["as it is"] > 1e-4
     assert high["and our integrator"] < 1e-6
     assert high["our model"] < 1e-6
@@ -65,6 +65,13 @@ def test_episodes_end_with_a_fall_and_pay_speed_until_then(hopper):
     assert np.abs(played.speed[played.alive]).max() > 0.1
 
 
+def test_with_gymnasiums_model_a_step_is_its_own():
+    bodies = load_bodies("ant", "gymnasium")
+    assert describe(bodies.ours, bodies.frames) == describe(bodies.theirs.model, bodies.theirs.frame_skip)
+    start = [(bodies.ours.qpos0, np.full(bodies.ours.nv, 0.1 * i)) for i in range(4)]
+    assert {name for name, _, difference in one_step(bodies, start) if difference > 1e-5} == set()
+
+
 @pytest.mark.slow
 def test_a_line_and_a_table_of_a_body(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gymnasium_bodies, "RUNS", tmp_path)
@@ -73,6 +80,16 @@ def test_a_line_and_a_table_of_a_body(tmp_path, monkeypatch, capsys):
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert line["falls_in_gymnasium"] == [0.0, 0.0]  # it never ends an episode
     assert line["episode_length_in_gymnasium"] == line["episode_length"] == [100.0, 100.0]
+    assert line["model"] == "brax"
+    for asked, told in (
+        ("--k 3", "k = 2: must be 3 as asked"),
+        ("--model gymnasium", "model = brax: must be gymnasium as asked"),
+    ):
+        run = ["--run", str(tmp_path / "halfcheetah_speed_quick")]
+        monkeypatch.setattr("sys.argv", ["gymnasium_bodies", "--env", "halfcheetah_speed", *run, *asked.split()])
+        with pytest.raises(SystemExit):
+            main()
+        assert told in capsys.readouterr().err
     table = (tmp_path / "gymnasium.md").read_text()
     assert "| solver iterations | 4 | 100 |" in table
     assert "| halfcheetah |" in table

@@ -20,6 +20,8 @@ class EnvOptions:
     """Steps after which an episode is cut."""
     backend: str | None = None
     """Physics of speed tasks: auto, native, mjx, warp, spring, positional, generalized."""
+    model: str | None = None
+    """Bodies of speed tasks: brax's, or gymnasium's v5 ones (an extra of that name; backend native, mjx or warp)."""
     people_seed: int | None = None
     """Seed of the agents, where they are drawn (targets of speed tasks). Default: the run's."""
 

@@ -1,0 +1,51 @@
+"""Gymnasium's v5 models in the place of brax's: `make("ant_speed", model="gymnasium")`.
+
+Read from Gymnasium's own XML files, so they are its bodies to the last contact; what a policy observes and when it falls is as
+there too. Theirs differ from brax's by the integrator (Runge-Kutta, HalfCheetah Euler), by the iterations of the solver and by
+what touches the floor (benchmarks/results/gymnasium.md). Here every control step starts the solver cold and states are float32,
+as with brax's.
+
+Gymnasium itself is not imported: `pip install -c constraints.txt -e '.[gymnasium]'` gets it.
+"""
+
+import copy
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rmdp_jax.envs.brax_adapter import quiet
+from rmdp_jax.errors import ConfigError
+
+with quiet():
+    import mujoco
+    from brax.io import mjcf
+
+FILES = {"halfcheetah": "half_cheetah.xml", "walker2d": "walker2d_v5.xml", "ant": "ant.xml", "hopper": "hopper.xml"}
+
+
+def with_model(env: Any, body: str) -> Any:
+    """A copy of `env`, a brax `PipelineEnv` of a body, with Gymnasium's model of it.
+
+    Raises:
+        ConfigError: Gymnasium is not installed, or has no such model.
+    """
+    found = find_spec("gymnasium")
+    if found is None or found.origin is None:
+        raise ConfigError("model = 'gymnasium': it is not installed; install '.[gymnasium]', or take model = 'brax'")
+    path = Path(found.origin).parent / "envs" / "mujoco" / "assets" / FILES[body]
+    if not path.exists():
+        raise ConfigError(f"model = 'gymnasium': the Gymnasium that is installed has no {FILES[body]}; install 1.2 or newer")
+    model = mjcf.load_mjmodel(path)
+    _share_anchors(model)
+    env = copy.copy(env)
+    env.sys = mjcf.load_model(model)
+    return env
+
+
+def _share_anchors(model: mujoco.MjModel) -> None:
+    """Slides are put where the hinge of their body is: it moves nothing, and brax's poses know one place a body."""
+    for slide in np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_SLIDE):
+        beside = (model.jnt_bodyid == model.jnt_bodyid[slide]) & (model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE)
+        model.jnt_pos[slide] = model.jnt_pos[beside][0]
