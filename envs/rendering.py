@@ -13,7 +13,7 @@ import numpy as np
 
 from rmdp_jax.envs import movie
 from rmdp_jax.envs.brax_adapter import from_brax, quiet
-from rmdp_jax.envs.speed import BODIES, load_body
+from rmdp_jax.envs.speed import BODIES, body_of
 from rmdp_jax.errors import ConfigError, real_number, seed_number, whole_number
 from rmdp_jax.evaluation.evaluate import make_record
 from rmdp_jax.records.loading import Run
@@ -69,7 +69,7 @@ def render_run(run: Run, policy: int, *, deterministic: bool = True, seed: int =
     policy = whole_number("policy", policy, 0, k - 1, f"a whole number in 0..{k - 1}, as the run has k = {k} policies")
     rule = f"a number above 0, at most {LONGEST:g}"
     seconds, seed = real_number("seconds", seconds, lambda x: 0.0 < x <= LONGEST, rule), seed_number("seed", seed)
-    brax_env = load_body(name.removesuffix("_speed"), run.env.spec.backend)
+    brax_env = body_of(run.env.spec)
     stride = max(1, round(1.0 / (FRAMES_PER_S * float(brax_env.dt))))
     poses = record_poses(run, brax_env, policy, deterministic, seed, seconds)
     frames = jax.tree.map(lambda x: x[::stride], poses)
@@ -118,7 +118,7 @@ def animate_run(run: Run, seconds: float, frames_per_s: float) -> tuple[list[byt
     Returns:
         One a policy, or none and why, where nothing can be drawn.
     """
-    brax_env = load_body(run.env.spec.name.removesuffix("_speed"), run.env.spec.backend)
+    brax_env = body_of(run.env.spec)
     stride = max(1, round(1.0 / (frames_per_s * float(brax_env.dt))))
     films = []
     with TemporaryDirectory() as scratch:

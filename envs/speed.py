@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmdp_jax.config import LARGEST_N
-from rmdp_jax.env import Column, Env, Population
+from rmdp_jax.env import Column, Env, EnvSpec, Population
 from rmdp_jax.envs.speed_bound import speed_upper_bound
 from rmdp_jax.envs.speed_reachable import Held, held_speeds, reachable_welfare
 from rmdp_jax.errors import check, known_name, seed_number, whole_number
@@ -144,6 +144,11 @@ def load_body(body: str, backend: str, model: str = "brax") -> Any:
             return env if other is None else import_module(f"rmdp_jax.envs.{other}").with_model(env, body)
 
         return BACKENDS[backend].build(build)
+
+
+def body_of(spec: EnvSpec) -> Any:
+    """The brax env behind one that `make` gave for a speed task."""
+    return load_body(spec.name.removesuffix("_speed"), spec.backend, spec.options.get("model", "brax"))
 
 
 @cache  # pictures and resumed runs have it anew; loading and tracing a body takes long

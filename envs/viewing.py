@@ -16,7 +16,7 @@ import numpy as np
 
 from rmdp_jax.env import guard
 from rmdp_jax.envs.brax_adapter import from_brax, quiet
-from rmdp_jax.envs.speed import BODIES, load_body
+from rmdp_jax.envs.speed import BODIES, body_of
 from rmdp_jax.errors import SEEDS, ConfigError, seed_number, whole_number
 from rmdp_jax.policies.model import make_act
 from rmdp_jax.records.files import reason_of
@@ -96,7 +96,7 @@ def play_run(
     check_task(name, run.folder.path)
     policy = whole_number("policy", policy, 0, k - 1, f"a whole number in 0..{k - 1}, as the run has k = {k} policies")
     seed = seed_number("seed", seed)
-    brax_env = load_body(name.removesuffix("_speed"), run.env.spec.backend)
+    brax_env = body_of(run.env.spec)
     model = brax_env.sys.mj_model
     data = mujoco.MjData(model)
     poses = make_poses(run, brax_env, policy, deterministic, seed)

@@ -41,6 +41,11 @@ def test_names_are_printed_as_they_were_typed(name, result, capsys):
     assert "\x1b" not in out + err
 
 
+def test_options_of_the_task_are_told(result, capsys):
+    print_summary(result | {"env": "ant_speed", "env_options": {"seed": 0, "n": 3, "model": "gymnasium"}})
+    assert capsys.readouterr().out.split("\n")[1].startswith("ant_speed model=gymnasium  ")
+
+
 def test_only_what_moves_the_cursor_is_escaped():
     assert visible("tab\t, line\n, \x1b[31m, \x7f, \udcff, ü 😀 \\ [/b]") == (
         "tab\\t, line\\n, \\x1b[31m, \\x7f, \\udcff, ü 😀 \\ [/b]"

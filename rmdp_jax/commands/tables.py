@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rmdp_jax.limits import describe_limits
-from rmdp_jax.records.settings import words_of
+from rmdp_jax.records.settings import describe_options, words_of
 from rmdp_jax.records.tables import RETURNS, policy_rows
 from rmdp_jax.terminal import PlainConsole, plus_minus, visible
 
@@ -63,7 +63,9 @@ def print_summary(result: dict[str, Any]) -> None:
     who = f"k = {result['k']} policies for n = {result['n']} agents"
     drawn = result["env_options"].get("seed", result["seed"])
     people = "" if drawn == result["seed"] else f", people of seed {drawn}"
-    task = visible(f"  {result['algorithm']}, {who}, seed {result['seed']}{people}")
+    options = describe_options(result["env_options"])
+    told = f" {options}" if options else ""
+    task = visible(f"{told}  {result['algorithm']}, {who}, seed {result['seed']}{people}")
     console.print(Text.assemble("\n", (visible(str(result["env"])), "bold"), task))
     console.print(facts)
     console.print(_policy_table(result))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rmdp_jax.evaluation.statistics import LEVEL, paired_p, smallest_difference, summarize_values
+from rmdp_jax.records.settings import describe_options
 
 Line = dict[str, Any]  # of one run: what result.json holds, with `settings` where they are known
 
@@ -15,7 +16,6 @@ ORDER = (
     *("single", "individual", "contextual"),
 )
 TELLING = 0.05  # share of the bound: runs that could not have told such a difference do not share a first place
-_NO_OPTIONS = ("seed", "n", "backend", "context")  # in `env_options` and beside them
 
 
 class Row(NamedTuple):
@@ -73,8 +73,7 @@ def order_of(algorithm: str) -> tuple[int, str]:
 
 def task_of(line: Line) -> tuple[str, str, str, int]:
     """Env, its options, backend and n."""
-    options = {name: value for name, value in line["env_options"].items() if name not in _NO_OPTIONS}
-    return line["env"], ", ".join(f"{name}={options[name]}" for name in sorted(options)), line["backend"], line["n"]
+    return line["env"], describe_options(line["env_options"]), line["backend"], line["n"]
 
 
 def settings_of(line: Line) -> dict[str, Any]:

@@ -81,6 +81,14 @@ def check_algorithm_options(path: Path, options: Mapping[str, Any]) -> None:
             )
 
 
+_TOLD_ELSEWHERE = ("seed", "n", "backend", "context")  # of `env_options`
+
+
+def describe_options(env_options: Mapping[str, Any]) -> str:
+    """Options of an env beside who the people are and the backend: "size=4", or nothing."""
+    return ", ".join(f"{name}={env_options[name]}" for name in sorted(env_options) if name not in _TOLD_ELSEWHERE)
+
+
 def words_of(sources: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Policies of other runs, as config.json names them, in the words that --freeze takes: DIR:J,J for those of one run."""
     runs = groupby(sources, lambda source: source["run"])
