@@ -64,13 +64,17 @@ def narrow(arguments: GymnasiumBodies) -> GymnasiumBodies:
     """`arguments` with the sizes of --quick, checked, and with folders."""
     known_name("env", arguments.env, {f"{body}_speed": None for body in BODIES})
     check("episodes", arguments.episodes, arguments.episodes >= 1, "a whole number of at least 1")
-    if find_spec("gymnasium") is None:
-        raise ConfigError("gymnasium: is not installed; install '.[dev]'")
+    for name in ("k", "transitions"):
+        given = getattr(arguments, name)
+        check(name, given, given is None or given >= 1, "a whole number of at least 1")
+    for package in ("gymnasium", "imageio"):
+        if find_spec(package) is None:
+            raise ConfigError(f"{package}: is not installed; install '.[dev]'")
     results = arguments.results or (RUNS if arguments.quick else Path("benchmarks/results")) / "gymnasium.jsonl"
     told = ["gymnasium"] * (arguments.model == "gymnasium") + ["quick"] * arguments.quick
     run = arguments.run or RUNS / "_".join([arguments.env, *told])
     arguments = replace(arguments, results=results, run=run)
-    return replace(arguments, k=2, transitions=2_000, episodes=2) if arguments.quick else arguments
+    return replace(arguments, episodes=2) if arguments.quick else arguments
 
 
 class Bodies(NamedTuple):
@@ -226,7 +230,8 @@ def learned(arguments: GymnasiumBodies) -> Run:
     if arguments.run.parent == RUNS and not (arguments.run / "result.json").exists():
         sized: dict[str, Any] = {"n": 5, "episode_length": 100} if arguments.quick else {}
         env, population = make(arguments.env, model=arguments.model, **sized)
-        k, transitions = arguments.k or 5, arguments.transitions or 1_000_000
+        whole = (2, 2_000) if arguments.quick else (5, 1_000_000)
+        k, transitions = arguments.k or whole[0], arguments.transitions or whole[1]
         config = preset(arguments.env, k=k, n=population.n, transitions=transitions)
         assigner = random_even(config.k, config.n) if arguments.quick else None
         train(env, population, config, assigner, out=arguments.run, resume=True)
@@ -260,6 +265,9 @@ def measure(arguments: GymnasiumBodies) -> dict[str, Any]:
     agents = np.arange(run.population.n)
     welfare = float(ours.welfare), float(utility[run.assignment, agents].mean())
     models = describe(bodies.ours, bodies.frames), describe(bodies.theirs.model, bodies.theirs.frame_skip)
+    poses = np.asarray(bodies.env.sys.init_q) - bodies.shift, bodies.theirs.init_qpos
+    for told, pose in zip(models, poses, strict=True):
+        told["an episode starts at"] = ", ".join(f"{value + 0.0:g}" for value in np.round(pose, 3))
     return {
         "benchmark": "gymnasium_bodies",
         "env": arguments.env,

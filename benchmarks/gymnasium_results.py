@@ -41,11 +41,8 @@ def write_table(results: Path) -> None:
         "random actions, in units of 1 + |value|.\n"
     ]
     for line in lines:
-        text += [
-            f"## {line['env']}, {_WHOSE[line['model']]}, and {line['gymnasium']}\n",
-            _row(["", "ours", "Gymnasium"]),
-            _row(["---"] * 3),
-        ]
+        text.append(f"## {line['env']}, {_WHOSE[line['model']]}, and {line['gymnasium']}\n")
+        text += [_row(["", "ours", "Gymnasium"]), _row(["---"] * 3)] if line["models"] else ["The models are the same."]
         text += [_row([name, *values]) for name, values in line["models"].items()]
         text += ["", _row(["one step of Gymnasium's", "median", "99%"]), _row(["---"] * 3)]
         text += [_row([s["gymnasium"], f"{s['difference_50']:.1e}", f"{s['difference_99']:.1e}"]) for s in line["one_step"]]

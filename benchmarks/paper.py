@@ -31,6 +31,7 @@ from rmdp_jax.envs.presets import preset
 from rmdp_jax.errors import ConfigError, check
 from rmdp_jax.evaluation.comparison import Line
 from rmdp_jax.plots.style import count_transitions
+from rmdp_jax.running.progress import announce
 from rmdp_jax.running.sweep import Cell, sweep
 
 ALGORITHMS = ("em", "plain_em", "end_to_end", "cluster", "random")
@@ -179,6 +180,7 @@ def _train(cell: Cell, seeds: Sequence[int], out: Path, workers: int) -> list[Li
     """Lines of the runs of a cell."""
     if not workers:
         return sweep([cell], seeds, out, make=make)
+    announce(True, f"{cell.env} {cell.algorithm} k = {cell.config.k}: seeds {list(seeds)}")
     return [line for lines in on_cores(_train_alone, [(cell, seed, out) for seed in seeds], workers) for line in lines]
 
 

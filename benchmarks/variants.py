@@ -156,10 +156,15 @@ class Cell(NamedTuple):
         """What `make` is given."""
         return {} if self.backend is None else {"backend": self.backend}
 
+    @property
+    def segment(self) -> int | None:
+        """That of the variant, where rewards come at every step; else it is whole episodes."""
+        return COMPARISONS[self.of].variants[self.variant].segment if self.env.endswith("_speed") else None
+
     def task(self, seed: int) -> tuple[Env, Population]:
         """Env and people of a seed."""
         env, population = make(self.env, seed=seed, n=self.config().n, **self.env_options())
-        segment = COMPARISONS[self.of].variants[self.variant].segment
+        segment = self.segment
         return env if segment is None else env._replace(spec=env.spec._replace(segment_length=segment)), population
 
     def config(self) -> TrainConfig:
@@ -174,7 +179,7 @@ class Cell(NamedTuple):
         assigner = variant.assigner(config.k, config.n)
         settings = flat_settings(dump_train_config(config))
         told = {"n": config.n, "settings": settings, "algorithm": assigner.name, "algorithm_options": dict(assigner.options)}
-        named = {name: value for name, value in (self._asdict() | {"segment": variant.segment}).items() if value is not None}
+        named = {name: value for name, value in (self._asdict() | {"segment": self.segment}).items() if value is not None}
         return json.loads(json.dumps({"benchmark": "ablation", **named, **told}))
 
 

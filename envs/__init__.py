@@ -1,7 +1,7 @@
 """The tasks, by name: ``make(name, n=..., seed=...) -> (Env, Population)``."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -57,7 +57,8 @@ def make(
         seed: draws the agents where they are drawn (target speeds).
         people_seed: does that in its place, where the same options are given for runs of several seeds.
         context: let each episode be for one agent, which the policy is told (`rmdp_jax.context.with_context`).
-        **options: of the env, for instance `size=4` for resource_gathering or `backend="mjx"` for speed tasks.
+        **options: of the env, for instance `size=4` for resource_gathering, `backend="mjx"` or `model="gymnasium"` for speed
+            tasks.
 
     Raises:
         ConfigError: the name or an option is not known, or a value breaks its rule.
@@ -79,7 +80,7 @@ def _make_known(name: str, given: dict[str, Any]) -> tuple[Env, Population]:
         if option not in (*known, "n", "seed"):
             raise ConfigError(f"{option} = {shown(given[option])}: {name} takes {', '.join(known) or 'no options'}")
     env, population = ENVS[name](**given)
-    spec = env.spec._replace(options={**given, "n": population.n}, probe=False)
+    spec = env.spec._replace(options={**chosen(name, given), "n": population.n}, probe=False)
     return env._replace(spec=spec, pictures=pictures_of(name)), population
 
 
@@ -89,6 +90,16 @@ def options_of(name: str) -> list[str]:
         return [*own_options(name)]
     factory = known_name("env", name, ENVS)
     return [option for option in inspect.signature(factory).parameters if option not in ("n", "seed")]
+
+
+def chosen(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` of the env `name` without those that a built-in task has anyway; n and seed stay."""
+    known = inspect.signature(ENVS[name]).parameters if name in ENVS else {}
+    return {
+        option: value
+        for option, value in options.items()
+        if option in ("n", "seed") or option not in known or value != known[option].default
+    }
 
 
 def _plain(value: Any) -> Any:

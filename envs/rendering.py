@@ -13,7 +13,7 @@ import numpy as np
 
 from rmdp_jax.envs import movie
 from rmdp_jax.envs.brax_adapter import from_brax, quiet
-from rmdp_jax.envs.speed import BODIES, body_of
+from rmdp_jax.envs.speed import body_of, is_body
 from rmdp_jax.errors import ConfigError, real_number, seed_number, whole_number
 from rmdp_jax.evaluation.evaluate import make_record
 from rmdp_jax.records.loading import Run
@@ -62,7 +62,7 @@ def render_run(run: Run, policy: int, *, deterministic: bool = True, seed: int =
         ConfigError: the task has no body, or `policy` or `seconds` is out of range.
     """
     name, k = run.env.spec.name, run.config.k
-    if name.removesuffix("_speed") not in BODIES or run.env.spec.make is not None:
+    if not is_body(run.env.spec):
         raise ConfigError(f"{name} has no body to render; `rmdp-jax report {run.folder.path}` draws the pictures it has")
     if run.env.for_agent is not None:
         raise ConfigError(f"algorithm = {run.result['algorithm']!r}: render shows policies that are not told for whom they act")
@@ -109,7 +109,7 @@ def record_every(run: Run, brax_env: Any, deterministic: bool, seed: int, second
 
 def has_body(run: Run) -> bool:
     """Whether the policies of `run` move a body that can be drawn, and do so without being told for whom."""
-    return run.env.spec.name.removesuffix("_speed") in BODIES and run.env.for_agent is None
+    return is_body(run.env.spec) and run.env.for_agent is None
 
 
 def animate_run(run: Run, seconds: float, frames_per_s: float) -> tuple[list[bytes], str | None]:

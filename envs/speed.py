@@ -146,8 +146,13 @@ def load_body(body: str, backend: str, model: str = "brax") -> Any:
         return BACKENDS[backend].build(build)
 
 
+def is_body(spec: EnvSpec) -> bool:
+    """Whether this is a speed task of `make`, not one of a user's own under such a name."""
+    return spec.name.removesuffix("_speed") in BODIES and spec.make is None
+
+
 def body_of(spec: EnvSpec) -> Any:
-    """The brax env behind one that `make` gave for a speed task."""
+    """The brax env behind an env that `is_body`."""
     return load_body(spec.name.removesuffix("_speed"), spec.backend, spec.options.get("model", "brax"))
 
 

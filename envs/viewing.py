@@ -16,7 +16,7 @@ import numpy as np
 
 from rmdp_jax.env import guard
 from rmdp_jax.envs.brax_adapter import from_brax, quiet
-from rmdp_jax.envs.speed import BODIES, body_of
+from rmdp_jax.envs.speed import BODIES, body_of, is_body
 from rmdp_jax.errors import SEEDS, ConfigError, seed_number, whole_number
 from rmdp_jax.policies.model import make_act
 from rmdp_jax.records.files import reason_of
@@ -57,7 +57,11 @@ Launch = Callable[[Any, Any], Viewer]  # mujoco.MjModel, mujoco.MjData
 def check_task(name: str, folder: Path) -> None:
     """Raise `ConfigError` where the env of this name, of the run in `folder`, is no body that MuJoCo could show."""
     if name.removesuffix("_speed") not in BODIES:
-        raise ConfigError(f"{name} has no body to show; `rmdp-jax report {folder}` draws the pictures it has")
+        raise _no_body(name, folder)
+
+
+def _no_body(name: str, folder: Path) -> ConfigError:
+    return ConfigError(f"{name} has no body to show; `rmdp-jax report {folder}` draws the pictures it has")
 
 
 def check_display(folder: Path, policy: int) -> None:
@@ -93,7 +97,8 @@ def play_run(
         ConfigError: the task has no body, `policy` or `seed` is out of range, or the viewer does not open.
     """
     name, k = run.env.spec.name, run.config.k
-    check_task(name, run.folder.path)
+    if not is_body(run.env.spec):
+        raise _no_body(name, run.folder.path)
     policy = whole_number("policy", policy, 0, k - 1, f"a whole number in 0..{k - 1}, as the run has k = {k} policies")
     seed = seed_number("seed", seed)
     brax_env = body_of(run.env.spec)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_cli import refused
@@ -13,7 +14,7 @@ from rmdp_jax.commands.cli import _parse, main
 from rmdp_jax.envs import make
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.records.lines import describe_run
-from rmdp_jax.records.settings import check_algorithm_options
+from rmdp_jax.records.settings import changed_settings, check_algorithm_options
 from rmdp_jax.records.spec import RunSpec
 
 
@@ -101,3 +102,20 @@ def test_one_command_begins_a_run_by_a_file_and_ends_it(tmp_path, capsys):
     written(tmp_path, content)
     assert refused(command, capsys).startswith("resume: k (2 there, 1 here) differ from the run in")
     assert refused(["train", str(tmp_path / "run"), *command[1:3]], capsys).endswith("leave it out")
+
+
+def test_options_that_one_side_lacks_are_told():
+    """Those of a task as it is anyway, or of people and backend, are none."""
+    train = {"sizes": {}, "rates": {}}
+
+    def config(**options):
+        return {"env": "ant_speed", "algorithm": "em", "backend": "native", "env_options": {"n": 3, **options}, "train": train}
+
+    def changed(there, here):
+        return changed_settings(SimpleNamespace(read_config=lambda: config(**there)), config(**here), ())
+
+    assert changed({"model": "gymnasium"}, {}) == ["model (gymnasium there, None here)"]
+    assert changed({}, {"model": "gymnasium"}) == ["model (None there, gymnasium here)"]
+    assert changed({"context": True}, {}) == ["context (True there, None here)"]
+    assert changed({"model": "brax", "episode_length": 1000, "backend": "auto"}, {}) == []
+    assert changed({}, {"model": "brax", "backend": "native"}) == []

@@ -2,12 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 
 from benchmarks.gymnasium_bodies import load_bodies
 from rmdp_jax.envs import gymnasium_models, make
-from rmdp_jax.envs.speed import BODIES, load_body
+from rmdp_jax.envs.speed import BODIES, body_of, load_body
 from rmdp_jax.errors import ConfigError
 
 
@@ -15,39 +16,34 @@ from rmdp_jax.errors import ConfigError
 def test_a_step_is_gymnasiums(body):
     theirs, env = load_bodies(body).theirs, load_body(body, "native", "gymnasium")
     assert float(env.dt) == pytest.approx(theirs.dt)
+    np.testing.assert_array_equal(np.asarray(env.sys.init_q), theirs.init_qpos)
 
     @jax.jit
     def step(q, qd, action):
-        before = env.pipeline_init(q, qd)
-        after = env.pipeline_step(before, action)
-        return env._get_obs(before), env._get_obs(after), after.q[0] - before.q[0]
+        state = env.reset(jax.random.PRNGKey(0)).replace(pipeline_state=env.pipeline_init(q, qd))
+        after = env.step(state, action)
+        return env._get_obs(state.pipeline_state), after.obs, after.pipeline_state.q[0] - q[0], after.done
 
-    seen, generator, fallen = theirs.reset(seed=0)[0], np.random.RandomState(0), False
-    for _ in range(12):
+    seen, generator, falls = theirs.reset(seed=0)[0], np.random.RandomState(0), []
+    for _ in range(60):
         q, qd = theirs.data.qpos.copy(), theirs.data.qvel.copy()
         action = generator.uniform(-1, 1, env.action_size)
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # brax is not strict
-            before, after, way = step(*(jnp.asarray(x, jnp.float32) for x in (q, qd, action)))
-        np.testing.assert_allclose(before, seen, atol=2e-6)
+            before, after, way, done = step(*(jnp.asarray(x, jnp.float32) for x in (q, qd, action)))
+        np.testing.assert_allclose(before, seen, atol=2e-6 * (1.0 + np.abs(seen).max()))
         seen, _, fallen, _, _ = theirs.step(action)
         assert np.median(np.abs(after - seen) / (1.0 + np.abs(seen))) < 1e-5
         assert way == pytest.approx(theirs.data.qpos[0] - q[0], abs=1e-4)
+        assert bool(done) == fallen
+        falls.append(fallen)
         if fallen:
-            break
+            seen, _ = theirs.reset(seed=len(falls))
+    assert any(falls) == (body != "halfcheetah")
 
 
-def test_it_falls_as_there():
-    env, _ = make("hopper_speed", n=2, model="gymnasium")
-    state, _ = env.reset(jax.random.key(0))
-    step, heights = jax.jit(env.step), []
-    for _ in range(200):
-        state, told = step(state, jnp.ones(3))
-        heights.append(float(told.obs[0]))
-        if told.terminated:
-            break
-    assert told.terminated
-    assert heights[0] == pytest.approx(1.25, abs=0.05)
-    assert not np.isnan(heights).any()
+def test_pictures_show_the_model_of_the_run():
+    models = [body_of(make("hopper_speed", n=2, **given)[0].spec).sys.mj_model for given in ({}, {"model": "gymnasium"})]
+    assert [mujoco.mjtIntegrator(model.opt.integrator).name for model in models] == ["mjINT_EULER", "mjINT_RK4"]
 
 
 def test_the_model_is_part_of_the_task():
@@ -55,6 +51,7 @@ def test_the_model_is_part_of_the_task():
     assert env.spec.options["model"] == "gymnasium"
     assert population.reachable(1) is None, "measured of brax's"
     assert make("ant_speed", n=3)[1].reachable(1) is not None
+    assert "model" not in make("ant_speed", n=3, model="brax")[0].spec.options, "as it is anyway"
 
 
 @pytest.mark.parametrize(

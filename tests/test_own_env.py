@@ -125,6 +125,11 @@ def test_sweeps_and_ladders_take_it_with_its_flags(here):
     assert (ladder.target, ladder.env_options.given()) == ("my_env:make", {"goal": 3})
 
 
+def test_an_argument_named_as_one_of_a_built_in_task_is_its_own(here):
+    (here / "sized.py").write_text(BLOCKS[0].replace("goal", "model"))
+    assert _parse(["train", "sized:make", "--model", "3"]).env_options.given() == {"model": 3}
+
+
 BAD = """
 import rmdp_jax
 from os import system

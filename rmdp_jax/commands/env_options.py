@@ -1,7 +1,7 @@
 """Flags for the arguments of an env: those of the built-in tasks, and those of the function of a user's own."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 from inspect import Parameter
 from typing import Annotated, Any
 
@@ -43,13 +43,12 @@ def options_for(names: Iterable[str], taken: Iterable[str] = ()) -> EnvOptions:
     from rmdp_jax.envs.own import is_own, own_options
 
     found: dict[str, Any] = {}
-    known = {of.name for of in fields(EnvOptions)}
     for name in filter(is_own, names):
         for option, (kind, default) in own_options(name).items():
             if option in taken:
                 flag = "--" + option.replace("_", "-")
                 raise ConfigError(f"{option}: {name} has an argument of this name, but {flag} is a flag of its own; rename it")
-            if kind is not None and option not in known:
+            if kind is not None and option != "people_seed":  # else of the built-in tasks, which means something else here
                 told = tyro.conf.arg(
                     help=f"Of {name}; " + ("has to be given." if default is Parameter.empty else f"default {default}.")
                 )

@@ -44,6 +44,7 @@ def describe_export(run: Run, formats: Sequence[str], files: Sequence[Path]) -> 
         "complete": True,
         "run": run.folder.path.resolve().name,
         "env": spec.name,
+        "env_options": dict(spec.options),
         "backend": spec.backend,
         "algorithm": config["algorithm"],
         **{name: getattr(run.config, name) for name in ("k", "n", "seed")},

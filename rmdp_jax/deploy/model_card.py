@@ -4,6 +4,7 @@ from typing import Any
 
 from rmdp_jax.records.folder import plain_result
 from rmdp_jax.records.loading import Run
+from rmdp_jax.records.settings import describe_options
 
 _CARD = """---
 library_name: rmdp-jax
@@ -70,7 +71,7 @@ def model_card(run: Run, described: dict[str, Any]) -> str:
     error, bound = result["welfare_standard_error"], result["upper_bound"]
     versions = result.get("versions", {})
     return _CARD.format(
-        env=described["env"],
+        env=" ".join(filter(None, [described["env"], describe_options(described["env_options"])])),
         algorithm=described["algorithm"],
         backend=described["backend"],
         k=run.config.k,

@@ -20,7 +20,7 @@ from rmdp_jax.learning.utility import no_utilities
 from rmdp_jax.policies.model import Policies, make_model, repeat
 from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.places import run_folder
-from rmdp_jax.records.settings import load_train_config
+from rmdp_jax.records.settings import chosen_options, load_train_config
 from rmdp_jax.records.spec import GivenPolicies, Source
 from rmdp_jax.state import Member
 
@@ -28,7 +28,6 @@ Named = tuple[str | Path, int]  # folder of a finished run, and one of its polic
 
 _ALIKE = ("trunk", "hidden", "critic", "std", "log_std_init", "normalize_observations", "normalize_returns")  # of `Sizes`
 _NOT_RELEASED = ("opt_state", "returns")  # of a member; those of a policy of a release begin anew
-_NO_TASK = ("n", "seed", "backend")  # in `env_options`
 
 
 def given_policies(
@@ -174,13 +173,13 @@ def _load_member(env: Env, config: TrainConfig, source: Source) -> Member:
 def _check_alike(env: Env, config: TrainConfig, source: Source, described: dict[str, Any], there: TrainConfig) -> None:
     """Raise `ConfigError` unless the policy acts in this env as it did in its own, and its networks are of the same shapes."""
 
-    def task(options: Any) -> dict[str, Any]:
-        return {name: value for name, value in options.items() if name not in _NO_TASK}
+    def task(name: str, options: Any) -> dict[str, Any]:
+        return chosen_options({"env": name, "env_options": options})
 
     pairs = {
         "env": (described["env"], env.spec.name),
         "backend": (described["backend"], env.spec.backend),
-        "env_options": (task(described["env_options"]), task(env.spec.options)),
+        "env_options": (task(described["env"], described["env_options"]), task(env.spec.name, env.spec.options)),
         **{name: (getattr(there.sizes, name), getattr(config.sizes, name)) for name in _ALIKE},
     }
     if config.sizes.normalize_observations:

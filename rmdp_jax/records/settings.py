@@ -44,8 +44,9 @@ def changed_settings(folder: RunFolder, config: dict[str, Any], may_change: Sequ
     """
     old = folder.read_config()
     there, here = (_flat(content, with_options=old["algorithm"] == config["algorithm"]) for content in (old, config))
-    changed = [name for name, value in here.items() if name not in may_change and there.get(name) != value]
-    return [f"{name} ({there.get(name)} there, {here[name]} here)" for name in changed]
+    names = [*here, *(name for name in chosen_options(old) if name not in here and config["env_options"])]
+    changed = [name for name in names if name not in may_change and there.get(name) != here.get(name)]
+    return [f"{name} ({there.get(name)} there, {here.get(name)} here)" for name in changed]
 
 
 def check_same_run(folder: RunFolder, config: dict[str, Any], extend: bool) -> int | None:
@@ -81,12 +82,21 @@ def check_algorithm_options(path: Path, options: Mapping[str, Any]) -> None:
             )
 
 
-_TOLD_ELSEWHERE = ("seed", "n", "backend", "context")  # of `env_options`
+def chosen_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The `env_options` of a config.json without those that change nothing, but for its people and its backend."""
+    from rmdp_jax.envs import chosen  # here, as envs take long to import
+
+    options = chosen(config["env"], config["env_options"])
+    return {name: value for name, value in options.items() if name not in _TOLD_ELSEWHERE}
+
+
+_TOLD_ELSEWHERE = ("seed", "n", "backend")  # of `env_options`
 
 
 def describe_options(env_options: Mapping[str, Any]) -> str:
-    """Options of an env beside who the people are and the backend: "size=4", or nothing."""
-    return ", ".join(f"{name}={env_options[name]}" for name in sorted(env_options) if name not in _TOLD_ELSEWHERE)
+    """Options of an env beside who the people are, how they are told and the backend: "size=4", or nothing."""
+    hidden = (*_TOLD_ELSEWHERE, "context")
+    return ", ".join(f"{name}={env_options[name]}" for name in sorted(env_options) if name not in hidden)
 
 
 def words_of(sources: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -99,7 +109,8 @@ def _flat(config: dict[str, Any], *, with_options: bool) -> dict[str, Any]:
     """The settings of a config.json by their own names, those of the algorithm too or not."""
     train = config["train"]
     names = ("env", "make", "backend", "algorithm", "pretraining_transitions")
-    settings = {name: config[name] for name in names if name in config} | config["env_options"]
+    people = {name: config["env_options"][name] for name in ("n", "seed") if name in config["env_options"]}
+    settings = {name: config[name] for name in names if name in config} | people | chosen_options(config)
     settings |= config.get("algorithm_options", {}) if with_options else {}
     for name in ("frozen", "start"):  # policies of other runs
         settings[name] = words_of(config.get(name, []))
