@@ -102,7 +102,8 @@ def test_a_restart_splits_what_it_found_itself():
     state, reassign = assigner.init(jax.random.key(0)), jax.jit(assigner.reassign)
     archived, split = jnp.zeros((assigner.archive_size, 5)), None
     for now in range(1, 60):
-        utility = jnp.full((2, 5), 10.0 if int(state.start.number) == 1 else 1.0, jnp.float32)
+        found = 10.0 * np.ones(5) if int(state.start.number) == 1 else np.eye(5)[now % 5]  # one agent after another
+        utility = jnp.tile(jnp.asarray(found, jnp.float32), (2, 1))
         returns = jnp.broadcast_to(utility[:, None], (2, 2, 5))
         inputs = EStepInput(utility, jnp.int32(now - 1), jnp.float32(now / 100), returns, archived)
         before = bool(state.exploration.under_way) and int(state.start.number) == 2
@@ -113,6 +114,7 @@ def test_a_restart_splits_what_it_found_itself():
             split = known[copies.sources]
     assert split is not None
     assert split.max() == 1.0
+    assert (split > 0.0).any(0).sum() == 2, "two members, not the one policy twice"
 
 
 @pytest.fixture(scope="module")
