@@ -127,11 +127,13 @@ def welfare_of_variants(
         ends.extend(steps)
     transitions_axis(axes, np.array(ends))
     axes.grid(axis="y")
-    for name, level, dashes in (("upper bound", upper_bound, (5, 3)), ("reachable, estimated", reachable, (1, 2))):
+    levels = (("upper bound", upper_bound, (5, 3), "bottom"), ("reachable, estimated", reachable, (1, 2), "top"))
+    for name, level, dashes, where in levels:
         if level is not None:
             axes.axhline(level, color=INK, linewidth=1.2, linestyle=(0, dashes), zorder=2)
-            _say(axes, f"{name} {level:.2f}", (0.0, level), (4, 4), "left", "bottom")
-    axes.set_ylim(bottom=min(axes.get_ylim()[0], 0.0))
+            _say(axes, f"{name} {level:.2f}", (0.0, level), (4, 4 if where == "bottom" else -4), "left", where)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(min(bottom, 0.0), max(top, 1.08 * (upper_bound or 0.0)))  # with room for what is told above
     figure.legend(loc="outside lower center", ncols=1 if len(variants) < 3 else 2, handlelength=1.6)
     return figure
 
