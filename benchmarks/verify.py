@@ -4,6 +4,7 @@ A run agrees when it is within the interval in which one more run of the cell wo
 cell's seeds. The same seed on the same kind of machine and versions has the same digits; elsewhere it is one more run.
 """
 
+import json
 import random
 import tempfile
 import time
@@ -88,10 +89,11 @@ def _ablations(results: Path) -> Iterator[Claim | None]:
 
 def _figures(results: Path) -> Iterator[Claim | None]:
     for path in sorted(path for figure in (2, 3) for path in results.glob(f"figure_{figure}*.jsonl")):
-        cells: dict[tuple[str, int, str], list[Line]] = defaultdict(list)
-        for line in read_lines(path):
-            cells[line["env"], line["k"], line["algorithm"]].append(line)
-        for (env, k, algorithm), lines in cells.items():
+        cells: dict[tuple[str, int, str, str], list[Line]] = defaultdict(list)
+        for line in read_lines(path):  # of older settings too
+            settings = json.dumps([line.get("settings"), line.get("algorithm_options")], sort_keys=True)
+            cells[line["env"], line["k"], line["algorithm"], settings].append(line)
+        for (env, k, algorithm, _), lines in cells.items():
             cell = _cell_of(path.stem, env, k, algorithm, lines[0])
             if cell is None:
                 yield None

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from test_paper_benchmark import made_up, write
 
 from benchmarks import verify
 from benchmarks.ablation import summarize_runs
+from benchmarks.paper import Paper, make_cells
 from benchmarks.variants import Cell
 from benchmarks.verify import Verify, claims_of, interval_of_one_more
 from rmdp_jax.errors import ConfigError
@@ -42,6 +44,16 @@ def test_cells_of_other_settings_or_few_seeds_are_left_out(results):
     known = claims_of(results)
     assert [(claim.what, claim.seconds) for claim in known.claims] == [("resource_gathering k = 3 em, 20,000", 2.0)]
     assert (known.older, known.few) == (1, 1)
+
+
+def test_lines_of_older_settings_hide_none_of_today(tmp_path):
+    (cell,) = make_cells(Paper(figure=2, ks=(3,), algorithms=("random",)))
+    today = [made_up(cell, seed, 80.0 + seed) for seed in range(3)]
+    older = [line | {"settings": line["settings"] | {"epochs": 99}} for line in today]
+    write(tmp_path / "figure_2.jsonl", [line | {"wall_s": 6.0} for line in (*older, *today)])
+    known = claims_of(tmp_path)
+    assert [claim.welfare for claim in known.claims] == [{0: 80.0, 1: 81.0, 2: 82.0}]
+    assert (known.older, known.few) == (1, 0)
 
 
 @pytest.mark.parametrize(("now", "agrees"), [(84.5, True), (60.0, False)])
