@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.common import emit, machine, read_arguments, show
 from benchmarks.physics import physics_of, step_of, still
 from rmdp_jax.envs import native
-from rmdp_jax.envs.speed import BACKENDS, BODIES
+from rmdp_jax.envs.speed import BACKENDS, BODIES, MODELS
 from rmdp_jax.errors import known_name
 
 
@@ -23,6 +23,8 @@ class Parity:
     """A row for each backend and precision of matrix products."""
 
     body: str = "halfcheetah"
+    model: str = "brax"
+    """brax or gymnasium."""
     backends: tuple[str, ...] = ("mjx",)
     precisions: tuple[str, ...] = ("highest", "default")
     line_search: tuple[int, ...] = ()
@@ -38,10 +40,11 @@ def main() -> None:
     """Measure, print."""
     arguments = read_arguments(Parity, __doc__)
     known_name("body", arguments.body, BODIES)
+    known_name("model", arguments.model, MODELS)
     for backend in arguments.backends:
         known_name("backend", backend, BACKENDS)
     worlds, steps = (4, 2) if arguments.quick else (arguments.worlds, arguments.steps)
-    step, env = step_of(arguments.body, "native")
+    step, env = step_of(arguments.body, "native", arguments.model)
     truth, states = jax.jit(step), still(env, worlds)
     generator = np.random.RandomState(0)
     for _ in range(steps + 1):
@@ -53,11 +56,18 @@ def main() -> None:
     for backend, precision, rounds in product(arguments.backends, precisions, arguments.line_search or (native.LINE_SEARCH,)):
         native.LINE_SEARCH = rounds
         with jax.default_matmul_precision(precision):
-            told = jnp.concatenate(jax.jit(step_of(arguments.body, backend)[0])(*before), 1)
+            told = jnp.concatenate(jax.jit(step_of(arguments.body, backend, arguments.model)[0])(*before), 1)
             difference = np.asarray((jnp.abs(told - expected) / (1.0 + jnp.abs(expected))).max(1))
             line = {
                 "benchmark": "parity",
-                **{"body": arguments.body, "backend": backend, "precision": precision, "worlds": worlds, "steps": steps},
+                **{
+                    "body": arguments.body,
+                    "model": arguments.model,
+                    "backend": backend,
+                    "precision": precision,
+                    "worlds": worlds,
+                    "steps": steps,
+                },
                 **physics_of(backend),
                 **{f"difference_{p}": float(np.percentile(difference, p)) for p in (50, 99, 100)},
                 **machine(),

@@ -30,9 +30,11 @@ class Physics:
     """Two environments, two steps, one repeat."""
 
 
-def step_of(body: str, backend: str) -> tuple[Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]], Any]:
+def step_of(
+    body: str, backend: str, model: str = "brax"
+) -> tuple[Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]], Any]:
     """One control step of many worlds, (E, nq), (E, nv), (E, nu) -> (E, nq), (E, nv), and the brax env of the body."""
-    env = load_body(body, backend)
+    env = load_body(body, backend, model)
 
     def step(q: jax.Array, qd: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
         after = env.pipeline_step(env.pipeline_init(q, qd), action)

@@ -4,7 +4,8 @@ Read from Gymnasium's own XML files, so they are its bodies to the last contact.
 what they observe there, of Ant without the contact forces; bodies fall by the rules of the task, which are Gymnasium's but for
 Ant (below 0.4 m, there 0.2 m). Theirs differ from brax's by the integrator (Runge-Kutta, HalfCheetah Euler), by the iterations
 of the solver, by what touches the floor and by the pose in which Ant starts (benchmarks/results/gymnasium.md). Here every
-control step starts the solver cold and states are float32, as with brax's.
+control step starts the solver cold and states are float32, as with brax's. Only C MuJoCo steps them: MJX is off in some states
+of Ant (`python -m benchmarks.parity --body ant --model gymnasium`).
 
 Gymnasium itself is not imported: `pip install -c constraints.txt -e '.[gymnasium]'` gets it.
 """

@@ -107,8 +107,8 @@ def make_speed(
         seed: of the targets.
         backend: a name in `BACKENDS`, or "auto": native where JAX runs on a CPU, mjx elsewhere. `env.spec.backend` tells
             which; spring, positional and generalized are other tasks than the first three and results have to say so.
-        model: "brax", the XML of brax's bodies, or "gymnasium", that of Gymnasium's v5 environments, which has to be installed
-            and whose physics is stepped by the same backends; a task of its own. See `rmdp_jax.envs.gymnasium_models`.
+        model: "brax", the XML of brax's bodies, or "gymnasium", that of Gymnasium's v5 environments, which has to be installed;
+            by backend native, and a task of its own. See `rmdp_jax.envs.gymnasium_models`.
         episode_length: steps; returns are in 0..`episode_length`/10 and `spec.reference_scale` brings them to 0..100.
 
     Returns:
@@ -126,7 +126,7 @@ def make_speed(
     n, seed = whole_number("n", n, 1, LARGEST_N), seed_number("seed", seed)
     episode_length = whole_number("episode_length", episode_length)
     known_name("model", model, MODELS)
-    check("model", model, model == "brax" or backend in SAME_MDP, f"brax with backend {backend}; take {', '.join(SAME_MDP)}")
+    check("model", model, model == "brax" or backend == "native", f"brax with backend {backend}; others take backend native")
     env = _make_env(body, backend, model, episode_length)
     held = held_speeds(f"{body}_speed") if backend in SAME_MDP and model == "brax" else None
     return env, make_population(BODIES[body], n, seed, episode_length, held)

@@ -143,7 +143,7 @@ MAKERS = {
         fields("radius", "share", "agents_exact", k=2),
     ),
     "grid": (make, fields("n", "seed", "context", "size", "episode_length", "backend", name="resource_gathering")),
-    "body": (make, fields("n", "seed", "episode_length", "backend", name="ant_speed")),
+    "body": (make, fields("n", "seed", "episode_length", "backend", "model", name="ant_speed")),
     "bound": (lambda k: make("ant_speed", n=9)[1].upper_bound(k), fields(k=2)),
     "optimum": (optimum, fields("size", k=2)),
     "check_devices": (check_devices, fields(devices=1)),

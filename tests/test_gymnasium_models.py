@@ -59,8 +59,8 @@ def test_the_model_is_part_of_the_task():
     [
         ({"model": "mujoco"}, r"model = 'mujoco' is not known .known: brax, gymnasium"),
         (
-            {"model": "gymnasium", "backend": "spring"},
-            "model = gymnasium: must be brax with backend spring; take native, mjx, warp",
+            {"model": "gymnasium", "backend": "mjx"},
+            "model = gymnasium: must be brax with backend mjx; others take backend native",
         ),
     ],
 )

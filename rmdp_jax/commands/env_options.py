@@ -21,7 +21,7 @@ class EnvOptions:
     backend: str | None = None
     """Physics of speed tasks: auto, native, mjx, warp, spring, positional, generalized."""
     model: str | None = None
-    """Bodies of speed tasks: brax's, or gymnasium's v5 ones (an extra of that name; backend native, mjx or warp)."""
+    """Bodies of speed tasks: brax's, or gymnasium's v5 ones (an extra of that name; backend native)."""
     people_seed: int | None = None
     """Seed of the agents, where they are drawn (targets of speed tasks). Default: the run's."""
 
