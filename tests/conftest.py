@@ -18,9 +18,10 @@ os.environ["XLA_FLAGS"] = " ".join(
         os.environ.get("XLA_FLAGS", ""),
     ]
 )
-# Hundreds of tests compile the same few programs. Each worker, with the processes that it starts, keeps them for as long as
-# it runs: in a folder of its own, as JAX may read a file that another is still writing, and not in anybody's home.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="rmdp_jax-tests-")
+# Hundreds of tests compile the same few programs. They are kept for as long as the tests run, by all workers and the processes
+# that these start, in a folder of their own and not in anybody's home.
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers have what their parent chose
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="rmdp_jax-tests-")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 os.environ.setdefault("MPLBACKEND", "Agg")  # before matplotlib is imported, and for the processes that tests start
@@ -33,6 +34,7 @@ import sys
 import hypothesis
 import jax
 import pytest
+from jax._src.lru_cache import LRUCache
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -45,8 +47,21 @@ hypothesis.settings.register_profile("compiles", deadline=None)
 hypothesis.settings.load_profile("compiles")
 
 
+def put_whole(cache, key, value):
+    """JAX's own writes to the file itself, which another process may read by then."""
+    path = os.path.join(str(cache.path), f"{key}-cache")
+    if not os.path.exists(path):
+        with tempfile.NamedTemporaryFile(dir=str(cache.path), delete=False) as file:
+            file.write(value)
+        os.replace(file.name, path)
+
+
+LRUCache.put = put_whole
+
+
 def pytest_unconfigure():
-    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items):
