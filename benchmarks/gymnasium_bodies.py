@@ -229,7 +229,8 @@ def learned(arguments: GymnasiumBodies) -> Run:
     assert arguments.run is not None  # `narrow` sees to it
     if arguments.run.parent == RUNS and not (arguments.run / "result.json").exists():
         sized: dict[str, Any] = {"n": 5, "episode_length": 100} if arguments.quick else {}
-        env, population = make(arguments.env, model=arguments.model, **sized)
+        other: dict[str, Any] = {} if arguments.model == "brax" else {"model": arguments.model}
+        env, population = make(arguments.env, **other, **sized)
         whole = (2, 2_000) if arguments.quick else (5, 1_000_000)
         k, transitions = arguments.k or whole[0], arguments.transitions or whole[1]
         config = preset(arguments.env, k=k, n=population.n, transitions=transitions)

@@ -1,7 +1,7 @@
 """The tasks, by name: ``make(name, n=..., seed=...) -> (Env, Population)``."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -80,7 +80,7 @@ def _make_known(name: str, given: dict[str, Any]) -> tuple[Env, Population]:
         if option not in (*known, "n", "seed"):
             raise ConfigError(f"{option} = {shown(given[option])}: {name} takes {', '.join(known) or 'no options'}")
     env, population = ENVS[name](**given)
-    spec = env.spec._replace(options={**chosen(name, given), "n": population.n}, probe=False)
+    spec = env.spec._replace(options={**given, "n": population.n}, probe=False)
     return env._replace(spec=spec, pictures=pictures_of(name)), population
 
 
@@ -90,16 +90,6 @@ def options_of(name: str) -> list[str]:
         return [*own_options(name)]
     factory = known_name("env", name, ENVS)
     return [option for option in inspect.signature(factory).parameters if option not in ("n", "seed")]
-
-
-def chosen(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """`options` of the env `name` without those that a built-in task has anyway; n and seed stay."""
-    known = inspect.signature(ENVS[name]).parameters if name in ENVS else {}
-    return {
-        option: value
-        for option, value in options.items()
-        if option in ("n", "seed") or option not in known or value != known[option].default
-    }
 
 
 def _plain(value: Any) -> Any:

@@ -185,6 +185,17 @@ def guard(env: Env) -> Env:
     return Env(env.spec, reset, step)
 
 
+def task_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the `options` of an env that are not told elsewhere: without people and backend."""
+    return {name: value for name, value in options.items() if name not in ("seed", "n", "backend")}
+
+
+def describe_options(options: Mapping[str, Any]) -> str:
+    """`task_options` in words, but for how people are told: "size=4", or nothing."""
+    told = task_options(options)
+    return ", ".join(f"{name}={told[name]}" for name in sorted(told) if name != "context")
+
+
 def make_starts(env: Env, keys: Key) -> tuple[PyTree, Array]:
     """A pool of P fresh first states and observations, leaves (P, ...), from keys (P,)."""
     return jax.vmap(env.reset)(keys)

@@ -26,8 +26,9 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 os.environ.setdefault("MPLBACKEND", "Agg")  # before matplotlib is imported, and for the processes that tests start
 
-if threading.current_thread() is threading.main_thread():  # what a shell starts in the background ignores Ctrl-C
+if threading.current_thread() is threading.main_thread():  # what a shell starts in the background ignores Ctrl-C, nohup more
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import sys
 

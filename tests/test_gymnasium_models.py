@@ -51,7 +51,6 @@ def test_the_model_is_part_of_the_task():
     assert env.spec.options["model"] == "gymnasium"
     assert population.reachable(1) is None, "measured of brax's"
     assert make("ant_speed", n=3)[1].reachable(1) is not None
-    assert "model" not in make("ant_speed", n=3, model="brax")[0].spec.options, "as it is anyway"
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from rmdp_jax.env import describe_options
 from rmdp_jax.limits import describe_limits
-from rmdp_jax.records.settings import describe_options, words_of
+from rmdp_jax.records.settings import words_of
 from rmdp_jax.records.tables import RETURNS, policy_rows
 from rmdp_jax.terminal import PlainConsole, plus_minus, visible
 

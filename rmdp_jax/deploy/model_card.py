@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from rmdp_jax.env import describe_options
 from rmdp_jax.records.folder import plain_result
 from rmdp_jax.records.loading import Run
-from rmdp_jax.records.settings import describe_options
 
 _CARD = """---
 library_name: rmdp-jax

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rmdp_jax.env import describe_options
 from rmdp_jax.evaluation.statistics import LEVEL, paired_p, smallest_difference, summarize_values
-from rmdp_jax.records.settings import describe_options
 
 Line = dict[str, Any]  # of one run: what result.json holds, with `settings` where they are known
 

@@ -13,14 +13,14 @@ import jax
 import numpy as np
 
 from rmdp_jax.config import TrainConfig
-from rmdp_jax.env import Env
+from rmdp_jax.env import Env, task_options
 from rmdp_jax.errors import ConfigError, shown, whole_number
 from rmdp_jax.learning.learner import init_learner
 from rmdp_jax.learning.utility import no_utilities
 from rmdp_jax.policies.model import Policies, make_model, repeat
 from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.places import run_folder
-from rmdp_jax.records.settings import chosen_options, load_train_config
+from rmdp_jax.records.settings import load_train_config
 from rmdp_jax.records.spec import GivenPolicies, Source
 from rmdp_jax.state import Member
 
@@ -173,13 +173,10 @@ def _load_member(env: Env, config: TrainConfig, source: Source) -> Member:
 def _check_alike(env: Env, config: TrainConfig, source: Source, described: dict[str, Any], there: TrainConfig) -> None:
     """Raise `ConfigError` unless the policy acts in this env as it did in its own, and its networks are of the same shapes."""
 
-    def task(name: str, options: Any) -> dict[str, Any]:
-        return chosen_options({"env": name, "env_options": options})
-
     pairs = {
         "env": (described["env"], env.spec.name),
         "backend": (described["backend"], env.spec.backend),
-        "env_options": (task(described["env"], described["env_options"]), task(env.spec.name, env.spec.options)),
+        "env_options": (task_options(described["env_options"]), task_options(env.spec.options)),
         **{name: (getattr(there.sizes, name), getattr(config.sizes, name)) for name in _ALIKE},
     }
     if config.sizes.normalize_observations:

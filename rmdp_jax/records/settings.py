@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rmdp_jax.config import Rates, Sizes, TrainConfig
+from rmdp_jax.env import task_options
 from rmdp_jax.errors import ConfigError, shown
 from rmdp_jax.records.files import read_json, reason_of, to_json
 from rmdp_jax.records.folder import NUMERICS, RunFolder
@@ -44,7 +45,7 @@ def changed_settings(folder: RunFolder, config: dict[str, Any], may_change: Sequ
     """
     old = folder.read_config()
     there, here = (_flat(content, with_options=old["algorithm"] == config["algorithm"]) for content in (old, config))
-    names = [*here, *(name for name in chosen_options(old) if name not in here and config["env_options"])]
+    names = [*here, *(name for name in task_options(old["env_options"]) if name not in here and config["env_options"])]
     changed = [name for name in names if name not in may_change and there.get(name) != here.get(name)]
     return [f"{name} ({there.get(name)} there, {here.get(name)} here)" for name in changed]
 
@@ -82,23 +83,6 @@ def check_algorithm_options(path: Path, options: Mapping[str, Any]) -> None:
             )
 
 
-def chosen_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The `env_options` of a config.json without those that change nothing, but for its people and its backend."""
-    from rmdp_jax.envs import chosen  # here, as envs take long to import
-
-    options = chosen(config["env"], config["env_options"])
-    return {name: value for name, value in options.items() if name not in _TOLD_ELSEWHERE}
-
-
-_TOLD_ELSEWHERE = ("seed", "n", "backend")  # of `env_options`
-
-
-def describe_options(env_options: Mapping[str, Any]) -> str:
-    """Options of an env beside who the people are, how they are told and the backend: "size=4", or nothing."""
-    hidden = (*_TOLD_ELSEWHERE, "context")
-    return ", ".join(f"{name}={env_options[name]}" for name in sorted(env_options) if name not in hidden)
-
-
 def words_of(sources: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Policies of other runs, as config.json names them, in the words that --freeze takes: DIR:J,J for those of one run."""
     runs = groupby(sources, lambda source: source["run"])
@@ -110,7 +94,7 @@ def _flat(config: dict[str, Any], *, with_options: bool) -> dict[str, Any]:
     train = config["train"]
     names = ("env", "make", "backend", "algorithm", "pretraining_transitions")
     people = {name: config["env_options"][name] for name in ("n", "seed") if name in config["env_options"]}
-    settings = {name: config[name] for name in names if name in config} | people | chosen_options(config)
+    settings = {name: config[name] for name in names if name in config} | people | task_options(config["env_options"])
     settings |= config.get("algorithm_options", {}) if with_options else {}
     for name in ("frozen", "start"):  # policies of other runs
         settings[name] = words_of(config.get(name, []))
