@@ -92,6 +92,7 @@ ASSIGNERS = {
     "annealing alone": Variant(partial(em, explore=0, relocate_until=0.0, starts=1)),
     "annealing with relocation": Variant(partial(em, explore=0, starts=1)),
     "annealing with relocation and restarts": Variant(partial(em, explore=0)),
+    "exploration alone": Variant(partial(em, relocate_until=0.0, starts=1)),
     "exploration with relocation": Variant(partial(em, starts=1)),
     "em": Variant(em),
     "split and merge": Variant(split_and_merge),
