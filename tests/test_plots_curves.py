@@ -97,3 +97,10 @@ def test_variants_are_drawn_with_their_range_and_the_bounds():
     assert mean.get_xydata().tolist() == [[10, 1.5], [20, 4.0]]  # as far as all seeds go
     assert [text.get_text() for text in axes.texts] == ["upper bound 12.00", "reachable, estimated 8.00"]
     assert "em 6.0, other 1.5" in figure.get_label()
+
+
+def test_names_of_bounds_that_are_close_do_not_overlap():
+    figure = plots.welfare_curve(metrics(), 38.4, None, reachable=38.0)
+    figure.canvas.draw()
+    highest, other = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert not highest.overlaps(other)

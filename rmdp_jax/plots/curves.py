@@ -39,7 +39,7 @@ def welfare_curve(
     steps, welfare = _column(metrics, "transitions_per_policy"), _column(metrics, "welfare")
     ends = np.append(steps, final["transitions_per_policy"]) if final else steps
     last = f"{final['welfare']:.1f} in fresh episodes" if final else f"{welfare[-1]:.1f}" if len(welfare) else "nothing yet"
-    lines = {name: x for name, x in ((bound_name, upper_bound), ("reachable, estimated", reachable)) if x is not None}
+    lines = _known({bound_name: upper_bound, "reachable, estimated": reachable})
     bound_text = "".join(f"; {name} {x:.2f}" for name, x in lines.items())
     alt = f"Welfare by transitions per policy, ending at {last}{bound_text}."
     figure = new_figure(7.0, 4.0, alt)
@@ -52,9 +52,7 @@ def welfare_curve(
     low, high = min(shown.min(initial=0.0), 0.0), shown.max(initial=0.0) or 100.0
     axes.set_ylim(low, low + 1.14 * (high - low))
     _draw_running(figure, axes, metrics, welfare, recent)
-    for (name, x), dashes in zip(lines.items(), ((5, 3), (1, 2)), strict=False):
-        axes.axhline(x, color=INK, linewidth=1.2, linestyle=(0, dashes), label=name, zorder=2)
-        _say(axes, f"{name} {x:.2f}", (0.0, x), (4, 4), "left", "bottom")
+    _draw_levels(axes, lines)
     if final:
         share = f"{final['welfare'] / upper_bound:.1%} of the {bound_name}" if upper_bound else ""
         below = final["welfare"] - low > 0.3 * (high - low)
@@ -88,8 +86,7 @@ def welfare_of_seeds(runs: Sequence[Lines], finals: Sequence[dict[str, Any]], up
     transitions_axis(axes, np.concatenate([ends, *(steps for steps, _ in curves)]))
     axes.grid(axis="y")
     if upper_bound is not None:
-        axes.axhline(upper_bound, color=INK, linewidth=1.2, linestyle=(0, (5, 3)), zorder=2)
-        _say(axes, f"upper bound {upper_bound:.2f}", (0.0, upper_bound), (4, 4), "left", "bottom")
+        _draw_levels(axes, {"upper bound": upper_bound})
     axes.set_ylim(bottom=np.nanmin(together, initial=0.0))  # after all that the upper end has to hold
     figure.legend(loc="outside lower center", ncols=3, handlelength=1.6)
     return figure
@@ -127,15 +124,23 @@ def welfare_of_variants(
         ends.extend(steps)
     transitions_axis(axes, np.array(ends))
     axes.grid(axis="y")
-    levels = (("upper bound", upper_bound, (5, 3), "bottom"), ("reachable, estimated", reachable, (1, 2), "top"))
-    for name, level, dashes, where in levels:
-        if level is not None:
-            axes.axhline(level, color=INK, linewidth=1.2, linestyle=(0, dashes), zorder=2)
-            _say(axes, f"{name} {level:.2f}", (0.0, level), (4, 4 if where == "bottom" else -4), "left", where)
+    _draw_levels(axes, _known({"upper bound": upper_bound, "reachable, estimated": reachable}))
     bottom, top = axes.get_ylim()
     axes.set_ylim(min(bottom, 0.0), max(top, 1.08 * (upper_bound or 0.0)))  # with room for what is told above
     figure.legend(loc="outside lower center", ncols=1 if len(variants) < 3 else 2, handlelength=1.6)
     return figure
+
+
+def _known(levels: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: level for name, level in levels.items() if level is not None}
+
+
+def _draw_levels(axes: Axes, levels: Mapping[str, float]) -> None:
+    """Lines across, dashed and then dotted, each with its number: over the highest, under the other, which may be close to it."""
+    for (name, level), dashes in zip(levels.items(), ((5, 3), (1, 2)), strict=False):
+        axes.axhline(level, color=INK, linewidth=1.2, linestyle=(0, dashes), zorder=2)
+        over = level == max(levels.values())
+        _say(axes, f"{name} {level:.2f}", (0.0, level), (4, 4 if over else -4), "left", "bottom" if over else "top")
 
 
 def _draw_running(figure: Figure, axes: Axes, metrics: Lines, welfare: np.ndarray, recent: np.ndarray) -> None:
