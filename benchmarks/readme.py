@@ -73,9 +73,8 @@ def speed_table(budget: int) -> list[str]:
         for line in lines:
             if (line["budget"], line["k"], line["variant"]) == (budget, 5, "em"):
                 table.append(_speed_row(line))
-    return _markdown(
-        ["env", "seeds", "`em`", "share of the bound", "upper bound", "reachable, estimated (share)", "served"], table
-    )
+    columns = ["env", "seeds", "`em`", "share of the bound", "upper bound", "reachable, estimated (share)", "served", "in vain"]
+    return _markdown(columns, table)
 
 
 def _speed_row(line: Line) -> list[Any]:
@@ -86,6 +85,7 @@ def _speed_row(line: Line) -> list[Any]:
         *(f"`{line['env']}`", len(runs), _with_error(line["welfare_mean"], line["welfare_standard_error"])),
         *(f"{line['share_of_bound']:.1%}", f"{bound:.2f}", f"{reachable:.2f} ({line['welfare_mean'] / reachable:.0%})"),
         f"{served:.0f} of {line['n']}" + (f", to {np.mean(fastest):.1f} m/s" if fastest else ""),
+        max(run["largest_poor_group"] for run in runs),
     ]
 
 
