@@ -1,6 +1,7 @@
 # Needs GNU make (3.81 or newer) and Python 3.11 or newer, nothing else. Every target makes .venv itself, once.
 #   PYTHON=...  the interpreter .venv is made with (used only while there is no .venv)
 #   ARGS=...    more arguments for test and bench, as in: make test ARGS="-k gae"
+#   SLOW=1, COVERAGE=1  all tests; with coverage
 #   NOTEBOOKS=...  which of notebooks/*.py to execute
 
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.12 python3.11 python3.13 python3.14 python)
@@ -23,8 +24,8 @@ demo: $(STAMP) ## train 5 policies on HalfCheetah and on Resource Gathering, dra
 	$(BIN)/rmdp-jax train halfcheetah_speed --k 5 --seed 0 --transitions 150000 --out $(DEMO)/halfcheetah_speed
 	$(BIN)/rmdp-jax train resource_gathering --k 5 --seed 0 --transitions 300000 --out $(DEMO)/resource_gathering
 
-test: $(STAMP) ## run the tests, a file to a core; COVERAGE=1 prints the lines and branches that they cover, a quarter slower
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=term --cov-fail-under=$(COVERED)) $(ARGS)
+test: $(STAMP) ## run the tests but those that take long; SLOW=1: all, as CI does; COVERAGE=1: what they cover, a quarter slower
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(if $(SLOW),,-m "not slow") $(if $(COVERAGE),--cov --cov-report=term --cov-fail-under=$(COVERED)) $(ARGS)
 
 lint: $(STAMP) ## ruff check, ruff format --check, mypy
 	$(BIN)/ruff check .
