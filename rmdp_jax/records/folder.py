@@ -242,6 +242,10 @@ def describe_numerics() -> dict[str, str]:
     return {name: str(getattr(jax.config, name.lower()) or default) for name, default in NUMERICS.items()}
 
 
+_PACKAGES = ("rmdp-jax", "jax", "jaxlib", "flax", "optax", "brax", "mujoco", "mujoco-mjx")
+_EXTRAS = ("warp-lang", "gymnasium")  # of the backend `warp` and of `model="gymnasium"`, named where they are installed
+
+
 def describe_machine() -> dict[str, Any]:
     """Device, precision of the networks' products of matrices (all others are in float32), and versions."""
     device = jax.devices()[0]
@@ -249,7 +253,7 @@ def describe_machine() -> dict[str, Any]:
         "device": f"{device.platform}: {device.device_kind}"
         + (f", {os.cpu_count()} cores" if device.platform == "cpu" else ""),
         "matmul_precision": describe_numerics()["JAX_DEFAULT_MATMUL_PRECISION"],
-        "versions": describe_versions("rmdp-jax", "jax", "jaxlib", "flax", "optax", "brax", "mujoco", "mujoco-mjx"),
+        "versions": describe_versions(*_PACKAGES) | {name: it for name in _EXTRAS if (it := _version(name))},
     }
 
 
