@@ -95,6 +95,11 @@ def test_other_tasks_budgets_and_k_are_other_groups():
     assert all(row.best for row in rows if row.welfare == 1.0)  # nothing to be compared with
 
 
+def test_a_setting_that_one_run_has_by_default_is_part_of_the_name_of_the_other():
+    lines = [run(seed=0, settings={"epochs": 4}), run(seed=1, settings={"epochs": 4, "explore": "apart"})]
+    assert {row.algorithm: row.seeds for row in compare_runs(lines)} == {"em": 1, "em explore=apart": 1}
+
+
 def test_settings_that_vary_are_part_of_the_name():
     lines = [run(seed=0, settings={"epochs": e, "clip": 0.2}) for e in (4, 10)]
     assert [row.algorithm for row in compare_runs(lines)] == ["em epochs=10", "em epochs=4"]

@@ -98,17 +98,23 @@ def _common_budgets(lines: Sequence[Line]) -> list[int]:
 
 
 def _labels(lines: Sequence[Line]) -> list[str]:
-    """Name of each run's algorithm, with the settings that differ between runs of the same env, k and algorithm."""
-    values: dict[tuple[Any, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for line in lines:
-        for name, value in settings_of(line).items():
-            values[line["env"], line["algorithm"], line["k"]][name].add(str(value))
-    labels = []
-    for line in lines:
-        varied = values[line["env"], line["algorithm"], line["k"]]
-        settings = [f"{name}={value}" for name, value in settings_of(line).items() if len(varied[name]) > 1]
-        labels.append(" ".join([line["algorithm"], *settings]))
-    return labels
+    """Name of each run's algorithm, with the settings that differ between runs of the same env, k and algorithm.
+
+    A setting that some runs do not tell, as they have its default, differs from any that is told.
+    """
+    keys = [(line["env"], line["algorithm"], line["k"]) for line in lines]
+    told = [{name: str(value) for name, value in settings_of(line).items()} for line in lines]
+    alike: dict[tuple[Any, ...], list[dict[str, str]]] = defaultdict(list)
+    for key, settings in zip(keys, told, strict=True):
+        alike[key].append(settings)
+    varied = {
+        key: {name for name in set().union(*group) if len({settings.get(name) for settings in group}) > 1}
+        for key, group in alike.items()
+    }
+    return [
+        " ".join([line["algorithm"], *(f"{name}={value}" for name, value in settings.items() if name in varied[key])])
+        for line, key, settings in zip(lines, keys, told, strict=True)
+    ]
 
 
 def _rows_of_group(key: tuple[Any, ...], runs: dict[str, list[Line]]) -> list[Row]:

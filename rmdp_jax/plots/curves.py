@@ -136,7 +136,7 @@ def _known(levels: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def _draw_levels(axes: Axes, levels: Mapping[str, float]) -> None:
-    """Lines across, dashed and then dotted, each with its number: over the highest, under the other, which may be close to it."""
+    """Lines across, dashed and then dotted, each with its number: over the highest, under the other, which may be close."""
     for (name, level), dashes in zip(levels.items(), ((5, 3), (1, 2)), strict=False):
         axes.axhline(level, color=INK, linewidth=1.2, linestyle=(0, dashes), zorder=2)
         over = level == max(levels.values())
