@@ -10,8 +10,9 @@ of. What lies deeper, changed in place, is not noticed.
 """
 
 import functools
+import re
 import types
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from hashlib import sha256
@@ -20,6 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 LARGEST = 2**26  # bytes of an array that is taken by content
 _BY_CONTENT = ("rmdp_jax.", "optax.")  # where functions read no globals that change
@@ -37,6 +39,32 @@ def fingerprint(value: Any) -> Hashable:
         Untraceable: something in it is traced.
     """
     return _of(value, set())
+
+
+def fingerprint_of_program(function: Callable, *like: Any) -> Hashable:
+    """Equal where two functions, whoever wrote them, have the same operations and constants for arguments of these shapes.
+
+    It traces the function, which `fingerprint` does not.
+    """
+    program = jax.make_jaxpr(function)(*like)
+    text = str(program.jaxpr)
+    if "callback" not in text:  # else two addresses are two functions of Python
+        text = re.sub(r" at 0x[0-9a-f]+", "", text)
+    return text, fingerprint(list(_constants(program)))
+
+
+def _constants(part: Any) -> Iterator[Any]:
+    """Arrays of a program and of the programs in it."""
+    if isinstance(part, ClosedJaxpr):
+        yield from part.consts
+        yield from _constants(part.jaxpr)
+    elif isinstance(part, Jaxpr):
+        for equation in part.eqns:
+            yield from (atom.val for atom in equation.invars if isinstance(atom, Literal))
+            for inner in jax.tree.leaves(list(equation.params.values())):
+                yield from _constants(inner)
+    elif isinstance(part, np.ndarray | jax.Array):
+        yield part
 
 
 class _Itself:

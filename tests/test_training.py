@@ -303,6 +303,7 @@ def test_seeds_stop_and_go_on_together(written, tmp_path):
         ({"config": replace(CONFIG, rates=Rates(discount=0.9))}, "rates = "),
         ({"assigner": random_even(K, N)}, r"algorithm = \('random', 2, 4, 0\): .* has \('em', 2, 4, 0\)"),
         ({"assigner": em(K, N, relocate_every=7)}, r"algorithm options = .*'relocate_every': 7, .* train them apart"),
+        ({"population": make_tiny()[1]._replace(reward=lambda agent, outcome: outcome.pay)}, "reward = .* train them apart"),
         ({"out": "here"}, "out: two of the runs would write to the same folder"),
     ],
 )

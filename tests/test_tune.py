@@ -15,6 +15,7 @@ from rmdp_jax.commands.cli import _parse, main
 from rmdp_jax.commands.tune import describe_final
 from rmdp_jax.envs import make, preset
 from rmdp_jax.running import tune as module
+from rmdp_jax.running.algorithms import resolve
 from rmdp_jax.running.search import Setting, default_search, read_search, values_of, with_values
 from rmdp_jax.running.study import Search
 from rmdp_jax.running.sweep import Cell
@@ -170,6 +171,19 @@ def test_without_optuna_it_says_so(capsys, monkeypatch):
 )
 def test_the_verdict_is_by_seeds_that_the_search_has_not_seen(final, verdict):
     assert describe_final(Tuned(CONFIG, {}, 9.0, final, [], {}))[-1] == verdict
+
+
+def test_rungs_are_of_what_groups_leave_to_the_policies(told, tmp_path):
+    cell = replace(CELL, algorithm="cluster", config=replace(CONFIG, transitions=40_000))
+    search_in(tmp_path, Search(settings=RATES, trials=1, batch=1, rungs=1), cell)
+    *_, (last, *_) = told["asked"]
+    population = make("resource_gathering", size=2)[1]
+    assert last == resolve("cluster", population, cell.config).config.iterations < cell.config.iterations
+
+
+def test_a_range_is_searched_where_the_settings_have_the_value_of_the_task(told, tmp_path):
+    search_in(tmp_path, Search(settings=(*RATES, Setting("discount", 0.9, 0.99)), trials=1, batch=1, rungs=1))
+    assert not Setting("discount", 0.9, 0.99).holds(None)
 
 
 @pytest.mark.slow

@@ -41,7 +41,9 @@ class Setting(NamedTuple):
 
     def holds(self, value: Any) -> bool:
         """Whether the search may come to `value`."""
-        return value in self.choices if self.low is None or self.high is None else self.low <= value <= self.high
+        if self.low is None or self.high is None:
+            return value in self.choices
+        return value is not None and self.low <= value <= self.high  # a discount that is the task's own is None
 
 
 def default_search(config: TrainConfig) -> tuple[Setting, ...]:

@@ -4,14 +4,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from rmdp_jax.config import Rates, TrainConfig
-from rmdp_jax.context import agents_in
 from rmdp_jax.devices.mesh import check_devices
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import MOST_SEEDS, ConfigError, check, seed_number
@@ -25,6 +23,7 @@ from rmdp_jax.records.settings import changed_settings, words_of
 from rmdp_jax.records.sinks import sink_names
 from rmdp_jax.records.spec import GivenPolicies, RunSpec, Source
 from rmdp_jax.running.algorithms import PlanRequest, make_plans, resolve, task_of
+from rmdp_jax.running.apart import programs_apart
 from rmdp_jax.running.progress import announce
 from rmdp_jax.running.train import train_held
 from rmdp_jax.trainer import check_given
@@ -251,13 +250,10 @@ def _shared(run: _Run) -> tuple[Any, ...]:
 
 def _groups(runs: list[_Run]) -> list[list[_Run]]:
     """Runs that one program can train: those that begin, and those that go on from the same iteration; in one env."""
-
-    shown = list(dict.fromkeys(agents_in(run.population) for run in runs))  # by envs in context
-
-    def place(run: _Run) -> tuple[int, int]:
-        return -1 if run.iteration is None else run.iteration, shown.index(agents_in(run.population))
-
-    return [list(group) for _, group in groupby(sorted(runs, key=place), key=place)]
+    groups: dict[tuple[int, int], list[_Run]] = {}
+    for run, program in zip(runs, programs_apart([(run.env, run.population, run.config) for run in runs]), strict=True):
+        groups.setdefault((-1 if run.iteration is None else run.iteration, program), []).append(run)
+    return [groups[place] for place in sorted(groups)]
 
 
 def _train(

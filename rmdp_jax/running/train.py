@@ -19,7 +19,7 @@ from rmdp_jax.devices.mesh import choose_mesh, describe_mesh
 from rmdp_jax.devices.processes import anyone, is_first, wait_for_all
 from rmdp_jax.devices.settings import plain_settings
 from rmdp_jax.env import Env, Population
-from rmdp_jax.errors import seed_range
+from rmdp_jax.errors import check, seed_range
 from rmdp_jax.evaluation.episodes import evaluated_steps
 from rmdp_jax.evaluation.evaluate import Evaluation
 from rmdp_jax.paths import local_path
@@ -28,6 +28,7 @@ from rmdp_jax.records.lines import Timing, summarize
 from rmdp_jax.records.sinks import sink_names
 from rmdp_jax.records.spec import GivenPolicies, RunSpec
 from rmdp_jax.records.writer import RunWriter, Sink
+from rmdp_jax.running.apart import programs_apart
 from rmdp_jax.running.batch import (
     check_batch,
     conclude,
@@ -177,7 +178,8 @@ def train_batch(
     Args:
         env: what all runs act in.
         runs: they may differ in `config.seed`, `config.rates`, `population.agents` and in how their assigners
-            begin. Everything else must be alike; `population.reward` and the assigner's rules are taken from the first.
+            begin. Everything else must be alike, also what `population.reward` computes; the assigner's rules are taken from
+            the first.
         devices: how many to train on at most, as in `train`. They share the policies and environments of every run.
         resume, extend: as in `train`; from the latest iteration that all runs have a checkpoint of.
         progress: show a bar on stderr (lines where it is no terminal), with the mean over the runs.
@@ -190,6 +192,9 @@ def train_batch(
     """
     runs = [run if run.out is None else run._replace(out=local_path("out", run.out)) for run in runs]
     check_batch(runs)
+    if any(run.population.reward is not runs[0].population.reward for run in runs):
+        apart = programs_apart([(env, run.population, run.config) for run in runs])
+        check("reward", "functions that differ between runs", len(set(apart)) == 1, "one that all share; train them apart")
     for run in runs:
         check_knowledge(run.population, run.config.k)  # it is looked at after training
     trainer_for(env, runs[0], people_of(runs[:1]))  # raises ConfigError before there is any folder

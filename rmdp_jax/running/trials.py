@@ -2,16 +2,19 @@
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rmdp_jax.config import TrainConfig
+from rmdp_jax.env import Env, Population
 from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.spec import RunSpec
-from rmdp_jax.running.algorithms import PlanRequest, make_plans, task_of
+from rmdp_jax.running.algorithms import PlanRequest, make_plans, resolve, task_of
+from rmdp_jax.running.apart import programs_apart
 from rmdp_jax.running.search import with_values
+from rmdp_jax.running.study import Search
 from rmdp_jax.running.sweep import Cell, Make
 from rmdp_jax.running.train import train_batch
 
@@ -30,11 +33,17 @@ class Trials(NamedTuple):
     """Trains trials to an iteration."""
 
     cell: Cell
+    population: Population  # of any seed
     seeds: Sequence[int]
     out: Path
     make: Make
     devices: int | None
     progress: bool
+
+    def rungs(self, values: Mapping[str, Any], search: Search) -> list[int]:
+        """`rungs_of` a trial, of the iterations that its algorithm leaves to the policies."""
+        config = resolve(self.cell.algorithm, self.population, with_values(self.cell.config, values)).config
+        return rungs_of(config, search.rungs, search.reduction)
 
     def folder(self, trial: int, seed: int) -> Path:
         """Of one run of a trial."""
@@ -46,10 +55,18 @@ class Trials(NamedTuple):
         for trial in trials:
             config = replace(with_values(cell.config, trial.params), max_fault_share=1.0)  # one that diverges stops no other
             runs += [self._request(trial.number, replace(config, seed=seed)) for seed in self.seeds]
-        begun = all((request.checkpoints or Path("none")).exists() for _, _, request in runs)
-        env = runs[0][1]
+        programs = programs_apart([(env, request.population, request.config) for _, env, request in runs])
+        found: dict[Path, float] = {}
+        for program in dict.fromkeys(programs):
+            found |= self._train([run for run, of in zip(runs, programs, strict=True) if of == program], iteration)
+        values, each = [found[path] for path, *_ in runs], len(self.seeds)
+        return [sum(values[at : at + each]) / each for at in range(0, len(values), each)]
+
+    def _train(self, runs: Sequence[tuple[Path, Env, PlanRequest]], iteration: int) -> dict[Path, float]:
+        """Welfare by folder of runs that one program trains."""
+        begun, env = all((request.checkpoints or Path("none")).exists() for _, _, request in runs), runs[0][1]
         requests = [request if begun else request._replace(checkpoints=None) for _, _, request in runs]
-        plans = make_plans(cell.algorithm, env, requests, devices=self.devices, progress=self.progress)
+        plans = make_plans(self.cell.algorithm, env, requests, devices=self.devices, progress=self.progress)
         specs = [
             RunSpec(request.population, plan.config, plan.assigner, path, _stop_at(iteration))
             for (path, _, request), plan in zip(runs, plans, strict=True)
@@ -58,12 +75,10 @@ class Trials(NamedTuple):
         results = train_batch(env, specs, devices=self.devices, resume=there, progress=self.progress)
         if any(result.summary["iterations"] < iteration or not result.summary.get("evaluated", True) for result in results):
             raise KeyboardInterrupt("interrupted; the same command goes on with what was saved")
-        found = [result.summary["welfare"] for result in results]
-        values = [math.nan if value is None else value for value in found]
-        each = len(self.seeds)
-        return [sum(values[at : at + each]) / each for at in range(0, len(values), each)]
+        welfare = [result.summary["welfare"] for result in results]
+        return {path: math.nan if value is None else value for (path, *_), value in zip(runs, welfare, strict=True)}
 
-    def _request(self, trial: int, config: TrainConfig) -> tuple[Path, Any, PlanRequest]:
+    def _request(self, trial: int, config: TrainConfig) -> tuple[Path, Env, PlanRequest]:
         cell, path = self.cell, self.folder(trial, config.seed)
         env, population = task_of(cell.algorithm, *self.make(cell.env, seed=config.seed, **cell.env_options))
         config = replace(config, n=population.n)

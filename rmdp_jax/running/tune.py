@@ -33,7 +33,7 @@ from rmdp_jax.running.study import (
     unfinished_round,
 )
 from rmdp_jax.running.sweep import Cell, Make, run_folder, sweep
-from rmdp_jax.running.trials import Trials, rungs_of
+from rmdp_jax.running.trials import Trials
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -92,13 +92,13 @@ def tune(
     check_devices(devices)
     out = local_path("out", out)
     seeds = seed_range(first_seed, search.seeds + search.final_seeds, first_name="first_seed")
-    resolve(cell.algorithm, task_of(cell.algorithm, *make(cell.env, seed=first_seed, **cell.env_options))[1], cell.config)
-    stops = len(rungs_of(cell.config, search.rungs, search.reduction)) - 1
-    few = f"{stops} of {search.rungs} rungs: the run has {cell.config.iterations} iterations, {cell.config.log_every} a line"
-    announce(progress and stops < search.rungs, f"{few}; a smaller log_every makes room")
+    _, population = task_of(cell.algorithm, *make(cell.env, seed=first_seed, **cell.env_options))
+    trainer = Trials(cell, population, seeds[: search.seeds], out, make, devices, progress)
+    *stops, last = trainer.rungs({}, search)
+    few = f"{len(stops)} of {search.rungs} rungs: the run has {last} iterations, {cell.config.log_every} a line"
+    announce(progress and len(stops) < search.rungs, f"{few}; a smaller log_every makes room")
     with locked(out):
         study = open_study(out, cell, search, first_seed)
-        trainer = Trials(cell, seeds[: search.seeds], out, make, devices, progress)
         while (number := unfinished_round(study, search, cell.config)) is not None:
             announce(progress, f"round {number + 1}: {len(of_round(study, number))} trials, {told_of(study, search)}")
             _run_round(study, number, search, trainer)
@@ -114,7 +114,7 @@ def _run_round(study: "Study", number: int, search: Search, trainer: Trials) -> 
     from optuna.trial import Trial, TrialState
 
     running = [trial for trial in of_round(study, number) if trial.state == TrialState.RUNNING]
-    stops = rungs_of(with_values(trainer.cell.config, running[0].params), search.rungs, search.reduction)
+    stops = trainer.rungs(running[0].params, search)
     for stop in stops:
         running = [trial for trial in of_round(study, number) if trial.state == TrialState.RUNNING]
         if any(stop not in trial.intermediate_values for trial in running):
