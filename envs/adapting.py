@@ -181,11 +181,16 @@ def adapted(
 
 
 def check_successor(broken: Callable[[str], ConfigError], after: PyTree, like: PyTree) -> None:
-    """Raise what `broken` makes of it unless a state has the structure and shapes of the first one."""
+    """Raise what `broken` makes of it unless a state has the structure and shapes of the first one, and keeps fractions."""
     structures: list[Any] = [jax.tree.structure(tree) for tree in (after, like)]
     shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (after, like)]
     if structures[0] != structures[1] or shapes[0] != shapes[1]:
         raise broken("a step changes the structure or shapes of its state; reset and step must give the same")
+    for (path, leaf), first in zip(jax.tree_util.tree_leaves_with_path(after), jax.tree.leaves(like), strict=True):
+        dtype = jnp.result_type(leaf)
+        if jnp.issubdtype(dtype, jnp.inexact) and not jnp.issubdtype(first.dtype, jnp.inexact):
+            place = f"state{jax.tree_util.keystr(path)}"
+            raise broken(f"{place} is {first.dtype} at first and {dtype} after a step; let reset give {dtype}")
 
 
 def known_length(env: Any, given: int | None, own: Any) -> int:

@@ -26,6 +26,7 @@ from rmdp_jax.errors import ConfigError, in_line, shown
 
 PLAIN = (int, float, str, bool)  # types of arguments that are flags on the command line
 GIVEN = ("n", "seed")  # arguments with flags of their own
+_OURS = ("name", "people_seed", "context")  # arguments of `rmdp_jax.envs.make`, which makes the task of a run again
 _NAME = re.compile(r"(?P<module>.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<function>[^\W\d]\w*)")
 
 
@@ -76,6 +77,8 @@ def make_own(name: str, given: dict[str, Any]) -> tuple[Env, Population]:
         ConfigError: as of `find_maker`; or it lacks an argument, or does not take one, or returns something else.
     """
     maker = find_maker(name)
+    if taken := [argument for argument in _OURS if argument in _options(maker)]:
+        raise ConfigError(f"{taken[0]}: is an argument of rmdp_jax.envs.make, and cannot be one of {name} too; rename it there")
     arguments = _arguments(name, maker, given)
     try:
         made = maker(**arguments)

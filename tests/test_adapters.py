@@ -11,7 +11,7 @@ from brax import envs as brax_envs
 from rmdp_jax import ConfigError, Population
 from rmdp_jax.checks import check_env
 from rmdp_jax.envs import from_gymnax, from_jumanji, from_playground
-from rmdp_jax.envs.adapting import box, choices, flat_observation
+from rmdp_jax.envs.adapting import box, check_successor, choices, flat_observation
 from rmdp_jax.envs.brax_checks import physics_settings
 
 PAID = Population(jnp.array([1.0, 2.0]), lambda agent, got: agent * jnp.sum(got["reward"]))
@@ -183,6 +183,14 @@ class TestPlayground:
     def test_what_it_cannot_be_is_refused(self, env, message):
         with pytest.raises(ConfigError, match=f"^{message}"):
             from_playground(env)
+
+    def test_a_state_that_would_lose_its_fractions_is_refused(self):
+        given = SimpleNamespace(error=lambda rest: ConfigError(f"env = drift: {rest}"))
+        check_successor(given.error, {"x": jnp.int32(1)}, {"x": jax.ShapeDtypeStruct((), jnp.float32)})
+        with pytest.raises(
+            ConfigError, match=r"env = drift: state\['x'\] is int32 at first and float32 after a step; let reset"
+        ):
+            check_successor(given.error, {"x": jnp.float32(0.6)}, {"x": jax.ShapeDtypeStruct((), jnp.int32)})
 
     @pytest.mark.slow
     def test_a_body_of_playground_moves_as_in_playground(self):

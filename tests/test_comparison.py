@@ -95,6 +95,24 @@ def test_other_tasks_budgets_and_k_are_other_groups():
     assert all(row.best for row in rows if row.welfare == 1.0)  # nothing to be compared with
 
 
+def test_a_budget_is_that_of_its_own_task():
+    short, other = run(transitions_per_policy=10_000, iterations=10), run(k=3, transitions_per_policy=10_500, iterations=2)
+    assert [(row.k, row.transitions) for row in compare_runs([short, other])] == [(2, 10_000), (3, 10_500)]
+
+
+def test_runs_that_differ_in_rates_people_or_maker_are_no_copies(tmp_path):
+    lines = [
+        *(run(welfare=welfare, settings={"learning_rate": welfare}) for welfare in (1.0, 2.0)),
+        run(welfare=3.0, env_options={"seed": 7, "n": 4}),
+        *(run(welfare=4.0, env="mine", make=f"/somewhere/{name}.py:make") for name in ("one", "two")),
+    ]
+    file = tmp_path / "runs.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in [*lines, lines[0]]))
+    found = find_runs([file])
+    assert found.lines == lines
+    assert {row.options for row in compare_runs(found.lines) if row.env == "mine"} == {"one.py:make", "two.py:make"}
+
+
 def test_a_setting_that_one_run_has_by_default_is_part_of_the_name_of_the_other():
     lines = [run(seed=0, settings={"epochs": 4}), run(seed=1, settings={"epochs": 4, "explore": "apart"})]
     assert {row.algorithm: row.seeds for row in compare_runs(lines)} == {"em": 1, "em explore=apart": 1}

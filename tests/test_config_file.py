@@ -63,7 +63,6 @@ def test_flags_win_and_the_rest_is_the_preset_of_the_env(tmp_path):
         ),
         ({"train": {"sizes": {"epochs": 0}}}, "epochs = 0: must be a whole number of at least 1"),
         ({"train": {"k": "five"}}, "train: k = 'five': must be a number"),
-        ({"train": {"max_fault_share": 0.1}}, "train: max_fault_share = 0.1: is set in Python only, here 0.5"),
         ({"env_options": {"sise": 3}}, "env_options: field = 'sise' is not known; did you mean 'size'?"),
         ({"format": 7}, "has format 7, this version reads 1"),
         ([], "[]: must be an object of names and values"),

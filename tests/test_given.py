@@ -254,6 +254,11 @@ def test_extend_gives_all_policies_of_a_run_and_its_settings(described, trained,
     policies = [(str(described), 0), (str(described), 1)]
     assert (first["frozen"], first["start"], first["out"]) == (policies, [], described.with_name("run-k3"))
     assert (second["frozen"], second["start"], second["out"]) == ([], policies, described / "new")
+    monkeypatch.chdir(described)
+    with pytest.raises(SystemExit):
+        main(["extend", ".", "--k", "3", "--quiet", "--at-most", "9"])
+    *_, (_, limited, _, here) = trained
+    assert (here["out"], limited.at_most) == (described.with_name("run-k3"), (9.0,))
     assert config == replace(CONFIG, k=3)
     assert shorter == replace(CONFIG, k=3, transitions=1000)
     assert (env.spec.name, assigner.name, assigner.k) == ("resource_gathering", "plain_em", 3)

@@ -142,3 +142,5 @@ def test_unserved_are_those_with_a_tenth_of_the_best_or_less():
     spread, threshold = of_run([[80.0, 8.0, 1.0, 9.0], [0.0, 90.0, 0.0, 0.0]], [0, 0, 0, 0])
     assert threshold == pytest.approx(8.0)
     assert spread.unserved == 0.5
+    weighted, _ = of_run([[10.0, 90.0]], [0, 0], [9.0, 1.0])
+    assert weighted.mean == 18.0

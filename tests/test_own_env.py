@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from contextlib import redirect_stderr
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -121,8 +122,19 @@ def test_sweeps_and_ladders_take_it_with_its_flags(here):
     cells = grid.cells()
     assert [(cell.config.k, cell.config.n, cell.env_options) for cell in cells] == [(k, 6, {"goal": 3}) for k in (1, 2)]
     assert run_folder("grid", cells[1], 2, 0).name == "my_env-goal3-em-k2-s0"
+    assert run_folder("grid", replace(cells[0], env_options={"file": "../../x" * 90}), 1, 0).parent == Path("grid")
     ladder = _parse(["budget", "my_env:make", "--goal", "3"])
     assert (ladder.target, ladder.env_options.given()) == ("my_env:make", {"goal": 3})
+
+
+def test_all_that_a_preset_says_is_the_default_of_train(here):
+    preset = "TrainConfig(k=3, welfare_p=0, at_most=(4,), evaluation_steps=7, max_fault_share=1, seed=5)"
+    (here / "offers.py").write_text(f"{BLOCKS[0]}\nfrom rmdp_jax import TrainConfig\npreset = {preset}\n")
+    _, population, config = _parse(["train", "offers:make", "--evaluation-steps", "9"]).task()
+    assert (config.k, config.welfare_p, config.at_most, config.max_fault_share) == (3, 0.0, (4.0,), 1.0)
+    assert (config.evaluation_steps, config.n, config.seed) == (9, population.n, 0)
+    cells = _parse(["sweep", "offers:make", "--ks", "3", "--out", "grid"]).cells()
+    assert replace(cells[0].config, seed=0, evaluation_steps=9) == config
 
 
 def test_an_argument_named_as_one_of_a_built_in_task_is_its_own(here):
@@ -138,6 +150,7 @@ def needs(depth): ...
 def gives(n=2): return 1, 2
 def raises(): raise OSError("no such disk")
 def wide(transitions=3): ...
+def named(n=2, name="ant"): ...
 preset = 3
 """
 
@@ -162,6 +175,7 @@ preset = 3
         ("worse:gives", "env = 'worse:gives': returns (int, int), must be (Env, Population)"),
         ("worse:raises", "env = 'worse:raises': raised OSError (no such disk)"),
         ("worse:gives --k 3 --n 3 --backend x", "backend = 'x': worse:gives takes n"),
+        ("worse:named", "name: is an argument of rmdp_jax.envs.make, and cannot be one of worse:named too; rename it there"),
         ("worse:wide", "transitions: worse:wide has an argument of this name, but --transitions is a flag of its own"),
         ("broken:make", "env = 'broken:make': importing it raised SyntaxError"),
         ("lacks:make", "env = 'lacks:make': importing it failed: No module named 'not_there_at_all'; install that"),

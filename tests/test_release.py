@@ -18,7 +18,7 @@ from rmdp_jax.deploy.release import write_release
 from rmdp_jax.envs import make
 from rmdp_jax.records.given import given_policies, load_members
 from rmdp_jax.records.loading import load_run
-from rmdp_jax.records.places import run_folder
+from rmdp_jax.records.places import outputs_folder, run_folder
 from rmdp_jax.records.verification import verify
 
 
@@ -125,6 +125,7 @@ def test_an_address_of_the_hub_is_downloaded(monkeypatch, tmp_path, address, rep
     monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download, __spec__=1))
     assert run_folder("run", address) == tmp_path / folder
     assert called == [(repository, {"revision": revision, "allow_patterns": [f"{folder}/*"] if folder else None})]
+    assert outputs_folder("run", address) == Path("runs/walks")  # not into the cache of downloads
 
 
 def test_a_snapshot_of_links_is_read(released, monkeypatch, tmp_path):

@@ -11,7 +11,7 @@ from rmdp_jax import ConfigError
 from rmdp_jax.commands.cli import main
 from rmdp_jax.commands.grids import Sweep
 from rmdp_jax.envs import make
-from rmdp_jax.evaluation.comparison import compare_runs
+from rmdp_jax.evaluation.comparison import compare_runs, flat_settings
 from rmdp_jax.records.files import RunWarning, read_lines
 from rmdp_jax.records.finished import find_runs
 from rmdp_jax.records.folder import RunFolder
@@ -63,7 +63,10 @@ def test_a_sweep_trains_what_is_missing(tmp_path, trained):
     for seed, line in enumerate(lines):
         folder = RunFolder(tmp_path / f"{NAME}{seed}")
         result = folder.read_result()
-        assert line == {name: value for name, value in result.items() if name not in ("format", "utility")}
+        assert {name: line[name] for name in result if name not in ("format", "utility")} | {
+            "settings": line["settings"]
+        } == line
+        assert line["settings"] == flat_settings(folder.read_config()["train"])
         assert (line["seed"], line["k"], line["finished"], line["runs_together"]) == (seed, 2, True, 2)
         assert folder.read_config()["env_options"] == line["env_options"] == {"seed": seed, "size": 2, "n": N}
 

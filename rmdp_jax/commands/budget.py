@@ -61,9 +61,9 @@ class Budget(Compiling):
     warm: bool = False
     """Of a task: each k begins with the policies of the k before, which go on learning. Default: each begins anew."""
     at_most: float | None = None
-    """Agents that a policy serves at most, or weight where they have weights. Default: of a run its own limits, if any."""
+    """Agents that a policy serves at most, or weight where they have weights. Default: that of the run or preset, if any."""
     at_least: float | None = None
-    """Agents that a policy serves at least, or weight."""
+    """Agents that a policy serves at least, or weight, likewise."""
     devices: int | None = None
     """Of a task: how many to train on at most. Default: all that JAX finds."""
     quiet: bool = False
@@ -101,6 +101,7 @@ class Budget(Compiling):
         from rmdp_jax.commands.budget_tables import describe_budget, print_budget
         from rmdp_jax.envs import make
         from rmdp_jax.records.loading import load_run
+        from rmdp_jax.records.places import outputs_folder
         from rmdp_jax.running.budget import batch_size, budget
         from rmdp_jax.running.memory import available_memory, check_evaluation
 
@@ -108,10 +109,11 @@ class Budget(Compiling):
         if self.episodes is not None:
             whole_number("episodes", self.episodes, 1, LARGEST_EPISODES)
         run = load_run(self.target, make)
-        out = self._folder(run.folder.path)
+        out = self._folder(outputs_folder("target", self.target))
         episodes = run.config.evaluation_episodes if self.episodes is None else int(self.episodes)
         check_evaluation(run.env, run.config, batch_size(episodes), available_memory())
-        found = budget(run, ks=self.ks, price=self.price, share=self.share, episodes=episodes, seed=seed, limits=self._limits())
+        limits = self._limits(run.config.limits)
+        found = budget(run, ks=self.ks, price=self.price, share=self.share, episodes=episodes, seed=seed, limits=limits)
         terms: dict[str, Any] = {
             name: run.result[name] for name in ("algorithm", "welfare_p", "weighted") if name in run.result
         }
@@ -129,11 +131,13 @@ class Budget(Compiling):
         ks = check_ks(LADDER if self.ks is None else self.ks, 2)
         how = {"env_options": self.env_options, "quiet": self.quiet, **given}
         grid = Sweep(envs=(self.target,), out=out, ks=ks, first_seed=seeds[0], **how)
-        most, least = (None if limit is None else (limit,) for limit in (self.at_most, self.at_least))
+        limits: dict[str, Any] = {
+            name: (getattr(self, name),) for name in ("at_most", "at_least") if getattr(self, name) is not None
+        }
         cells = grid.cells()
         grid.tell_settings()
         ladder = train_ladder(
-            [replace(cell, config=replace(cell.config, at_most=most, at_least=least)) for cell in cells],
+            [replace(cell, config=replace(cell.config, **limits)) for cell in cells],
             seeds,
             out,
             make=make,
@@ -151,8 +155,10 @@ class Budget(Compiling):
 
         self._write(out, {"env": self.target, **describe_ladder(ladder)}, draw_ladder(ladder, self.price), print_ladder)
 
-    def _limits(self) -> Limits | None:
-        return None if self.at_most is None and self.at_least is None else Limits(self.at_most, self.at_least)
+    def _limits(self, own: Limits | None) -> Limits | None:
+        most, least = (None, None) if own is None else own
+        most, least = most if self.at_most is None else self.at_most, least if self.at_least is None else self.at_least
+        return None if most is None and least is None else Limits(most, least)
 
     def _folder(self, default: Path) -> Path:
         out = default if self.out is None else local_path("out", self.out)

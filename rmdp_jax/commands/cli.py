@@ -27,7 +27,7 @@ from rmdp_jax.commands.extend import Extend
 from rmdp_jax.commands.finished import Evaluate, Export, Play, Release, Render, Report
 from rmdp_jax.commands.grids import Compare, Sweep
 from rmdp_jax.commands.numbers import REGISTRY
-from rmdp_jax.commands.train import UNFINISHED, Machines, Train, settings_of
+from rmdp_jax.commands.train import SETTINGS, UNFINISHED, Machines, Train, settings_of
 from rmdp_jax.commands.tune import Tune
 from rmdp_jax.commands.usage import Heard, wrap_usage
 from rmdp_jax.config import Rates, Sizes
@@ -239,5 +239,4 @@ def _preset_defaults(env: str | None, arguments: Sequence[str]) -> Train:
     if env is None:
         return blank
     config = preset(env, _value_of("--preset", arguments) or blank.preset)
-    names = ("transitions", "log_every", "checkpoint_every", "evaluation_episodes", "sizes", "rates")
-    return replace(blank, **{name: getattr(config, name) for name in names})
+    return replace(blank, **{name: getattr(config, name) for name in SETTINGS if name != "seed"})

@@ -12,7 +12,6 @@ from rmdp_jax.errors import ConfigError, plain_number, shown, unknown_name
 from rmdp_jax.paths import local_path
 
 _TOLD = ("format", "backend", "numerics", "algorithm_options", "pretraining_transitions", "frozen", "start")  # of a run's own
-_NO_FLAG = ("evaluation_steps", "max_fault_share")  # of a TrainConfig
 _OF_TRAIN = tuple(field.name for field in fields(TrainConfig))
 _OPTIONS_TOLD = ("n", "seed", "context")  # which other flags say
 
@@ -33,9 +32,6 @@ def read_config_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"config = {path}: has format {shown(content['format'])}, this version reads {FORMAT}")
     train = content.get("train", {})
     _check_names(path, "train", train, _OF_TRAIN)
-    for name, default in ((name, getattr(TrainConfig, name)) for name in _NO_FLAG):
-        if train.get(name, default) != default:
-            raise ConfigError(f"config = {path}: train: {name} = {shown(train[name])}: is set in Python only, here {default}")
     return content
 
 
@@ -57,7 +53,7 @@ def with_settings(train: Train, path: Path, content: Mapping[str, Any]) -> Train
         changes: dict[str, Any] = {"sizes": replace(train.sizes, **sizes), "rates": replace(train.rates, **rates)}
     except ConfigError as error:
         raise ConfigError(f"config = {path}: {error}") from None
-    changes |= {name: _plain(path, name, value) for name, value in of_run.items() if name not in _NO_FLAG}
+    changes |= {name: _plain(path, name, value) for name, value in of_run.items()}
     if "transitions" in of_run and content.get("pretraining_transitions"):
         changes["transitions"] += content["pretraining_transitions"]  # the budget that was given
     for flag, name in (("freeze", "frozen"), ("start_from", "start")):

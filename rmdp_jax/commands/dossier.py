@@ -34,12 +34,12 @@ class Dossier(Compiling):
         from rmdp_jax.paths import local_path
         from rmdp_jax.records.folder import RunFolder, check_finished
         from rmdp_jax.records.loading import load_run
-        from rmdp_jax.records.places import run_folder
+        from rmdp_jax.records.places import outputs_folder, run_folder
 
         folder = run_folder("run", self.run_dir)
         check_finished(folder, RunFolder(folder).read_result())
         beside = read_beside(folder, self.beside)
-        out = check_place(self.out or folder)
+        out = check_place(self.out or outputs_folder("run", self.run_dir))
         people = None if self.people is None else local_path("people", self.people)
         run = load_run(folder, make)
         made = write_dossier(run, out, beside=beside, people=people, animations=not self.no_animations)

@@ -26,8 +26,12 @@ class Extend(Compiling):
     """Environment steps of each policy. Default: as many as DIR had."""
     keep_learning: bool = False
     """DIR's policies are only the start: they go on learning once groups have formed."""
+    at_most: tuple[float, ...] | None = None
+    """Agents that a policy serves at most: one number for all, or k. Default: as DIR has it."""
+    at_least: tuple[float, ...] | None = None
+    """Agents that a policy serves at least, likewise."""
     out: Path | None = None
-    """Folder to write to. Default: DIR-kK."""
+    """Folder to write to. Default: DIR-kK, of a run from the hub runs/NAME-kK."""
     resume: bool = False
     """Go on with the run in --out; begin it where there is none. What is not given is as it was."""
     devices: int | None = None
@@ -39,15 +43,17 @@ class Extend(Compiling):
         """Train as `train` does."""
         from rmdp_jax.records.folder import RunFolder
         from rmdp_jax.records.people import check_people
-        from rmdp_jax.records.places import run_folder
+        from rmdp_jax.records.places import outputs_folder, run_folder
 
         source = run_folder("run", self.run_dir)
         settings, k = settings_of(source), whole_number("k", self.k)
         own = f"{source}:" + ",".join(map(str, range(settings["k"])))
         given = {"freeze": (), "start_from": (), ("start_from" if self.keep_learning else "freeze"): (own,)}
-        if self.transitions is not None:
-            settings["transitions"] = self.transitions
-        settings["out"] = self.out or source.with_name(f"{source.name}-k{k}")
+        for name in ("transitions", "at_most", "at_least"):
+            if getattr(self, name) is not None:
+                settings[name] = getattr(self, name)
+        home = outputs_folder("run", self.run_dir).absolute()
+        settings["out"] = self.out or home.with_name(f"{home.name}-k{k}")
         how = {"resume": self.resume, "devices": self.devices, "quiet": self.quiet, "no_cache": self.no_cache}
         env = RunFolder(source).read_task()
         command = replace(Train(env=env), **{**settings, **given, **how, "k": k})

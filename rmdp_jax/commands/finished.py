@@ -48,7 +48,7 @@ class Evaluate(Compiling):
         run = load_run(self.run_dir, make)
         check_evaluation(run.env, run.config, self.episodes, available_memory(), self.keep)
         evaluated = evaluate_run(run, self.episodes, self.seed, self.deterministic, self.keep)
-        evaluation = describe_evaluation(evaluated, self.episodes)
+        evaluation = describe_evaluation(evaluated, self.episodes, run.population.weights)
         verified = verify(run.result, evaluated, deterministic=self.deterministic)
         evaluation |= {} if verified is None else {"verified": verified._asdict()}
         if self.json:
@@ -144,7 +144,7 @@ class Export(Compiling):
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder of a run, or hf://USER/NAME."""
     out: Path | None = None
-    """Folder to write. Default: export in the run's own."""
+    """Folder to write. Default: export in the run's own, of a run from the hub in runs/NAME."""
     formats: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FORMAT ...")] = ("onnx", "jax", "safetensors")
     """onnx (for its runtimes), jax (for jax.export on cpu, cuda, tpu), safetensors (with run_policy.py, which takes numpy)."""
 
@@ -155,9 +155,9 @@ class Export(Compiling):
         from rmdp_jax.deploy.formats import check_formats
         from rmdp_jax.envs import make
         from rmdp_jax.records.loading import load_run
-        from rmdp_jax.records.places import run_folder
+        from rmdp_jax.records.places import outputs_folder
 
-        out = run_folder("run", self.run_dir) / "export" if self.out is None else self.out
+        out = outputs_folder("run", self.run_dir) / "export" if self.out is None else self.out
         check_formats(self.formats)
         check_folder(out)
         print_exported(*export_run(load_run(self.run_dir, make), out, self.formats))

@@ -1,7 +1,7 @@
 """``rmdp-jax train``: one run, evaluated and drawn."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ from rmdp_jax.paths import folder_name, local_path
 if TYPE_CHECKING:
     from rmdp_jax.env import Env, Population
 
+SETTINGS = tuple(field.name for field in fields(TrainConfig) if field.name != "n")  # that are flags; n is the task's own
 UNFINISHED = 75  # exit code of a run that a signal stopped: start the same command again (EX_TEMPFAIL of sysexits.h)
 
 
@@ -77,12 +78,16 @@ class Train(Compiling):
     """Iterations between two checkpoints; 0 saves at the end only."""
     evaluation_episodes: int = TrainConfig.evaluation_episodes
     """Fresh episodes of each policy by which the result is evaluated."""
+    evaluation_steps: int = TrainConfig.evaluation_steps
+    """Steps of an episode after which evaluation stops; result.json says so where it does."""
     welfare_p: float = TrainConfig.welfare_p
     """Welfare is the p-mean of returns: 1 their mean (utilitarian), 0 their geometric mean (Nash), -inf the least of them."""
     at_most: tuple[float, ...] | None = None
     """Agents that a policy serves at most, from the first E-step on (em, plain_em): one number for all, or k."""
     at_least: tuple[float, ...] | None = None
     """Agents that a policy serves at least: one number for all, or k."""
+    max_fault_share: float = TrainConfig.max_fault_share
+    """Share of the steps between two lines of metrics in which physics may diverge, or an agent's reward not be finite."""
     resume: bool = False
     """Go on with the run in --out, bit for bit as if it had never stopped; begin it where there is none. What is not given is
     as it was."""
@@ -199,21 +204,10 @@ class Train(Compiling):
         from rmdp_jax.running.algorithms import task_of
 
         env, population = task_of(self.algorithm, *make(self.env, n=self.n, seed=self.seed, **self.env_options.given()))
-        config = TrainConfig(
-            k=self.k,
-            n=population.n,
-            seed=self.seed,
-            transitions=self.transitions if self.extend is None else self.extend,
-            log_every=self.log_every,
-            checkpoint_every=self.checkpoint_every,
-            evaluation_episodes=self.evaluation_episodes,
-            welfare_p=self.welfare_p,
-            at_most=self.at_most,
-            at_least=self.at_least,
-            sizes=self.sizes,
-            rates=self.rates,
-        )
-        return env, population, config
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        if self.extend is not None:
+            settings["transitions"] = self.extend
+        return env, population, TrainConfig(n=population.n, **settings)
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
@@ -228,11 +222,10 @@ def settings_of(folder: Path) -> dict[str, Any]:
 
     described = RunFolder(folder).read_config()
     config, options = load_train_config(described), described["env_options"]
-    names = ("k", "seed", "log_every", "checkpoint_every", "evaluation_episodes", "welfare_p", "at_most", "at_least")
     known = options_for([RunFolder(folder).read_task()])
     people = {} if options.get("seed", config.seed) == config.seed else {"people_seed": options["seed"]}
     return {
-        **{name: getattr(config, name) for name in (*names, "sizes", "rates")},
+        **{name: getattr(config, name) for name in SETTINGS},
         "n": config.n,
         "transitions": config.transitions + described.get("pretraining_transitions", 0),  # the budget that was given
         "algorithm": described["algorithm"],

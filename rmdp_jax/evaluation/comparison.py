@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,8 +73,9 @@ def order_of(algorithm: str) -> tuple[int, str]:
 
 
 def task_of(line: Line) -> tuple[str, str, str, int]:
-    """Env, its options, backend and n."""
-    return line["env"], describe_options(line["env_options"]), line["backend"], line["n"]
+    """Env, what made it where that is a function of one's own, and its options, backend and n."""
+    made = [Path(line["make"]).name] if line.get("make") else []  # the same file may be elsewhere on another machine
+    return line["env"], " ".join([*made, *filter(None, [describe_options(line["env_options"])])]), line["backend"], line["n"]
 
 
 def settings_of(line: Line) -> dict[str, Any]:
@@ -84,16 +86,16 @@ def settings_of(line: Line) -> dict[str, Any]:
 
 
 def _common_budgets(lines: Sequence[Line]) -> list[int]:
-    """Budget of each run, the largest of those that one `--transitions` can have led to."""
-    order = np.argsort([budget_of(line) for line in lines], kind="stable").tolist()
-    groups: list[list[int]] = []
-    for i in order:
-        iteration = lines[i].get("transitions_per_policy", 0) // max(lines[i].get("iterations", 1), 1)
-        if groups and budget_of(lines[i]) - budget_of(lines[groups[-1][0]]) < max(iteration, 1):
-            groups[-1].append(i)
+    """Budget of each run, the largest of those of its task and k that one `--transitions` can have led to."""
+    groups: dict[tuple[Any, ...], list[list[int]]] = defaultdict(list)
+    for i in sorted(range(len(lines)), key=lambda i: budget_of(lines[i])):
+        line, alike = lines[i], groups[(*task_of(lines[i]), lines[i]["k"])]
+        iteration = line.get("transitions_per_policy", 0) // max(line.get("iterations", 1), 1)
+        if alike and budget_of(line) - budget_of(lines[alike[-1][0]]) < max(iteration, 1):
+            alike[-1].append(i)
         else:
-            groups.append([i])
-    common = {i: budget_of(lines[group[-1]]) for group in groups for i in group}
+            alike.append([i])
+    common = {i: budget_of(lines[group[-1]]) for alike in groups.values() for group in alike for i in group}
     return [common[i] for i in range(len(lines))]
 
 

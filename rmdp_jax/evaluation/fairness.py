@@ -90,12 +90,12 @@ def served_above(best: float) -> float | None:
     return SERVED * best if best > 0.0 else None
 
 
-def of_run(utility: ArrayLike, labels: ArrayLike) -> tuple[Fairness, float | None]:
-    """`fairness` of a run's own agents, from utility (k, n) and labels (n,); and `served_above` of the best of them."""
+def of_run(utility: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> tuple[Fairness, float | None]:
+    """`fairness` of a run's own agents, from utility (k, n), labels and weights (n,); and `served_above` of the best."""
     table, chosen = np.asarray(utility, np.float64), np.asarray(labels)
     returns = table[chosen, np.arange(len(chosen))]
     threshold = served_above(float(returns.max()))
-    return fairness(returns, None if threshold is None else returns <= threshold), threshold
+    return fairness(returns, None if threshold is None else returns <= threshold, weights), threshold
 
 
 def plain(spread: Fairness) -> dict[str, Any]:

@@ -41,11 +41,12 @@ def find_runs(paths: Iterable[Path]) -> Found:
     unfinished = repeated = 0
     for line, where in (found for path in paths for found in _read(path)):
         task, settings = _identity(line)
+        same = (kept for (other, _), kept in seen.items() if other == task)
         if not line.get("finished", True):
             unfinished += 1
         elif line["welfare"] is None:
             warn(f"{where}: its welfare is not a number, so it is left out")
-        elif (task, settings) in seen or ("settings" not in line and any(task == other for other, _ in seen)):
+        elif (task, settings) in seen or ("settings" not in line and any(kept["welfare"] == line["welfare"] for kept in same)):
             repeated += where.suffix != ".jsonl"
         else:
             seen[task, settings] = line
@@ -120,4 +121,5 @@ def _read_folder(path: Path) -> list[Line]:
 def _identity(line: Line) -> tuple[tuple[Any, ...], str]:
     """What two copies of the same run have in common: what was run, and its settings where they are known."""
     settings = json.dumps(settings_of(line), sort_keys=True)
-    return (*task_of(line), line["algorithm"], line["k"], line["seed"], budget_of(line)), settings
+    seeds = line["seed"], line["env_options"].get("seed")  # of training, and of the people
+    return (*task_of(line), line["algorithm"], line["k"], *seeds, budget_of(line)), settings

@@ -236,10 +236,10 @@ def compact(labels: np.ndarray, k: int) -> np.ndarray:
     return labels.astype(np.min_scalar_type(k - 1))
 
 
-def describe_evaluation(evaluation: Evaluation, episodes: int) -> dict[str, Any]:
-    """An `Evaluation` as JSON takes it, but for arrays of very many agents (`listed`)."""
+def describe_evaluation(evaluation: Evaluation, episodes: int, weights: ArrayLike | None = None) -> dict[str, Any]:
+    """An `Evaluation` of agents with weights (n,) as JSON takes it, but for arrays of very many agents (`listed`)."""
     labels = np.asarray(evaluation.assignment)
-    spread, threshold = of_run(evaluation.utility, labels)
+    spread, threshold = of_run(evaluation.utility, labels, weights)
     return {
         "episodes": episodes,
         **({} if evaluation.episodes is None else {"episodes_kept": evaluation.episodes.number}),

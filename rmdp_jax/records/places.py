@@ -46,6 +46,14 @@ def run_folder(name: str, value: str | os.PathLike[str]) -> Path:
     return below if path.name == str(path) and not os.path.exists(path) and os.path.exists(below / "config.json") else path
 
 
+def outputs_folder(name: str, value: str | os.PathLike[str]) -> Path:
+    """Where what is made of a run goes: its own folder; of one from the hub, whose folder is a cache, runs/NAME."""
+    address = _HUB.match(os.fspath(value))
+    if address is None:
+        return run_folder(name, value)
+    return RUNS / _hub_folder(name, f"hf://{address['rest']}", address["rest"]).repository.partition("/")[2]
+
+
 def _hub_folder(name: str, text: str, rest: str) -> HubFolder:
     user, _, more = rest.strip("/").partition("/")
     repository, _, folder = more.partition("/")

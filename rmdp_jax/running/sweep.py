@@ -13,6 +13,7 @@ from rmdp_jax.config import Rates, TrainConfig
 from rmdp_jax.devices.mesh import check_devices
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import MOST_SEEDS, ConfigError, check, seed_number
+from rmdp_jax.evaluation.comparison import flat_settings
 from rmdp_jax.paths import folder_name, local_path
 from rmdp_jax.records.files import append_line, read_lines, to_json
 from rmdp_jax.records.folder import RunFolder, check_run, dump_train_config, plain_result
@@ -118,7 +119,7 @@ def sweep(
             runs = _hold(runs, held, number, progress)  # and as they are now: others may have got on with them
             missing = [run for run in runs if run.result is None]
             announce(progress and bool(runs), f"cell {number}/{len(programs)}  {_describe_program(runs, missing)}")
-            lines += [done.append_once(run.result) for run in runs if run.result is not None]
+            lines += [done.append_once(run, run.result) for run in runs if run.result is not None]
             for group in _groups(missing):
                 lines += _train(group, done, sinks, devices, progress, on_done)
     return lines
@@ -126,7 +127,7 @@ def sweep(
 
 def run_folder(out: str | Path, cell: Cell, k: int, seed: int) -> Path:
     """Where `sweep` writes the run of `cell` with `seed`, whose algorithm comes to k policies."""
-    options = [f"{name}{value}" for name, value in cell.env_options.items()]
+    options = [f"{name}{value}".replace("/", "_")[:80] for name, value in cell.env_options.items()]  # one folder's name
     parts = [folder_name(cell.env), *options, cell.algorithm, f"k{k}", *filter(None, [cell.label]), f"s{seed}"]
     return local_path("out", out) / "-".join(parts)
 
@@ -282,7 +283,7 @@ def _train(
     results = train_held(first.env, specs, devices=devices, resume=first.iteration is not None, progress=progress)
     if not all(result.summary["finished"] for result in results):
         raise KeyboardInterrupt("interrupted; the same command goes on with what was saved")
-    lines = [done.append_once(result.summary) for result in results]
+    lines = [done.append_once(run, result.summary) for run, result in zip(runs, results, strict=True)]
     for line in lines if on_done else []:
         on_done(line)  # type: ignore[misc]
     return lines
@@ -307,10 +308,10 @@ class _Lines:
         with locked(path.parent, wait=True):
             read_lines(path)  # raises ConfigError
 
-    def append_once(self, result: dict[str, Any]) -> Line:
-        """Append the line of a finished run if it is missing; return it."""
+    def append_once(self, run: _Run, result: dict[str, Any]) -> Line:
+        """Append the line of a finished run, with its settings, if it is missing; return it."""
         line = {name: value for name, value in plain_result(result).items() if name not in ("format", "utility")}
-        line = json.loads(to_json(line))
+        line = json.loads(to_json(line | {"settings": flat_settings(run.description["train"])}))
         with locked(self.path.parent, wait=True):
             if line not in read_lines(self.path):
                 append_line(self.path, line)

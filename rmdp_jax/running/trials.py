@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,7 +40,7 @@ class Trials(NamedTuple):
     devices: int | None
     progress: bool
 
-    def rungs(self, values: Mapping[str, Any], search: Search) -> list[int]:
+    def rungs(self, values: dict[str, Any], search: Search) -> list[int]:
         """`rungs_of` a trial, of the iterations that its algorithm leaves to the policies."""
         config = resolve(self.cell.algorithm, self.population, with_values(self.cell.config, values)).config
         return rungs_of(config, search.rungs, search.reduction)
