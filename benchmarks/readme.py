@@ -1,4 +1,4 @@
-"""README's tables of welfare, written from the committed lines: no cell is made by hand.
+"""Tables of README.md and benchmarks/README.md, written from the committed lines: no cell is made by hand.
 
 A table stands between `<!-- benchmarks.readme NAME -->` and `<!-- end -->`. Only runs of today's settings are in it.
 """
@@ -15,12 +15,14 @@ from benchmarks.ablation_results import current_lines
 from benchmarks.common import clean_exit, emit, read_arguments, show
 from benchmarks.paper import FIGURES, Paper, make_cells
 from benchmarks.paper_results import compare, same_cell
+from benchmarks.variants import SEGMENTS
 from rmdp_jax.envs.presets import PRESETS
 from rmdp_jax.errors import ConfigError, check
 from rmdp_jax.evaluation.comparison import Line, Row
 from rmdp_jax.records.files import read_lines
 
 RESULTS = Path("benchmarks/results")
+FILES = (Path("README.md"), Path("benchmarks/README.md"))
 _BLOCK = re.compile(r"(<!-- benchmarks\.readme (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -28,8 +30,8 @@ _BLOCK = re.compile(r"(<!-- benchmarks\.readme (\w+) -->\n).*?(<!-- end -->)", r
 class Readme:
     """Write the tables anew."""
 
-    readme: Path = Path("README.md")
-    """The file with the tables."""
+    files: tuple[Path, ...] = FILES
+    """The files with the tables."""
     check: bool = False
     """Write nothing; an error where a table is not that of the lines."""
     quick: bool = False
@@ -89,6 +91,31 @@ def _speed_row(line: Line) -> list[Any]:
     ]
 
 
+def variants_table(of: str, budget: int, columns: dict[str, int], variants: Sequence[str]) -> list[str]:
+    """A row for each variant, a column for each env with its k: welfare, share of the bound and seeds."""
+    lines = {
+        env: {
+            line["variant"]: line
+            for line in current_lines(_ablation_file(env, of), env, of)
+            if (line["budget"], line["k"]) == (budget, k)
+        }
+        for env, k in columns.items()
+    }
+    table = [[variant, *(_line_cell(lines[env].get(variant)) for env in columns)] for variant in variants]
+    return _markdown(["", *(f"`{env}`, k = {k}" for env, k in columns.items())], table)
+
+
+def _ablation_file(env: str, of: str) -> Path:
+    return RESULTS / f"ablation_{env}{'' if of == 'assigners' else f'_{of}'}.jsonl"
+
+
+def _line_cell(line: Line | None) -> str:
+    if line is None:
+        return ""
+    welfare = _with_error(line["welfare_mean"], line["welfare_standard_error"])
+    return f"{welfare} ({line['share_of_bound']:.1%}, {len(line['seeds'])})"
+
+
 def _mean(runs: Sequence[Line], name: str) -> float:
     return float(np.mean([run[name] for run in runs]))
 
@@ -98,10 +125,16 @@ def _markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str
     return ["| " + " | ".join(map(str, row)) + " |" for row in cells]
 
 
+_BODIES = {"halfcheetah_speed": 5, "hopper_speed": 5}
+_PARTS = ("plain_em", "annealing alone", "annealing with relocation and restarts", "exploration alone", "em")
 TABLES: dict[str, Callable[[], list[str]]] = {
     "figure_2": lambda: figure_table(2),
     "speed_1M": lambda: speed_table(1_000_000),
     "speed_300k": lambda: speed_table(300_000),
+    "parts_of_em": lambda: variants_table("assigners", 1_000_000, _BODIES | {"resource_gathering": 3}, _PARTS),
+    "segments": lambda: variants_table(
+        "settings", 300_000, _BODIES, ["preset", *(f"segments of {steps}" for steps in SEGMENTS)]
+    ),
 }
 
 
@@ -124,19 +157,19 @@ def written(text: str) -> str:
 def main() -> None:
     """A line for each table on stdout."""
     arguments = read_arguments(Readme, __doc__)
+    rows: list[list[Any]] = []
     with clean_exit("readme"):
-        check("readme", arguments.readme, arguments.readme.is_file(), "a file that is there")
-        text = arguments.readme.read_text()
-        new = written(text)
-        if new != text and (arguments.check or arguments.quick):
-            raise ConfigError(
-                f"readme = {arguments.readme}: its tables are not those of the lines; run python -m benchmarks.readme"
-            )
-        arguments.readme.write_text(new)
-    rows = [[name, body.count("\n") - 2] for _, name, body in _blocks(new)]
-    for name, number in rows:
-        emit({"benchmark": "readme", "table": name, "rows": number})
-    show(f"Tables of {arguments.readme}", ["table", "rows"], rows)
+        for file in arguments.files:
+            check("files", file, file.is_file(), "a file that is there")
+            text = file.read_text()
+            new = written(text)
+            if new != text and (arguments.check or arguments.quick):
+                raise ConfigError(f"files = {file}: its tables are not those of the lines; run python -m benchmarks.readme")
+            file.write_text(new)
+            rows += [[file, name, body.count("\n") - 2] for _, name, body in _blocks(new)]
+    for file, name, number in rows:
+        emit({"benchmark": "readme", "file": str(file), "table": name, "rows": number})
+    show("Tables", ["file", "table", "rows"], rows)
 
 
 def _blocks(text: str) -> list[tuple[str, str, str]]:

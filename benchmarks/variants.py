@@ -86,6 +86,7 @@ _far_view = rated(discount=None, gae_lambda=0.95)
 _plain_rewards = rated(reward_scaling=1.0)
 _shuffled = partial(plain_em, first=shuffled_even)
 
+SEGMENTS = (1, 10, 200, 1000)
 ASSIGNERS = {
     "plain_em": Variant(plain_em),
     "plain_em with shuffled groups": Variant(_shuffled),
@@ -125,7 +126,7 @@ SETTINGS = {
     "returns not normalised": Variant(change=sized(normalize_returns=False)),
     "std from e^-1 and rewards as they are": Variant(change=lambda config: _plain_rewards(_std_from_1_over_e(config))),
     "entropy x 3": Variant(change=entropy_times(3.0, 3.0)),
-    **{f"segments of {steps}": Variant(segment=steps) for steps in (1, 10, 200, 1000)},
+    **{f"segments of {steps}": Variant(segment=steps) for steps in SEGMENTS},
 }
 # For an accelerator; quality is the same on a CPU, as physics is the same.
 GPU = {

@@ -1,18 +1,20 @@
 """README's tables are those of the committed lines."""
 
-from pathlib import Path
-
 import pytest
 
-from benchmarks.readme import TABLES, written
+from benchmarks.readme import FILES, TABLES, written
 from rmdp_jax.errors import ConfigError
 
-README = Path("README.md").read_text()
+TEXTS = [file.read_text() for file in FILES]
 
 
-def test_no_cell_was_made_by_hand():
-    assert written(README) == README, "run python -m benchmarks.readme"
-    assert all(f"<!-- benchmarks.readme {name} -->" in README for name in TABLES)
+@pytest.mark.parametrize("text", TEXTS, ids=map(str, FILES))
+def test_no_cell_was_made_by_hand(text):
+    assert written(text) == text, "run python -m benchmarks.readme"
+
+
+def test_every_table_is_in_one_of_the_files():
+    assert all(sum(f"<!-- benchmarks.readme {name} -->" in text for text in TEXTS) == 1 for name in TABLES)
 
 
 def test_what_stands_between_the_marks_is_replaced():
