@@ -97,11 +97,20 @@ def test_cells_that_differ_in_rates_are_trained_in_one_program(tmp_path, trained
 def test_seeds_with_envs_of_their_own_are_trained_apart(tmp_path, trained):
     def make_scaled(name, *, seed, **options):
         env, population = make(name, seed=seed, **options)
-        return env._replace(spec=env.spec._replace(reference_scale=1.0 + seed)), population
+        return env._replace(spec=env.spec._replace(reference_scale=1.0 + seed, make="mine:make")), population
 
     lines = run([replace(CELL, algorithm="random")], [0, 1], tmp_path, make=make_scaled)
     assert trained == [(LENGTH, [0]), (LENGTH, [1])]
     assert [line["runs_together"] for line in lines] == [1, 1]
+
+    def make_otherwise(name, **options):
+        env, population = make_scaled(name, **options)
+        return env, population._replace(reward=lambda cell, outcome: 2.0 * population.reward(cell, outcome))
+
+    cells = [replace(CELL, algorithm="random")]
+    assert run(cells, [0, 1], tmp_path, make=make_scaled) == lines
+    with pytest.raises(ConfigError, match="reward"):
+        run(cells, [0, 1], tmp_path, make=make_otherwise)
 
 
 def test_a_stopped_sweep_goes_on(tmp_path, trained, monkeypatch):

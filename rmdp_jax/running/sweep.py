@@ -20,6 +20,7 @@ from rmdp_jax.records.folder import RunFolder, check_run, dump_train_config, pla
 from rmdp_jax.records.given import Named, describe_given, given_policies
 from rmdp_jax.records.lines import describe_task
 from rmdp_jax.records.lock import Locked, locked
+from rmdp_jax.records.people import check_people
 from rmdp_jax.records.settings import changed_settings, words_of
 from rmdp_jax.records.sinks import sink_names
 from rmdp_jax.records.spec import GivenPolicies, RunSpec, Source
@@ -200,6 +201,8 @@ def _as_it_is(run: _Run, *, exactly: bool = False) -> _Run:
         result = folder.read_result()
         wanted = -(-run.description["train"]["transitions"] // run.config.sizes.transitions)
         if result["finished"] and result["iterations"] >= wanted:  # a longer run may have been begun from it
+            if run.env.spec.make is not None:  # code that may be another by now
+                check_people(folder.people, run.env, run.population)
             return run._replace(result=result)
     return run._replace(iteration=_saved_iteration(folder) if exactly else 0)
 
