@@ -109,3 +109,5 @@ def test_many_append_to_one_file_and_no_line_is_lost(tmp_path):
         list(threads.map(append, range(8)))
     kept = [(line["number"], line["line"]) for line in read_lines(tmp_path / "runs.jsonl")]
     assert sorted(kept) == [(number, line) for number in range(-1, 8) for line in range(20)]
+    _Lines(tmp_path / "runs.jsonl").append_once({"number": 0, "line": 0, "settings": {"epochs": 4}})  # told more by now
+    assert len(read_lines(tmp_path / "runs.jsonl")) == len(kept)

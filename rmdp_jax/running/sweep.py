@@ -120,7 +120,7 @@ def sweep(
             runs = _hold(runs, held, number, progress)  # and as they are now: others may have got on with them
             missing = [run for run in runs if run.result is None]
             announce(progress and bool(runs), f"cell {number}/{len(programs)}  {_describe_program(runs, missing)}")
-            lines += [done.append_once(run, run.result) for run in runs if run.result is not None]
+            lines += [done.append_once(_line_of(run, run.result)) for run in runs if run.result is not None]
             for group in _groups(missing):
                 lines += _train(group, done, sinks, devices, progress, on_done)
     return lines
@@ -286,10 +286,16 @@ def _train(
     results = train_held(first.env, specs, devices=devices, resume=first.iteration is not None, progress=progress)
     if not all(result.summary["finished"] for result in results):
         raise KeyboardInterrupt("interrupted; the same command goes on with what was saved")
-    lines = [done.append_once(run, result.summary) for run, result in zip(runs, results, strict=True)]
+    lines = [done.append_once(_line_of(run, result.summary)) for run, result in zip(runs, results, strict=True)]
     for line in lines if on_done else []:
         on_done(line)  # type: ignore[misc]
     return lines
+
+
+def _line_of(run: _Run, result: dict[str, Any]) -> Line:
+    """A finished run in runs.jsonl, with its settings."""
+    line = {name: value for name, value in plain_result(result).items() if name not in ("format", "utility")}
+    return line | {"settings": flat_settings(run.description["train"])}
 
 
 def _given(run: _Run) -> GivenPolicies:
@@ -311,11 +317,11 @@ class _Lines:
         with locked(path.parent, wait=True):
             read_lines(path)  # raises ConfigError
 
-    def append_once(self, run: _Run, result: dict[str, Any]) -> Line:
-        """Append the line of a finished run, with its settings, if it is missing; return it."""
-        line = {name: value for name, value in plain_result(result).items() if name not in ("format", "utility")}
-        line = json.loads(to_json(line | {"settings": flat_settings(run.description["train"])}))
+    def append_once(self, line: Line) -> Line:
+        """Append `line` if it is missing, also as versions wrote it that left its settings out; return it as it is read."""
+        line = json.loads(to_json(line))
+        bare = {name: value for name, value in line.items() if name != "settings"}
         with locked(self.path.parent, wait=True):
-            if line not in read_lines(self.path):
+            if not any(known in (line, bare) for known in read_lines(self.path)):
                 append_line(self.path, line)
         return line
