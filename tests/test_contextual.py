@@ -61,6 +61,7 @@ def test_bounds_are_those_of_n_policies():
     assert population.upper_bound(1) == make("resource_gathering")[1].upper_bound(25) == 0.9356
 
 
+@pytest.mark.slow
 def test_every_agent_is_evaluated_by_as_many_episodes_of_its_own():
     env, population = with_context(*make_probe(PROBES["constant"], 5))
     config = probe_config(1, 5, 1)
@@ -73,6 +74,7 @@ def test_every_agent_is_evaluated_by_as_many_episodes_of_its_own():
     assert float(evaluation.standard_error) < 1e-3  # no luck in who is drawn
 
 
+@pytest.mark.slow
 def test_one_policy_serves_opposite_wishes_once_it_is_told():
     bare, people = make_probe(PROBES["both"], 4)
     config = probe_config(1, 4, 200, hidden=(64, 64))

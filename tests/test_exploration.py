@@ -174,6 +174,7 @@ def test_apart_is_not_to_explore():
         np.testing.assert_array_equal(several, one)
 
 
+@pytest.mark.slow
 def test_all_environments_teach_at_once():
     """One batch of those of both policies: as many updates as after the split, and statistics of all that was seen."""
     sizes = replace(SIZES, explore="at_once", normalize_observations=True)

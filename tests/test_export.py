@@ -110,6 +110,7 @@ def grid(tmp_path_factory):
     return load_run(folder, make)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", formats.FORMATS)
 def test_actions_elsewhere_are_those_here(exported, name):
     run, (folder, _) = exported

@@ -91,12 +91,14 @@ def end_to_end_infos(gradient, seeds):
     return jax.jit(jax.vmap(learn))(jax.random.split(jax.random.key(0), seeds))
 
 
+@pytest.mark.slow
 def test_end_to_end_finds_the_partition_in_most_seeds():
     """A soft start hides who wants what: every policy begins with a mixture of both wishes."""
     info = end_to_end_infos("exact", seeds=16)
     assert (np.asarray(info.welfare) > 90.0).mean() >= 0.75  # one policy for everybody serves 50
 
 
+@pytest.mark.slow
 def test_surrogate_survives_policies_that_have_learned_all():
     """Without any spread in the advantages there is nothing to learn, and nothing may turn into NaN."""
     info = end_to_end_infos("surrogate", seeds=4)

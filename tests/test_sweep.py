@@ -78,6 +78,7 @@ def test_a_sweep_trains_what_is_missing(tmp_path, trained):
     assert trained[1:] == [(LENGTH, [2])]
 
 
+@pytest.mark.slow
 def test_cells_that_differ_in_rates_are_trained_in_one_program(tmp_path, trained):
     rates = {label: replace(TINY.rates, learning_rate=ends) for label, ends in (("slow", (1e-4, 1e-5)), ("fast", (1e-2, 1e-3)))}
     cells = [replace(CELL, config=replace(TINY, rates=of), label=label) for label, of in rates.items()]
