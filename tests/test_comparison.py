@@ -6,6 +6,7 @@ from rmdp_jax.commands.cli import main
 from rmdp_jax.commands.pictures import draw_comparison
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.evaluation.comparison import compare_runs
+from rmdp_jax.records.files import RunWarning
 from rmdp_jax.records.finished import find_runs
 
 
@@ -110,12 +111,18 @@ def test_runs_that_differ_in_rates_people_or_maker_are_no_copies(tmp_path):
     file.write_text("".join(json.dumps(line) + "\n" for line in [*lines, lines[0]]))
     found = find_runs([file])
     assert found.lines == lines
+    with file.open("a") as more:
+        more.write("".join(json.dumps(run(seed=9, welfare=welfare)) + "\n" for welfare in (5.0, 6.0)))  # of no known settings
+    with pytest.warns(RunWarning, match="a run of seed 9 is there with another welfare, and no settings; the first counts"):
+        assert [line["welfare"] for line in find_runs([file]).lines if line["seed"] == 9] == [5.0]
     assert {row.options for row in compare_runs(found.lines) if row.env == "mine"} == {"one.py:make", "two.py:make"}
 
 
 def test_a_setting_that_one_run_has_by_default_is_part_of_the_name_of_the_other():
     lines = [run(seed=0, settings={"epochs": 4}), run(seed=1, settings={"epochs": 4, "explore": "apart"})]
     assert {row.algorithm: row.seeds for row in compare_runs(lines)} == {"em": 1, "em explore=apart": 1}
+    unknown = run(seed=2)  # as benchmarks and earlier versions wrote it
+    assert {row.algorithm: row.seeds for row in compare_runs([lines[0], unknown])} == {"em": 2}
 
 
 def test_settings_that_vary_are_part_of_the_name():

@@ -1,5 +1,6 @@
 """A task of a user's own by name, ``my_env.py:make`` or ``package.module:make``: the page about it, and what is refused."""
 
+import inspect
 import json
 import re
 import shutil
@@ -18,7 +19,7 @@ from tiny import FLAGS
 from rmdp_jax import ConfigError, Rates, TrainConfig
 from rmdp_jax.checks import check_env
 from rmdp_jax.commands.cli import _parse, main
-from rmdp_jax.envs import make, options_of, preset
+from rmdp_jax.envs import make, options_of, own, preset
 from rmdp_jax.paths import folder_name
 from rmdp_jax.records.loading import load_run
 from rmdp_jax.running.sweep import run_folder
@@ -135,6 +136,11 @@ def test_all_that_a_preset_says_is_the_default_of_train(here):
     assert (config.evaluation_steps, config.n, config.seed) == (9, population.n, 0)
     cells = _parse(["sweep", "offers:make", "--ks", "3", "--out", "grid"]).cells()
     assert replace(cells[0].config, seed=0, evaluation_steps=9) == config
+
+
+def test_what_makes_a_run_again_has_no_argument_but_those_that_are_refused():
+    named = {name for name, of in inspect.signature(make).parameters.items() if of.kind is not of.VAR_KEYWORD}
+    assert named == {*own.GIVEN, *own._OURS}
 
 
 def test_an_argument_named_as_one_of_a_built_in_task_is_its_own(here):

@@ -102,15 +102,20 @@ def _common_budgets(lines: Sequence[Line]) -> list[int]:
 def _labels(lines: Sequence[Line]) -> list[str]:
     """Name of each run's algorithm, with the settings that differ between runs of the same env, k and algorithm.
 
-    A setting that some runs do not tell, as they have its default, differs from any that is told.
+    A setting that a run does not tell, as it has its default, differs from any that is told; of a run whose settings are not
+    known, nothing does.
     """
     keys = [(line["env"], line["algorithm"], line["k"]) for line in lines]
     told = [{name: str(value) for name, value in settings_of(line).items()} for line in lines]
-    alike: dict[tuple[Any, ...], list[dict[str, str]]] = defaultdict(list)
-    for key, settings in zip(keys, told, strict=True):
-        alike[key].append(settings)
+    alike: dict[tuple[Any, ...], list[tuple[dict[str, str], bool]]] = defaultdict(list)
+    for line, key, settings in zip(lines, keys, told, strict=True):
+        alike[key].append((settings, "settings" in line))
     varied = {
-        key: {name for name in set().union(*group) if len({settings.get(name) for settings in group}) > 1}
+        key: {
+            name
+            for name in set().union(*(settings for settings, _ in group))
+            if len({settings.get(name) for settings, known in group if known or name in settings}) > 1
+        }
         for key, group in alike.items()
     }
     return [

@@ -137,9 +137,10 @@ def _known(levels: Mapping[str, float | None]) -> dict[str, float]:
 
 def _draw_levels(axes: Axes, levels: Mapping[str, float]) -> None:
     """Lines across, dashed and then dotted, each with its number: over the highest, under the other, which may be close."""
+    highest = max(levels, key=lambda name: levels[name], default=None)
     for (name, level), dashes in zip(levels.items(), ((5, 3), (1, 2)), strict=False):
         axes.axhline(level, color=INK, linewidth=1.2, linestyle=(0, dashes), zorder=2)
-        over = level == max(levels.values())
+        over = name == highest
         _say(axes, f"{name} {level:.2f}", (0.0, level), (4, 4 if over else -4), "left", "bottom" if over else "top")
 
 

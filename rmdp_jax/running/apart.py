@@ -10,6 +10,7 @@ from rmdp_jax.config import TrainConfig
 from rmdp_jax.context import agents_in
 from rmdp_jax.env import Env, Population, functions_of
 from rmdp_jax.fingerprint import fingerprint, fingerprint_of_program
+from rmdp_jax.types import Array, Key, PyTree
 
 
 def programs_apart(tasks: Sequence[tuple[Env, Population, TrainConfig]]) -> list[int]:
@@ -35,10 +36,12 @@ def programs_apart(tasks: Sequence[tuple[Env, Population, TrainConfig]]) -> list
 def _computed_by(env: Env, population: Population) -> Hashable:
     """What the functions of a task compute."""
     check_env(env._replace(spec=env.spec._replace(probe=False)), population)
-    key, spec = jax.random.key(0), env.spec
-    action = jax.ShapeDtypeStruct(*((), jnp.int32) if spec.discrete else ((spec.action_size,), jnp.float32))
-    state, _ = jax.eval_shape(env.reset, key)
-    outcome = jax.eval_shape(env.step, state, action)[1].outcome
+    action = jnp.int32(0) if env.spec.discrete else jnp.zeros(env.spec.action_size)
     agent = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], population.agents)
-    parts = ((env.reset, key), (env.step, state, action), (population.reward, agent, outcome))
-    return fingerprint(functions_of(env).spec), *(fingerprint_of_program(*part) for part in parts)
+
+    def begin_and_step(key: Key, action: Array, agent: PyTree) -> PyTree:
+        state, obs = env.reset(key)
+        after, step = env.step(state, action)
+        return state, obs, after, step, population.reward(agent, step.outcome)
+
+    return fingerprint(functions_of(env).spec), fingerprint_of_program(begin_and_step, jax.random.key(0), action, agent)

@@ -52,9 +52,12 @@ class Trials(NamedTuple):
     def welfare(self, trials: "Sequence[FrozenTrial]", iteration: int) -> list[float]:
         """Mean welfare of each trial, over its seeds, by fresh episodes at that iteration; NaN where it diverged."""
         cell, runs = self.cell, []
+        tasks = {seed: task_of(cell.algorithm, *self.make(cell.env, seed=seed, **cell.env_options)) for seed in self.seeds}
         for trial in trials:
             config = replace(with_values(cell.config, trial.params), max_fault_share=1.0)  # one that diverges stops no other
-            runs += [self._request(trial.number, replace(config, seed=seed)) for seed in self.seeds]
+            for seed, (env, population) in tasks.items():
+                path, own = self.folder(trial.number, seed), replace(config, seed=seed, n=population.n)
+                runs.append((path, env, PlanRequest(population, own, RunFolder(path).checkpoints)))
         programs = programs_apart([(env, request.population, request.config) for _, env, request in runs])
         found: dict[Path, float] = {}
         for program in dict.fromkeys(programs):
@@ -77,12 +80,6 @@ class Trials(NamedTuple):
             raise KeyboardInterrupt("interrupted; the same command goes on with what was saved")
         welfare = [result.summary["welfare"] for result in results]
         return {path: math.nan if value is None else value for (path, *_), value in zip(runs, welfare, strict=True)}
-
-    def _request(self, trial: int, config: TrainConfig) -> tuple[Path, Env, PlanRequest]:
-        cell, path = self.cell, self.folder(trial, config.seed)
-        env, population = task_of(cell.algorithm, *self.make(cell.env, seed=config.seed, **cell.env_options))
-        config = replace(config, n=population.n)
-        return path, env, PlanRequest(population, config, RunFolder(path).checkpoints)
 
     def forget(self, trial: int) -> None:
         """Remove the checkpoints of a trial that has ended, which are most of what it takes."""
