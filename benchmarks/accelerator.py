@@ -1,13 +1,15 @@
 """What one accelerator does: training, physics, a million agents, exactness. Rows in order of worth, each told when it is done.
 
 Every row is a process of its own: its peak memory is its own, and one that does not fit harms no other. Rows of a wave compile
-side by side, as compiling takes one core each and most of the time; they are measured one at a time, when all are compiled.
+side by side, as compiling takes one core each and most of the time; they are measured one at a time, when all are compiled and
+those that only compare results have ended.
 """
 
 import fcntl
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.common import TURNS, emit, read_arguments, show
+from rmdp_jax.envs import native
 
 PATIENCE = 180.0  # seconds after which those that are compiled no longer wait for the rest
 DETERMINISTIC = (("XLA_FLAGS", "--xla_gpu_deterministic_ops=true"),)
@@ -33,6 +36,7 @@ class Row(NamedTuple):
     flags: list[str]  # of python -m
     needs: str = ""  # a module that may not be installed
     variables: tuple[tuple[str, str], ...] = ()
+    takes_turns: bool = True  # False: it waits for no turn to measure, so that nothing is measured beside it
 
 
 def _module(backend: str) -> str:
@@ -48,7 +52,7 @@ def physics(backend: str, environments: int, body: str = "halfcheetah") -> Row:
 def training(backend: str, k: int, environments: int, *more: str, n: int = 1000) -> Row:
     """Training of HalfCheetah, few large minibatches, as on an accelerator."""
     flags = ["--k", str(k), "--n", str(n), "--environments", str(environments)]
-    flags += ["--unroll", "16", "--epochs", "4", "--minibatches", "4", "--repeats", "3", *(more or ["--no-parts"])]
+    flags += ["--unroll", "16", "--epochs", "4", "--minibatches", "4", "--repeats", "2", *(more or ["--no-parts"])]
     return Row(
         "training", ["benchmarks.throughput", "--env", "halfcheetah_speed", "--backend", backend, *flags], _module(backend)
     )
@@ -57,12 +61,23 @@ def training(backend: str, k: int, environments: int, *more: str, n: int = 1000)
 def beside_brax(backend: str, k: int, environments: int) -> Row:
     """Ours and brax's PPO on the same body."""
     flags = ["--k", str(k), "--n", "1000", "--environments", str(environments), "--runs", "1"]
-    return Row("beside brax", ["benchmarks.vs_brax", "--backend", backend, *flags, "--repeats", "3"], _module(backend))
+    flags += ["--repeats", "2"]
+    return Row("beside brax", ["benchmarks.vs_brax", "--backend", backend, *flags], _module(backend), takes_turns=False)
 
 
 def gathering(k: int, *sizes: str) -> Row:
     """Training of Resource Gathering, whose env costs next to nothing."""
     return Row("training", ["benchmarks.throughput", "--env", "resource_gathering", "--k", str(k), *sizes])
+
+
+def exactness(*flags: str) -> Row:
+    """Physics against C MuJoCo."""
+    return Row("exactness", ["benchmarks.parity", *flags], "warp" if "warp" in flags else "", takes_turns=False)
+
+
+def resume(*flags: str) -> Row:
+    """A stopped run against one that was not."""
+    return Row("resume", ["benchmarks.resume", *flags], "", DETERMINISTIC, takes_turns=False)
 
 
 WAVES = [
@@ -74,18 +89,16 @@ WAVES = [
         training("warp", 64, 1024),
         gathering(5, "--parts"),
         gathering(25, "--environments", "512", "--no-parts"),
-    ],
-    [beside_brax("warp", 8, 1024)],  # brax's PPO waits for no turn, so nothing is measured beside it
-    [  # nor do these
-        Row("exactness", ["benchmarks.parity", "--backends", "mjx"]),
-        Row("exactness", ["benchmarks.parity", "--backends", "warp"], "warp"),
-        Row("resume", ["benchmarks.resume"], variables=DETERMINISTIC),
-        Row("resume", ["benchmarks.resume", "--env", "halfcheetah_speed"], variables=DETERMINISTIC),
-    ],
-    [
+        training("warp", 8, 1024, n=1_000_000),
         training("warp", 1, 8192),
         training("warp", 64, 128),
-        training("warp", 8, 1024, n=1_000_000),
+        exactness("--backends", "mjx"),
+        exactness("--backends", "warp"),
+        resume(),
+        resume("--env", "halfcheetah_speed"),
+    ],
+    [beside_brax("warp", 8, 1024)],
+    [
         training("warp", 8, 4096),
         physics("warp", 16384),
         physics("mjx", 65536),
@@ -93,8 +106,6 @@ WAVES = [
         physics("warp", 65536, "walker2d"),
         physics("warp", 65536, "hopper"),
         training("mjx", 64, 128),
-    ],
-    [
         physics("mjx", 4096),
         physics("warp", 4096),
         training("spring", 8, 1024),
@@ -104,8 +115,8 @@ QUICK_WAVES = [
     [
         Row("training", ["benchmarks.throughput", "--quick", "--no-parts", "--environments", "4", "--k", "2"]),
         Row("physics", ["benchmarks.physics", "--quick", "--backend", "native"]),
-        Row("exactness", ["benchmarks.parity", "--quick", "--backends", "native"]),
-        Row("resume", ["benchmarks.resume", "--quick"], variables=DETERMINISTIC),
+        exactness("--quick", "--backends", "native"),
+        resume("--quick"),
         Row("not there", ["benchmarks.physics", "--quick", "--backend", "nosuch"], "nosuch"),
     ]
 ]
@@ -153,7 +164,7 @@ def measure_wave(rows: Sequence[Row], deadline: float, precision: str) -> Iterat
             with output.with_suffix(".out").open("w") as out, output.with_suffix(".err").open("w") as err:
                 process = subprocess.Popen(command, stdout=out, stderr=err, text=True, env=told, start_new_session=True)
             running[number] = row, process
-        waiting, patient_until = True, time.monotonic() + PATIENCE
+        waiting, begun = True, time.monotonic()
         while running:
             late = time.monotonic() > deadline
             for number, (row, process) in list(running.items()):
@@ -162,7 +173,8 @@ def measure_wave(rows: Sequence[Row], deadline: float, precision: str) -> Iterat
                 if process.poll() is not None:
                     yield from _lines(row, process.wait(), Path(outputs, str(number)), late)
                     del running[number]
-            if waiting and (ready(len(running)) or time.monotonic() > patient_until):
+            all_wait = all(row.takes_turns for row, _ in running.values()) and ready(len(running))
+            if waiting and (all_wait or time.monotonic() > begun + PATIENCE):
                 let_them()
                 waiting = False
             time.sleep(0.2)
@@ -178,8 +190,42 @@ def _lines(row: Row, code: int, output: Path, late: bool) -> Iterator[dict[str, 
         yield about | ({"skipped": "the time was up"} if late else {"failed": reason})
 
 
+def rate_rows(lines: Sequence[dict[str, Any]]) -> list[list[Any]]:
+    """Training beside the env alone, a row each, by today's rounds of line search."""
+    rows = []
+    rates = [line for line in lines if "transitions_per_s" in line and "physics_only_per_s" in line]
+    for line in sorted(rates, key=lambda line: (line["env"], line["backend"], line["n"], line["k"], line["environments"])):
+        today = line.get("backend") != "mjx" or line.get("line_search") == native.LINE_SEARCH
+        if today:
+            sizes = [f"{line[name]:,}" for name in ("k", "environments", "n")]
+            share = f"{line['transitions_per_s'] / line['physics_only_per_s']:.0%}"
+            both = [f"{line[name]:,}" for name in ("transitions_per_s", "physics_only_per_s")]
+            rows.append([f"`{line['env']}`", f"`{line['backend']}`", *sizes, *both, share, _name(line)])
+    return rows
+
+
+RATES = ("env", "physics", "k", "E", "n", "transitions a second, learning", "env alone", "learning / env", "GPU")
+
+
+def _name(line: dict[str, Any]) -> str:
+    """H200 of `gpu: NVIDIA H200`."""
+    return re.sub(r"^gpu: (NVIDIA )?| .*", "", line["device"].strip())
+
+
 def show_tables(lines: Sequence[dict[str, Any]]) -> None:
-    """Rates, ours beside brax's, how far physics is from C, whether a stopped run ended as one that was not, what was left."""
+    """The tables of each device, then what has no figure."""
+    for device in dict.fromkeys(line["device"] for line in lines if "device" in line):
+        print(f"\n{device}", file=sys.stderr)
+        _show_device([line for line in lines if line.get("device") == device])
+    for line in lines:
+        for why in ("failed", "skipped", "note"):
+            if why in line:
+                told = f"{why}: {line.get('command', line['what'])}: {line[why]}"
+                print(textwrap.fill(told, 80, subsequent_indent="  ", break_long_words=False), file=sys.stderr)
+
+
+def _show_device(lines: Sequence[dict[str, Any]]) -> None:
+    """Rates, ours beside brax's, how far physics is from C, whether a stopped run ended as one that was not."""
     names = ["backend", "k", "n", "environments", "transitions_per_s", "physics_only_per_s", "compile_s"]
     rates = [line for line in lines if "physics_only_per_s" in line]
     rows = [[line.get("body") or line["env"], *(_cell(line.get(name, "")) for name in names)] for line in rates]
@@ -197,10 +243,6 @@ def show_tables(lines: Sequence[dict[str, Any]]) -> None:
     for line in lines:
         if line.get("benchmark") == "resume":
             print(f"{line['env']}, stopped and resumed: bit for bit {line['bit_for_bit']}", file=sys.stderr)
-        for why in ("failed", "skipped", "note"):
-            if why in line:
-                told = f"{why}: {line.get('command', line['what'])}: {line[why]}"
-                print(textwrap.fill(told, 80, subsequent_indent="  ", break_long_words=False), file=sys.stderr)
 
 
 def _cell(value: Any) -> str:

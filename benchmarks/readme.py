@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.ablation_results import current_lines
+from benchmarks.accelerator import RATES, rate_rows
 from benchmarks.common import clean_exit, emit, read_arguments, show
 from benchmarks.paper import FIGURES, Paper, make_cells
 from benchmarks.paper_results import compare, same_cell
@@ -132,6 +133,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "speed_1M": lambda: speed_table(1_000_000),
     "speed_300k": lambda: speed_table(300_000),
     "parts_of_em": lambda: variants_table("assigners", 1_000_000, _BODIES | {"resource_gathering": 3}, _PARTS),
+    "accelerator": lambda: _markdown(RATES, rate_rows(read_lines(RESULTS / "accelerator.jsonl"))),
     "segments": lambda: variants_table(
         "settings", 300_000, _BODIES, ["preset", *(f"segments of {steps}" for steps in SEGMENTS)]
     ),

@@ -203,10 +203,9 @@ def test_rows_of_an_accelerator_are_commands_as_their_scripts_take_them(row, mon
         assert all(resolve(arguments, case) for case in cases(arguments))
 
 
-@pytest.mark.parametrize("wave", WAVES)
-def test_rows_that_wait_for_their_turn_have_waves_of_their_own(wave):
-    take_turns = {row.flags[0] in ("benchmarks.physics", "benchmarks.throughput") for row in wave}
-    assert len(take_turns) == 1  # one that never says that it is ready keeps all others waiting
+@pytest.mark.parametrize("row", [row for wave in (*WAVES, *QUICK_WAVES) for row in wave], ids=lambda row: " ".join(row.flags))
+def test_a_row_that_never_says_that_it_is_ready_is_not_waited_for(row):
+    assert row.takes_turns == (row.flags[0] in ("benchmarks.physics", "benchmarks.throughput"))
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system places no processes")
