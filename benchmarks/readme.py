@@ -39,11 +39,16 @@ class Readme:
     """As --check."""
 
 
-def figure_table(figure: int) -> list[str]:
-    """A row for each env and k of a figure of the paper, a column for each algorithm."""
+def figure_table(figure: int, version: str | None = None) -> list[str]:
+    """A row for each env and k of a figure of the paper, a column for each algorithm: of today's settings, or of a version."""
     cells = make_cells(Paper(figure=figure), narrowed=False)
-    lines = [line for line in read_lines(RESULTS / f"figure_{figure}.jsonl") if any(same_cell(line, cell) for cell in cells)]
-    rows = compare(lines)
+    rows = compare(
+        [
+            line
+            for line in read_lines(RESULTS / f"figure_{figure}.jsonl")
+            if (line["versions"]["rmdp-jax"] == version if version else any(same_cell(line, cell) for cell in cells))
+        ]
+    )
     algorithms = [name for name in FIGURES[figure].algorithms if any(row.algorithm == name for row in rows)]
     found: dict[tuple[str, int], dict[str, Row]] = {}
     for row in rows:
@@ -127,13 +132,16 @@ def _markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str
 
 
 _BODIES = {"halfcheetah_speed": 5, "hopper_speed": 5}
+_WALKING = {"halfcheetah_speed": 5, "walker2d_speed": 5}
 _PARTS = ("plain_em", "annealing alone", "annealing with relocation and restarts", "exploration alone", "em")
 TABLES: dict[str, Callable[[], list[str]]] = {
     "figure_2": lambda: figure_table(2),
+    "figure_3_of_version_0_1": lambda: figure_table(3, "0.1.0"),
     "speed_1M": lambda: speed_table(1_000_000),
     "speed_300k": lambda: speed_table(300_000),
     "parts_of_em": lambda: variants_table("assigners", 1_000_000, _BODIES | {"resource_gathering": 3}, _PARTS),
     "accelerator": lambda: _markdown(RATES, rate_rows(read_lines(RESULTS / "accelerator.jsonl"))),
+    "gpu_preset": lambda: variants_table("gpu", 1_000_000, _WALKING, ["preset", "gpu", "gpu that explores at once"]),
     "segments": lambda: variants_table(
         "settings", 300_000, _BODIES, ["preset", *(f"segments of {steps}" for steps in SEGMENTS)]
     ),

@@ -64,6 +64,21 @@ def test_what_is_there_is_not_trained_again_and_seeds_are_added(tmp_path, traine
     assert len(read_lines(tmp_path / "a.jsonl")) == 2
 
 
+def test_the_same_under_another_name_is_not_trained_again(tmp_path, trained):
+    results = {name: tmp_path / f"ablation_resource_gathering{name}.jsonl" for name in ("", "_settings")}
+    (first,) = run_ablation(small(tmp_path, variants=("em",), seeds=3, results=results[""]))
+    settings = partial(small, tmp_path, of="settings", results=results["_settings"])
+    (same,) = run_ablation(settings(variants=("preset",)))
+    assert trained == [("em", [0, 1, 2])]
+    assert (same["of"], same["variant"], same["seeds"], same["runs"]) == ("settings", "preset", [0, 1], first["runs"][:2])
+    assert read_lines(results["_settings"]) == [same]
+    (more,) = run_ablation(settings(variants=("preset",), seeds=4))
+    assert trained[1:] == [("em", [2, 3])]
+    assert more["seeds"] == [0, 1, 2, 3]
+    run_ablation(settings(variants=("segments of 1",), transitions=4096))
+    assert trained[2:] == [("em", [0, 1])]
+
+
 def test_a_run_tells_who_is_served(tmp_path, trained):
     (line,) = run_ablation(small(tmp_path, seeds=1, variants=("plain_em",)))
     (run,) = line["runs"]

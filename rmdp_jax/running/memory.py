@@ -1,20 +1,24 @@
 """Memory that a run will take, by arithmetic over shapes, before anything is compiled; and whether it is there.
 
-Beside the state itself, whose shapes are known, there is what one iteration makes: a copy of the archive (when members are
-copied), two of the agents' assignment, two tables (k, n) of utilities and choices, the info of an iteration twice, the
-transitions twice (as seen, and as learned from; observations only where they are normalised), gradients, and activations of a
-minibatch or, where these are more, of the critic on all transitions. XLA lets some of these share memory and needs scratch
-space for others. Evaluation comes when all that is gone but the state: its episodes run side by side, each with its own state,
-activations and the rewards of a step for all agents, and what is kept of them.
+Beside the state itself, whose shapes are known, an iteration makes two kinds of things, one after the other, so that the
+larger takes the place of both. To learn: the transitions twice (as seen, and as learned from; observations only where they are
+normalised), gradients, and activations of a minibatch or, where these are more, of the critic on all transitions. To assign:
+the archive twice (with its new members, and what they promise) and three tables (k, n) of utilities and choices. Evaluation
+comes when all that is gone but the state: its episodes run side by side, each with its own state, activations and the rewards
+of a step for all agents, and what is kept of them.
 
 For the compiled iteration on a CPU XLA reports (arguments, temporaries and results; `python -m benchmarks.memory`), and the
 estimate without the process is
 
-    Resource Gathering, default, k = 5, plain_em, n = 10^5    XLA  0.02 GiB    0.02 GiB
-                                        em, n = 10^5              0.10         0.10
-                        gpu, k = 50,    em, n = 10^5              1.18         1.29
-                                        em, n = 10^6              2.89         3.43
-    HalfCheetah,        gpu, k = 50,    em, n = 10^5              1.25         1.17
+    Resource Gathering, default, k = 5,  em, n = 10^5              XLA  0.10 GiB    0.09 GiB
+                        gpu,     k = 50, em, n = 10^5                   0.39        0.38
+                                             n = 10^6                   2.88        2.88
+                                             n = 10^5, E = 512          1.19        1.28
+                                             n = 10^6, E = 512          2.98        2.88
+    HalfCheetah,        gpu,     k = 50, em, n = 10^5                   0.36        0.37
+                                             n = 10^6                   2.88        2.87
+                                             n = 10^5, E = 512          1.22        1.15
+                                             n = 10^6, E = 512          2.88        2.87
 
 The share of the process is that of a run of HalfCheetah with em, n = 10^6, k = 2, which took 1.66 GB of resident memory.
 """
@@ -41,11 +45,11 @@ _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_
 class Memory(NamedTuple):
     """Bytes that a program of one run or several will take."""
 
-    networks: int  # policies, their optimisers, gradients, and the activations of a minibatch
-    agents: int  # utilities, assignment, segment returns: what grows with n
-    archive: int  # earlier policies
-    environments: int  # their states, and the transitions of an iteration
-    process: int  # whatever is there anyway
+    networks: int = 0  # policies, their optimisers, gradients, and the activations of a minibatch
+    agents: int = 0  # utilities, assignment, segment returns: what grows with n
+    archive: int = 0  # earlier policies
+    environments: int = 0  # their states, and the transitions of an iteration
+    process: int = 0  # whatever is there anyway
     evaluation: int = 0  # what evaluation takes beyond all of these, most of which is gone by then
 
     @property
@@ -79,20 +83,25 @@ def estimate_memory(
     """
     sizes, k, n = config.sizes, config.k, config.n
     columns = n if sizes.critic == "per_agent" else 1
-    table = _FLOAT * k * n
     scored = min(n, LARGEST_SAMPLE) if config.estimated else n
     per_transition = (1 if spec.discrete else spec.action_size) + 4 * columns + 3
     observed = (4 if sizes.normalize_observations else 2) * spec.observation_size  # as they are they serve the minibatches too
     rows = k * sizes.transitions // sizes.minibatches
-    activations = max(rows * 6 * sum(sizes.hidden), k * sizes.transitions * 2 * max(sizes.hidden))
-    per_run = Memory(
-        networks=3 * nbytes(like.learner) + nbytes(like.statistics) + _FLOAT * activations,
-        agents=nbytes((agents, like.utilities)) + 3 * nbytes((like.assignment, like.segments)) + 2 * table + 2 * _FLOAT * n,
-        archive=2 * nbytes(like.archive),
-        environments=(2 + starts_needed(spec, sizes.unroll)) * nbytes(like.episodes)
-        + _FLOAT * k * (sizes.transitions * (2 * per_transition + observed) + sizes.environments * scored),
-        process=0,
+    activations = max(rows * 6 * sum(sizes.hidden), k * sizes.transitions * 3 * max(sizes.hidden))
+    state = Memory(
+        networks=nbytes((like.learner, like.statistics)),
+        agents=nbytes((agents, like.utilities, like.assignment, like.segments)),
+        archive=nbytes(like.archive),
+        environments=nbytes(like.episodes),
     )
+    learning = Memory(
+        networks=2 * nbytes(like.learner) + _FLOAT * activations,
+        environments=(1 + starts_needed(spec, sizes.unroll)) * nbytes(like.episodes)
+        + _FLOAT * k * (sizes.transitions * (2 * per_transition + observed) + sizes.environments * scored),
+    )
+    assigning = Memory(agents=3 * _FLOAT * k * n, archive=2 * nbytes(like.archive))
+    larger = max(learning, assigning, key=lambda memory: memory.total)
+    per_run = Memory(*(part + more for part, more in zip(state, larger, strict=True)))
     one_env = nbytes(like.episodes) // (k * sizes.environments)
     needed = nbytes(like) + estimate_evaluation(one_env, spec, config, config.evaluation_episodes, kept)
     per_run = per_run._replace(evaluation=max(0, needed - per_run.total))
