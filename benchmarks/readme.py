@@ -16,6 +16,7 @@ from benchmarks.accelerator import RATES, rate_rows
 from benchmarks.common import clean_exit, emit, read_arguments, show
 from benchmarks.paper import FIGURES, Paper, make_cells
 from benchmarks.paper_results import compare, same_cell
+from benchmarks.speed import RATIOS, THROUGHPUT, ratio_rows, throughput_rows
 from benchmarks.variants import SEGMENTS
 from rmdp_jax.envs.presets import PRESETS
 from rmdp_jax.errors import ConfigError, check
@@ -39,13 +40,14 @@ class Readme:
     """As --check."""
 
 
-def figure_table(figure: int, version: str | None = None) -> list[str]:
+def figure_table(figure: int, version: str | None = None, size: int | None = None) -> list[str]:
     """A row for each env and k of a figure of the paper, a column for each algorithm: of today's settings, or of a version."""
-    cells = make_cells(Paper(figure=figure), narrowed=False)
+    cells = make_cells(Paper(figure=figure, size=size), narrowed=False)
+    results = RESULTS / f"figure_{figure}{f'_size{size}' if size else ''}.jsonl"
     rows = compare(
         [
             line
-            for line in read_lines(RESULTS / f"figure_{figure}.jsonl")
+            for line in read_lines(results)
             if (line["versions"]["rmdp-jax"] == version if version else any(same_cell(line, cell) for cell in cells))
         ]
     )
@@ -136,10 +138,13 @@ _WALKING = {"halfcheetah_speed": 5, "walker2d_speed": 5}
 _PARTS = ("plain_em", "annealing alone", "annealing with relocation and restarts", "exploration alone", "em")
 TABLES: dict[str, Callable[[], list[str]]] = {
     "figure_2": lambda: figure_table(2),
+    "figure_2_of_4x4": lambda: figure_table(2, size=4),
     "figure_3_of_version_0_1": lambda: figure_table(3, "0.1.0"),
     "speed_1M": lambda: speed_table(1_000_000),
     "speed_300k": lambda: speed_table(300_000),
     "parts_of_em": lambda: variants_table("assigners", 1_000_000, _BODIES | {"resource_gathering": 3}, _PARTS),
+    "throughput": lambda: _markdown(THROUGHPUT, throughput_rows(read_lines(RESULTS / "speed.jsonl"))),
+    "ratios": lambda: _markdown(RATIOS, ratio_rows(read_lines(RESULTS / "speed.jsonl"))),
     "accelerator": lambda: _markdown(RATES, rate_rows(read_lines(RESULTS / "accelerator.jsonl"))),
     "gpu_preset": lambda: variants_table("gpu", 1_000_000, _WALKING, ["preset", "gpu", "gpu that explores at once"]),
     "segments": lambda: variants_table(

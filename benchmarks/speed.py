@@ -90,6 +90,9 @@ THROUGHPUT = (
 )
 
 
+RATIOS = ("what", "figure")
+
+
 def ratio_rows(lines: list[Line]) -> list[list[str]]:
     """What more policies and agents cost, how brax's PPO does, and how long a second start takes: what, and the figure."""
     rows = []
@@ -118,7 +121,7 @@ def main() -> None:
     with clean_exit("speed"):
         lines = run_all(read_arguments(Speed, __doc__))
     show("transitions of all policies a second", list(THROUGHPUT), throughput_rows(lines))
-    show("ratios", ["", ""], ratio_rows(lines))
+    show("ratios", list(RATIOS), ratio_rows(lines))
 
 
 if __name__ == "__main__":
