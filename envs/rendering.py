@@ -48,8 +48,10 @@ class Poses(NamedTuple):
     rotation: jax.Array  # (links, 4), unit quaternions
 
 
-def render_run(run: Run, policy: int, *, deterministic: bool = True, seed: int = 0, seconds: float = 10.0) -> Rendered:
-    """Write policy_J.html and policy_J.mp4 (or .gif) into the run's folder: one fresh episode, played back in real time.
+def render_run(
+    run: Run, policy: int, *, deterministic: bool = True, seed: int = 0, seconds: float = 10.0, folder: Path | None = None
+) -> Rendered:
+    """Write policy_J.html and policy_J.mp4 (or .gif): one fresh episode, played back in real time.
 
     Args:
         run: of a speed task.
@@ -57,6 +59,7 @@ def render_run(run: Run, policy: int, *, deterministic: bool = True, seed: int =
         deterministic: act by the most likely action instead of a sample.
         seed: of the episode.
         seconds: of the episode to show, unless it ends before.
+        folder: to write into; the run's own when not given.
 
     Raises:
         ConfigError: the task has no body, or `policy` or `seconds` is out of range.
@@ -75,7 +78,9 @@ def render_run(run: Run, policy: int, *, deterministic: bool = True, seed: int =
     frames = jax.tree.map(lambda x: x[::stride], poses)
     seconds_per_frame = stride * float(brax_env.dt)
 
-    page = run.folder.path / f"policy_{policy}.html"
+    folder = folder or run.folder.path
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / f"policy_{policy}.html"
     page.write_text(draw_page(brax_env.sys, frames, seconds_per_frame), encoding="utf-8")
     return Rendered(page, *write_movie(brax_env.sys.mj_model, frames.q, seconds_per_frame, page.with_suffix("")))
 

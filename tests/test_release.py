@@ -139,6 +139,11 @@ def test_a_snapshot_of_links_is_read(released, monkeypatch, tmp_path):
     download = SimpleNamespace(snapshot_download=lambda *_, **__: str(tmp_path / "snapshot"), __spec__=1)
     monkeypatch.setitem(sys.modules, "huggingface_hub", download)
     assert_same(load_run("hf://somebody/walks", make).policies, released[0].policies)
+    before = sorted((tmp_path / "snapshot").rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    main(["report", "hf://somebody/walks"])
+    assert list((tmp_path / "runs/walks").glob("*.png"))
+    assert sorted((tmp_path / "snapshot").rglob("*")) == before  # a cache stays what was downloaded
 
 
 @pytest.mark.parametrize("address", ["hf://walks", "hf://a/b/../c", "hf://", "hf://a b/c"])

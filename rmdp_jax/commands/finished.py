@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -64,7 +64,7 @@ class Report(Compiling):
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder of a run, or hf://USER/NAME."""
     pictures: Path | None = None
-    """Folder for the pictures. Default: the run's own, if you may write there."""
+    """Folder for the pictures. Default: the run's own, if you may write there, of a run from the hub runs/NAME."""
 
     def run(self) -> None:
         """Draw and print."""
@@ -72,15 +72,16 @@ class Report(Compiling):
         from rmdp_jax.commands.tables import print_pictures, print_summary
         from rmdp_jax.envs import make
         from rmdp_jax.records.loading import load_run
+        from rmdp_jax.records.places import outputs_folder
 
         run = load_run(self.run_dir, make)
         print_summary(run.result)
-        print_pictures(draw_run(run, self.pictures))
+        print_pictures(draw_run(run, self.pictures or outputs_folder("run", self.run_dir)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Render(Compiling):
-    """Show a policy of a speed task at work: policy_J.html and policy_J.mp4."""
+    """Show a policy of a speed task at work: policy_J.html and policy_J.mp4 in the run's folder (from the hub: runs/NAME)."""
 
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder of a run, or hf://USER/NAME."""
@@ -99,13 +100,14 @@ class Render(Compiling):
         from rmdp_jax.envs import make
         from rmdp_jax.envs.rendering import LONGEST, render_run
         from rmdp_jax.records.loading import load_run
+        from rmdp_jax.records.places import outputs_folder
 
         seed_number("seed", self.seed)
         whole_number("policy", self.policy, 0)
         real_number("seconds", self.seconds, lambda x: 0.0 < x <= LONGEST, f"a number above 0, at most {LONGEST:g}")
         run = load_run(self.run_dir, make)
-        rendered = render_run(run, self.policy, deterministic=not self.sampled, seed=self.seed, seconds=self.seconds)
-        print_rendered(*rendered)
+        how: dict[str, Any] = {"deterministic": not self.sampled, "seed": self.seed, "seconds": self.seconds}
+        print_rendered(*render_run(run, self.policy, **how, folder=outputs_folder("run", self.run_dir)))
 
 
 @dataclass(frozen=True, kw_only=True)
