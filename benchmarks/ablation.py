@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.ablation_results import COLUMNS, current_lines, draw, table_rows, write_table
 from benchmarks.common import clean_exit, emit, machine, on_cores, read_arguments, show
-from benchmarks.variants import COMPARISONS, Cell, Line, of_cell
+from benchmarks.variants import COMPARISONS, Cell, Line, of_cell, trained_as
 from rmdp_jax import Result, RunSpec, train_batch
 from rmdp_jax.errors import check, several, unknown_name
 from rmdp_jax.evaluation.fairness import served_above
@@ -103,16 +103,17 @@ def run_ablation(arguments: Ablation) -> list[Line]:
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
     found = []
     for number, cell in enumerate(cells, 1):
-        there = (line for line in read_lines(arguments.results) if of_cell(line, cell))
-        line = next(there, None) or same_training(cell, arguments)
+        known = next((line for line in read_lines(arguments.results) if of_cell(line, cell)), None)
+        line = known or same_training(cell, arguments)
         missing = [seed for seed in range(arguments.seeds) if line is None or seed not in line["seeds"]]
         told = f"seeds {missing}" if missing else "finished before"
         announce(True, f"cell {number}/{len(cells)}  {cell.env} k = {cell.k} {cell.variant}: {told}")
         if missing:
             line = train_cell(cell, missing, line, arguments.workers)
         assert line is not None
-        others = [other for other in read_lines(arguments.results) if not of_cell(other, cell)]
-        write_lines(arguments.results, [*others, line])
+        if line is not known:
+            others = [other for other in read_lines(arguments.results) if not of_cell(other, cell)]
+            write_lines(arguments.results, [*others, line])
         emit({name: value for name, value in line.items() if name not in ("runs", "settings")})
         found.append(line)
         write_results(arguments)
@@ -122,12 +123,10 @@ def run_ablation(arguments: Ablation) -> list[Line]:
 def same_training(cell: Cell, arguments: Ablation) -> Line | None:
     """`cell` by the runs of another comparison beside the results that trained the very same, as far as they are asked for."""
     assert arguments.results is not None
-    same = {"segment": None, "backend": None, **cell.describe()}
-    same = {name: value for name, value in same.items() if name not in ("of", "variant")}
     for path in sorted(arguments.results.parent.glob(f"ablation_{cell.env}*.jsonl")):
         for line in read_lines(path):
             runs = [run for run in line["runs"] if run["seed"] < arguments.seeds]
-            if runs and ({"segment": None, "backend": None} | line).items() >= same.items():
+            if runs and trained_as(line, cell):
                 wall_s = round(line["wall_s"] * len(runs) / len(line["runs"]), 1)
                 return line | cell.describe() | summarize_runs(runs) | {"wall_s": wall_s, "runs": runs}
     return None

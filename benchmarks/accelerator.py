@@ -92,13 +92,13 @@ WAVES = [
         training("warp", 8, 1024, n=1_000_000),
         training("warp", 1, 8192),
         training("warp", 64, 128),
+    ],
+    [beside_brax("warp", 8, 1024)],
+    [
         exactness("--backends", "mjx"),
         exactness("--backends", "warp"),
         resume(),
         resume("--env", "halfcheetah_speed"),
-    ],
-    [beside_brax("warp", 8, 1024)],
-    [
         training("warp", 8, 4096),
         physics("warp", 16384),
         physics("mjx", 65536),
@@ -173,8 +173,8 @@ def measure_wave(rows: Sequence[Row], deadline: float, precision: str) -> Iterat
                 if process.poll() is not None:
                     yield from _lines(row, process.wait(), Path(outputs, str(number)), late)
                     del running[number]
-            all_wait = all(row.takes_turns for row, _ in running.values()) and ready(len(running))
-            if waiting and (all_wait or time.monotonic() > begun + PATIENCE):
+            checking = any(not row.takes_turns for row, _ in running.values())
+            if waiting and not checking and (ready(len(running)) or time.monotonic() > begun + PATIENCE):
                 let_them()
                 waiting = False
             time.sleep(0.2)
@@ -195,8 +195,7 @@ def rate_rows(lines: Sequence[dict[str, Any]]) -> list[list[Any]]:
     rows = []
     rates = [line for line in lines if "transitions_per_s" in line and "physics_only_per_s" in line]
     for line in sorted(rates, key=lambda line: (line["env"], line["backend"], line["n"], line["k"], line["environments"])):
-        today = line.get("backend") != "mjx" or line.get("line_search") == native.LINE_SEARCH
-        if today:
+        if line["backend"] != "mjx" or line.get("line_search") == native.LINE_SEARCH:
             sizes = [f"{line[name]:,}" for name in ("k", "environments", "n")]
             share = f"{line['transitions_per_s'] / line['physics_only_per_s']:.0%}"
             both = [f"{line[name]:,}" for name in ("transitions_per_s", "physics_only_per_s")]
@@ -226,20 +225,25 @@ def show_tables(lines: Sequence[dict[str, Any]]) -> None:
 
 def _show_device(lines: Sequence[dict[str, Any]]) -> None:
     """Rates, ours beside brax's, how far physics is from C, whether a stopped run ended as one that was not."""
+
+    def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+        if rows:
+            show(title, columns, rows)
+
     names = ["backend", "k", "n", "environments", "transitions_per_s", "physics_only_per_s", "compile_s"]
     rates = [line for line in lines if "physics_only_per_s" in line]
     rows = [[line.get("body") or line["env"], *(_cell(line.get(name, "")) for name in names)] for line in rates]
     columns = ["", "", "k", "n", "E", "learning", "physics", "compile s"]
-    show("transitions of all policies, or control steps, a second", columns, rows)
+    table("transitions of all policies, or control steps, a second", columns, rows)
     names = ["learner", "backend", "transitions_per_s", "wall_s"]
     rows = [[_cell(line[name]) for name in names] for line in lines if line.get("benchmark") == "vs_brax"]
-    show("beside brax's PPO, equal updates of equal batches", ["", "", "transitions a second", "seconds"], rows)
+    table("beside brax's PPO, equal updates of equal batches", ["", "", "transitions a second", "seconds"], rows)
     names = ["body", "backend", "precision", "difference_50", "difference_99"]
     rows = [[_cell(line[name]) for name in names] for line in lines if line.get("benchmark") == "parity"]
-    show("one step against C MuJoCo in float64", ["", "", "precision", "median", "99th percentile"], rows)
+    table("one step against C MuJoCo in float64", ["", "", "precision", "median", "99th percentile"], rows)
     names = ["env", "k", "n", "transitions_per_policy", "welfare", "upper_bound", "wall_s", "compile_s"]
     rows = [[_cell(line[name]) for name in names] for line in lines if line["what"] == "run"]
-    show("whole runs", ["", "k", "n", "transitions", "welfare", "bound", "wall s", "compile s"], rows)
+    table("whole runs", ["", "k", "n", "transitions", "welfare", "bound", "wall s", "compile s"], rows)
     for line in lines:
         if line.get("benchmark") == "resume":
             print(f"{line['env']}, stopped and resumed: bit for bit {line['bit_for_bit']}", file=sys.stderr)

@@ -193,4 +193,11 @@ def cell_of(line: Line) -> Cell:
 
 def of_cell(line: Line, cell: Cell) -> bool:
     """Whether `line` is of `cell` as it is now, settings too."""
-    return line.get("backend") == cell.backend and line.items() >= cell.describe().items()
+    return (line["of"], line["variant"]) == (cell.of, cell.variant) and trained_as(line, cell)
+
+
+def trained_as(line: Line, cell: Cell) -> bool:
+    """Whether the runs of `line` were trained as those of `cell` are, whatever they are called."""
+    unsaid = {"segment": None, "backend": None}
+    asked = {name: value for name, value in (unsaid | cell.describe()).items() if name not in ("of", "variant")}
+    return (unsaid | line).items() >= asked.items()

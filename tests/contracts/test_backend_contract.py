@@ -24,7 +24,6 @@ PAIRS = [(body, backend) for i, body in enumerate(BODIES) for j, backend in enum
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize(("body", "backend"), PAIRS)
 def test_contract(body, backend):
     env, population = make(f"{body}_speed", n=3, backend=backend)
