@@ -14,16 +14,16 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from benchmarks.common import clean_exit, emit, machine, on_cores, read_arguments, show
+from benchmarks.paper_lines import complete_line, lines_of_ablations, same_cell
 from benchmarks.paper_results import (
     Draw,
     against_em,
     compare,
-    complete_line,
     draw_bars,
+    draw_speed,
     draw_targets,
     draw_walks,
     read_results,
-    same_cell,
     write_results,
 )
 from rmdp_jax.envs import make
@@ -53,14 +53,15 @@ class FigureSpec(NamedTuple):
     quick: Scale
     draw: Draw
     algorithms: tuple[str, ...] = ("em",)
-    more: tuple[tuple[str, int], ...] = ()  # algorithms and k beside the product of all
+    more: tuple[tuple[str, int], ...] = ()  # algorithms and k beside the product of all, in which no other has that k
     grids: Mapping[int, tuple[int, ...]] = MappingProxyType({})  # k of grids with another side
+    needs: str | None = None  # what a line has to hold to be drawn
 
 
 _GRID = ("resource_gathering",)
 _BODIES = ("halfcheetah_speed", "walker2d_speed", "hopper_speed", "ant_speed")
 FIGURES = {
-    1: FigureSpec(Scale(_GRID, (5,), 1_000_000, 10), Scale(_GRID, (5,), 60_000, 2), draw_walks),
+    1: FigureSpec(Scale(_GRID, (5,), 1_000_000, 10), Scale(_GRID, (5,), 60_000, 2), draw_walks, needs="walks"),
     2: FigureSpec(
         Scale(_GRID, (1, 2, 3, 5, 10), 1_000_000, 10),
         Scale(_GRID, (2, 5), 200_000, 2),
@@ -69,16 +70,24 @@ FIGURES = {
         more=(("em", 25),),
         grids=MappingProxyType({4: (2, 3, 4, 6)}),
     ),
-    3: FigureSpec(Scale(_BODIES, (1, 2, 5, 10), 1_000_000, 10), Scale(_BODIES[:1], (2,), 40_000, 2), draw_bars, ALGORITHMS),
+    3: FigureSpec(
+        Scale(_BODIES, (2, 5, 10), 1_000_000, 5),
+        Scale(_BODIES[:1], (2,), 40_000, 2),
+        draw_speed,
+        ALGORITHMS,
+        more=(("em", 1),),  # with one policy there is nothing to assign, and only `cluster` is another
+    ),
     4: FigureSpec(
         Scale(("halfcheetah_speed", "hopper_speed"), (5,), 1_000_000, 10),
         Scale(("halfcheetah_speed", "hopper_speed"), (2,), 30_000, 2),
         draw_targets,
+        needs="targets",
     ),
     5: FigureSpec(
         Scale(("walker2d_speed", "ant_speed"), (5,), 1_000_000, 10),
         Scale(("walker2d_speed", "ant_speed"), (2,), 30_000, 2),
         draw_targets,
+        needs="targets",
     ),
 }
 
@@ -92,7 +101,7 @@ class Paper:
     quick: bool = False
     """A small version: 2 seeds, few k, short training. Results go to --out."""
     seeds: int | None = None
-    """Seeds from 0 up. Default: 10, with --quick 2."""
+    """Seeds from 0 up. Default: 10, of figure 3 5, with --quick 2."""
     ks: tuple[int, ...] | None = None
     """Run these numbers of policies only."""
     envs: tuple[str, ...] | None = None
@@ -131,9 +140,10 @@ def make_cells(arguments: Paper, *, narrowed: bool = True) -> list[Cell]:
     spec, scale = arguments.spec, arguments.scale
     algorithms = arguments.algorithms or spec.algorithms
     whole = spec.quick if arguments.quick else spec.full
+    more = () if arguments.quick else spec.more
     pairs = list(product(algorithms if narrowed else spec.algorithms, scale.ks if narrowed else whole.ks))
-    if not arguments.quick:
-        pairs += [pair for pair in spec.more if not narrowed or _asked(arguments, *pair)]
+    pairs = [pair for pair in pairs if pair[1] not in {k for _, k in more}]
+    pairs += [pair for pair in more if not narrowed or _asked(arguments, *pair)]
     cells = []
     for env, (algorithm, k) in product(scale.envs if narrowed else whole.envs, dict.fromkeys(pairs)):
         sized = {"size": arguments.size} if arguments.size and env in _GRID else {}
@@ -159,9 +169,10 @@ def run_figure(arguments: Paper) -> list[Line]:
     asked = make_cells(arguments)
     check("cells", "none", bool(asked), "one or more; k is at most the number of agents")
     cells = asked + [cell for cell in make_cells(arguments, narrowed=False) if cell not in asked]
-    known = read_results(results)
-    lines = [line for line in known if any(same_cell(line, cell) for cell in cells)]
-    lines = list({_key(line): line for line in lines}.values())
+    known = [line for cell in cells for line in lines_of_ablations(cell, results)] + read_results(results)
+    needed = arguments.spec.needs
+    lines = [line for line in known if any(same_cell(line, cell) for cell in cells) and needed in (None, *line)]
+    lines = list({_key(line): line for line in sorted(lines, key=len)}.values())  # what holds most is last
     stem = results / (name + _suffix(arguments))
     for cell in [] if arguments.draw_only else asked:
         have = {line["seed"] for line in lines if same_cell(line, cell)}
@@ -214,13 +225,22 @@ def _key(line: Line) -> tuple[Any, ...]:
 
 
 def _write(arguments: Paper, stem: Path, lines: Sequence[Line], cells: Sequence[Cell]) -> list[Path]:
-    absent = [cell for cell in cells if not any(same_cell(line, cell) for line in lines)]
-    told = ", ".join(f"{cell.env} {cell.algorithm} k = {cell.config.k}" for cell in absent)
-    notes = [f"Not run yet: {told}.\n"] * bool(absent)
+    notes = _absent([cell for cell in cells if not any(same_cell(line, cell) for line in lines)])
+    taken = sum(line.get("made_by") == "benchmarks.ablation" for line in lines)
+    notes += [f"Of the {len(lines)} runs, {taken} are those of `benchmarks.ablation`, which trained the same.\n"] * bool(taken)
     notes.append(f"Made by `{_command(arguments, lines)}`, or in parts with `--ks`, `--envs` and `--algorithms`.")
     shown, made = sorted(lines, key=_key), {_key(line) for line in lines}
     others = [line for line in read_results(stem.parent, stem.name) if _key(line) not in made]  # of cells not in this figure
     return write_results(stem, sorted([*shown, *others], key=_key), shown, arguments.spec.draw, notes)
+
+
+def _absent(cells: Sequence[Cell]) -> list[str]:
+    """A line for each task of what is not run yet."""
+    ks: dict[str, dict[str, list[str]]] = {}
+    for cell in cells:
+        ks.setdefault(cell.env, {}).setdefault(cell.algorithm, []).append(str(cell.config.k))
+    told = [f"- {env}: " + "; ".join(f"{name} k = {', '.join(found)}" for name, found in of.items()) for env, of in ks.items()]
+    return ["Not run yet:\n", *told, ""] if told else []
 
 
 def _command(arguments: Paper, lines: Sequence[Line]) -> str:

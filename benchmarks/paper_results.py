@@ -2,19 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.common import machine
 from rmdp_jax.commands.pictures import draw_comparison
-from rmdp_jax.config import TrainConfig
-from rmdp_jax.envs import make
 from rmdp_jax.envs.speed import BODIES
-from rmdp_jax.evaluation.comparison import TELLING, Line, Row, compare_runs, flat_settings, order_of
+from rmdp_jax.evaluation.comparison import TELLING, Line, Row, compare_runs, order_of
 from rmdp_jax.evaluation.statistics import (
     LEVEL,
     POWER,
@@ -23,83 +19,12 @@ from rmdp_jax.evaluation.statistics import (
     paired_p,
     probability_of_improvement,
 )
-from rmdp_jax.plots import save, target_histogram, walks_on_grid
+from rmdp_jax.plots import save, target_histogram, walks_on_grid, welfare_of_variants
 from rmdp_jax.plots.targets import LEAST
 from rmdp_jax.records.files import write_lines
 from rmdp_jax.records.finished import read_runs
-from rmdp_jax.records.folder import RunFolder, dump_train_config
-from rmdp_jax.records.loading import load_run, record_run
-from rmdp_jax.running.algorithms import resolve
-from rmdp_jax.running.sweep import Cell
 
 Draw = Callable[[Sequence[Line]], dict[str, Figure]]  # finished runs -> pictures by what follows the figure's name
-
-
-def same_cell(line: Line, cell: Cell) -> bool:
-    """Whether `line` is a run of `cell`, as the cell is now: budget and settings too."""
-    options = {name: value for name, value in line["env_options"].items() if name not in ("seed", "n")}
-    asked = {name: value for name, value in cell.env_options.items() if name != "n"}
-    return (line["env"], options, line["n"], line["algorithm"], line["k"]) == (
-        *(cell.env, asked, cell.config.n, cell.algorithm, cell.config.k),
-    ) and (line.get("budget"), line.get("settings"), line.get("algorithm_options")) == (
-        *(cell.config.transitions, _settings(cell), _algorithm_options(cell)),
-    )
-
-
-def complete_line(line: Line, cell: Cell, out: Path) -> Line:
-    """The line of a run with what it was asked for, and with what figures 1, 4 and 5 draw from (`em` only)."""
-    line = {**line, "budget": cell.config.transitions, "settings": _settings(cell)}
-    if line["algorithm"] != "em":
-        return line
-    folder = next(
-        path.parent
-        for path in sorted(out.glob(f"{cell.env}*-{cell.algorithm}-k{line['k']}-s{line['seed']}/result.json"))
-        if RunFolder(path.parent).read_result()["env_options"] == line["env_options"]
-    )
-    return {**line, **_DETAILS.get(line["env"], _speed_details)(folder, line)}
-
-
-def _algorithm_options(cell: Cell) -> dict[str, Any]:
-    return _options_of(cell.env, tuple(cell.env_options.items()), cell.algorithm, cell.config)
-
-
-@cache  # bodies take a second to load
-def _options_of(env: str, env_options: tuple[tuple[str, Any], ...], algorithm: str, config: TrainConfig) -> dict[str, Any]:
-    return dict(resolve(algorithm, make(env, **dict(env_options))[1], config).options)
-
-
-def _settings(cell: Cell) -> dict[str, Any]:
-    return flat_settings(dump_train_config(cell.config))
-
-
-def _walk_details(folder: Path, line: Line) -> dict[str, Any]:
-    """Cells stood on after each step of one episode by the most likely actions, in row-major order, and who got what."""
-    run = load_run(folder, make)
-    played = record_run(run)
-    size = _size(run.population.n if "size" not in line["env_options"] else line["env_options"]["size"] ** 2)
-    cells = np.asarray(played.state.position) @ np.array([size, 1])
-    paid = np.asarray(run.result["utility"])[run.assignment, np.arange(run.population.n)]
-    walks = [walk[alive].tolist() for walk, alive in zip(cells, np.asarray(played.alive), strict=True)]
-    return {"size": size, "walks": walks, "own_return": np.round(paid, 2).tolist()}
-
-
-def _speed_details(folder: Path, line: Line) -> dict[str, Any]:
-    """Target and return of each agent, and mean speed of each policy in its last logged iteration of training."""
-    _, population = make(line["env"], **line["env_options"])
-    run = RunFolder(folder)
-    paid = np.asarray(run.read_result()["utility"])[line["assignment"], np.arange(population.n)]
-    return {
-        "targets": np.round(np.asarray(population.agents, float), 3).tolist(),
-        "own_return": np.round(paid, 2).tolist(),
-        "policy_speeds": run.read_metrics()[-1]["mean_speed"],
-    }
-
-
-_DETAILS = {"resource_gathering": _walk_details}
-
-
-def _size(cells: int) -> int:
-    return round(cells**0.5)
 
 
 def draw_walks(lines: Sequence[Line]) -> dict[str, Figure]:
@@ -138,11 +63,35 @@ def draw_targets(lines: Sequence[Line]) -> dict[str, Figure]:
 
 
 def draw_bars(lines: Sequence[Line]) -> dict[str, Figure]:
-    """Figures 2 and 3: welfare by k."""
+    """Figure 2, and the first of figure 3: welfare by k."""
     rows = compare(lines)
     fewest, most = min(row.seeds for row in rows), max(row.seeds for row in rows)
     seeds = f"{fewest} to {most} seeds" if fewest < most else "1 seed" if most == 1 else f"{most} seeds"
     return {"": draw_comparison(rows, f"Welfare by number of policies, mean and standard error of {seeds}")}
+
+
+def draw_speed(lines: Sequence[Line]) -> dict[str, Figure]:
+    """Figure 3: welfare by k, and for each body, where k = 5, welfare by transitions and by seconds."""
+    pictures = draw_bars(lines)
+    for env in sorted({line["env"] for line in lines}):
+        shown = [line for line in lines if (line["env"], line["k"]) == (env, 5) and line["algorithm"] in _OVER_TRAINING]
+        runs = {name: [line for line in shown if line["algorithm"] == name and "curve" in line] for name in _OVER_TRAINING}
+        runs = {name: of_name for name, of_name in runs.items() if of_name}
+        if len(runs) < 2:
+            continue
+        curves = {name: [np.array(line["curve"], float) for line in of_name] for name, of_name in runs.items()}
+        fresh, bounds, reachable = (
+            {name: float(np.mean([line[field] for line in of_name])) for name, of_name in runs.items()}
+            for field in ("welfare", "upper_bound", "reachable")
+        )
+        first, seeds = next(iter(runs)), "; ".join(f"{name} {len(of_name)}" for name, of_name in runs.items())
+        levels = {"upper_bound": bounds[first], "reachable": reachable[first]}
+        title = f"{BODIES[env.removesuffix('_speed')].cls}, k = 5 (seeds: {seeds})"
+        pictures[f"_{env.removesuffix('_speed')}_training"] = welfare_of_variants(title, curves, fresh, **levels)
+    return pictures
+
+
+_OVER_TRAINING = ("em", "plain_em", "random")
 
 
 def compare(lines: Sequence[Line]) -> list[Row]:

@@ -15,7 +15,8 @@ from benchmarks.ablation_results import current_lines
 from benchmarks.accelerator import RATES, rate_rows
 from benchmarks.common import clean_exit, emit, read_arguments, show
 from benchmarks.paper import FIGURES, Paper, make_cells
-from benchmarks.paper_results import compare, same_cell
+from benchmarks.paper_lines import same_cell
+from benchmarks.paper_results import compare
 from benchmarks.speed import RATIOS, THROUGHPUT, ratio_rows, throughput_rows
 from benchmarks.variants import SEGMENTS
 from rmdp_jax.envs.presets import PRESETS

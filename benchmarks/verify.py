@@ -21,7 +21,7 @@ from scipy import stats
 from benchmarks.ablation import train_seeds
 from benchmarks.common import clean_exit, emit, machine, read_arguments, show
 from benchmarks.paper import FIGURES, Paper, make_cells
-from benchmarks.paper_results import same_cell
+from benchmarks.paper_lines import same_cell
 from benchmarks.variants import COMPARISONS, Line, cell_of, of_cell
 from benchmarks.variants import Cell as AblationCell
 from rmdp_jax.envs import make

@@ -4,8 +4,9 @@ from dataclasses import replace
 import pytest
 from matplotlib.image import imread
 
-from benchmarks import paper, paper_results
+from benchmarks import paper, paper_lines
 from benchmarks.paper import Paper, make_cells, run_figure
+from benchmarks.variants import Cell as AblationCell
 from rmdp_jax.config import Sizes
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.running.sweep import sweep
@@ -33,7 +34,7 @@ def made_up(cell, seed, welfare):
         "assignment": [i % k for i in range(n)],
         "device": "a device",
     }
-    told = {"settings": paper_results._settings(cell), "algorithm_options": paper_results._algorithm_options(cell)}
+    told = {"settings": paper_lines._settings(cell), "algorithm_options": paper_lines._algorithm_options(cell)}
     return line | {"budget": cell.config.transitions, **told}
 
 
@@ -56,7 +57,7 @@ def small(tmp_path, **changes):
 
 def test_figures_are_those_of_the_paper():
     cells = {number: make_cells(Paper(figure=number)) for number in paper.FIGURES}
-    assert {number: len(found) for number, found in cells.items()} == {1: 1, 2: 26, 3: 80, 4: 2, 5: 2}
+    assert {number: len(found) for number, found in cells.items()} == {1: 1, 2: 26, 3: 64, 4: 2, 5: 2}
     assert {cell.config.transitions for found in cells.values() for cell in found} == {1_000_000}
     assert {cell.config.n for cell in cells[3]} == {100}
     assert [cell.algorithm for cell in cells[2] if cell.config.k == 25] == ["em"]
@@ -91,6 +92,39 @@ def test_a_figure_takes_the_runs_of_another(tmp_path):
 
 
 @pytest.mark.usefixtures("no_training")
+def test_a_figure_takes_the_runs_of_ablations_that_trained_the_same(tmp_path):
+    cell = AblationCell("hopper_speed", "assigners", "em", 5, 1_000_000)
+    run = {"backend": "native", "upper_bound": 40.0, "reachable": 36.0, "share_of_bound": 0.5, "served": 3}
+    run |= {"transitions_per_policy": 1_001_472, "total_transitions": 5_007_360, "curve": [[20480, 1.0], [1_001_472, 20.0]]}
+    runs = [run | {"seed": seed, "welfare": 20.0 + seed} for seed in (0, 1)]
+    line = cell.describe() | {"runs": runs, "device": "a device", "versions": {}, "commit": "abc", "wall_s": 100.0}
+    write(tmp_path / "ablation_hopper_speed.jsonl", [line])
+    lines = run_figure(Paper(figure=3, ks=(5,), envs=("hopper_speed",), algorithms=("em",), seeds=2, results=tmp_path))
+    assert [(line["seed"], line["welfare"], line["iterations"], line["wall_s"]) for line in lines] == [
+        (0, 20.0, 489, 50.0),
+        (1, 21.0, 489, 50.0),
+    ]
+    assert "Of the 2 runs, 2 are those of `benchmarks.ablation`" in (tmp_path / "figure_3.md").read_text()
+    with pytest.raises(AssertionError, match="trained"):  # figure 4 draws what those lines do not hold
+        run_figure(Paper(figure=4, envs=("hopper_speed",), seeds=1, results=tmp_path, out=tmp_path / "runs"))
+    line["settings"]["epochs"] += 1
+    write(tmp_path / "ablation_hopper_speed.jsonl", [line])
+    (tmp_path / "figure_3.jsonl").unlink()
+    with pytest.raises(AssertionError, match="trained"):  # of another version of the preset
+        run_figure(Paper(figure=3, ks=(5,), envs=("hopper_speed",), algorithms=("em",), seeds=2, results=tmp_path))
+
+
+@pytest.mark.usefixtures("no_training")
+def test_figure_3_shows_welfare_over_training(tmp_path):
+    cells = make_cells(Paper(figure=3, ks=(5,), envs=("hopper_speed",), algorithms=("em", "random")))
+    curve = [[20480, 1.0, 3.0], [40960, 9.0, 6.5]]
+    lines = [made_up(cell, seed, 8.0) | {"curve": curve, "reachable": 70.0} for cell in cells for seed in range(2)]
+    write(tmp_path / "figure_3.jsonl", lines)
+    run_figure(Paper(figure=3, draw_only=True, results=tmp_path))
+    assert imread(tmp_path / "figure_3_hopper_training.png").shape[1] > 500
+
+
+@pytest.mark.usefixtures("no_training")
 def test_what_is_missing_is_said_and_the_rest_drawn(tmp_path):
     arguments = small(tmp_path, draw_only=True)
     with pytest.raises(ConfigError, match="without --draw-only"):
@@ -102,7 +136,7 @@ def test_what_is_missing_is_said_and_the_rest_drawn(tmp_path):
     write(tmp_path / "figure_2.jsonl", runs)
     run_figure(arguments)
     table = (tmp_path / "figure_2.md").read_text()
-    assert "Not run yet: resource_gathering em k = 2" in table
+    assert "Not run yet:\n\n- resource_gathering: em k = 2; plain_em k = 2, 5; " in table
     assert "| em | 4 | 89.38 ± 0.16 |" in table
     assert "**best**" in table
     assert "(told apart)" in table
@@ -135,6 +169,7 @@ def test_a_tiny_figure_is_trained_drawn_and_gone_on_with(tmp_path, monkeypatch):
     assert all(0 <= cell < 4 for walk in first["walks"] for cell in walk)
     assert sum(first["own_return"]) / 4 == pytest.approx(first["welfare"], abs=0.02)
     assert "utility" not in first
+    assert first["curve"][-1][0] == first["transitions_per_policy"]
     stem = tmp_path / "figure_1_size2_640"
     assert {path.suffix for path in tmp_path.glob("figure_1*")} == {".jsonl", ".md", ".png"}
     assert max(map(len, stem.with_suffix(".jsonl").read_text().splitlines())) < 5000

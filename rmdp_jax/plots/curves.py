@@ -105,30 +105,43 @@ def welfare_of_variants(
 
     Args:
         title: what they have in common.
-        variants: by name, of each seed (L, 2), transitions per policy and running welfare (0..100).
+        variants: by name, of each seed (L, 2), transitions per policy and running welfare (0..100), or (L, 3), with the
+            seconds so far; of what has seconds a second panel shows welfare by them.
         fresh: mean welfare of fresh episodes at the end, by name, of those that were evaluated.
         upper_bound, reachable: levels that are drawn, dashed and dotted.
     """
     told = ", ".join(f"{name} {value:.1f}" for name, value in fresh.items())
-    figure = new_figure(7.0, 4.4, f"Welfare over training, {title}. Fresh episodes at the end: {told}.")
-    axes = figure.add_subplot(title=f"Welfare over training: {title}", ylabel="welfare (0 to 100)")
-    ends = [0.0]
-    for (name, curves), color in zip(variants.items(), policy_colors(len(variants)), strict=True):
-        shortest = min(map(len, curves))
-        steps, welfare = curves[0][:shortest, 0], np.array([curve[:shortest, 1] for curve in curves])
+    timed = {name: [curve for curve in curves if curve.shape[1] > 2] for name, curves in variants.items()}
+    panels = 1 + any(timed.values())
+    figure = new_figure((7.0, 10.0)[panels - 1], 4.4, f"Welfare over training, {title}. Fresh episodes at the end: {told}.")
+    drawn = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+    drawn[0].set(title=f"Welfare over training: {title}", ylabel="welfare (0 to 100)")
+    transitions_axis(drawn[0], np.array([curve[-1, 0] for curves in variants.values() for curve in curves]))
+    for color, (name, curves) in zip(policy_colors(len(variants)), variants.items(), strict=True):
         label = f"{name}: {fresh[name]:.1f} in fresh episodes" if name in fresh else name
-        axes.plot(steps, welfare.mean(0), color=color, linewidth=2, label=label, zorder=3)
-        axes.fill_between(steps, welfare.min(0), welfare.max(0), color=color, alpha=0.15, linewidth=0)
-        if name in fresh:
-            axes.plot(steps[-1:], [fresh[name]], "D", color=color, markeredgecolor=INK, markersize=5, clip_on=False, zorder=5)
-        ends.extend(steps)
-    transitions_axis(axes, np.array(ends))
-    axes.grid(axis="y")
-    _draw_levels(axes, _known({"upper bound": upper_bound, "reachable, estimated": reachable}))
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(min(bottom, 0.0), max(top, 1.08 * (upper_bound or 0.0)))  # with room for what is told above
-    figure.legend(loc="outside lower center", ncols=1 if len(variants) < 3 else 2, handlelength=1.6)
+        ends = [_draw_seeds(drawn[0], curves, 0, color, label)]
+        ends += [_draw_seeds(drawn[1], timed[name], 2, color, label)] if timed[name] else []
+        for axes, end in zip(drawn, ends, strict=False) if name in fresh else ():
+            axes.plot([end], [fresh[name]], "D", color=color, markeredgecolor=INK, markersize=5, clip_on=False, zorder=5)
+    if panels > 1:
+        drawn[1].set(xlabel="seconds", xlim=(0, None))
+    for axes in drawn:
+        axes.grid(axis="y")
+        _draw_levels(axes, _known({"upper bound": upper_bound, "reachable, estimated": reachable}))
+    bottom, top = drawn[0].get_ylim()
+    drawn[0].set_ylim(min(bottom, 0.0), max(top, 1.08 * (upper_bound or 0.0)))  # with room for what is told above
+    handles, labels = drawn[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=1 if len(variants) < 3 else 2, handlelength=1.6)
     return figure
+
+
+def _draw_seeds(axes: Axes, curves: Sequence[np.ndarray], against: int, color: str, label: str) -> float:
+    """Mean and range of welfare over seeds by the mean of a column, as far as all of them go; returns where that ends."""
+    steps = min(curves, key=len)[:, 0]
+    x, welfare = (np.array([np.interp(steps, curve[:, 0], curve[:, column]) for curve in curves]) for column in (against, 1))
+    axes.plot(x.mean(0), welfare.mean(0), color=color, linewidth=2, label=label, zorder=3)
+    axes.fill_between(x.mean(0), welfare.min(0), welfare.max(0), color=color, alpha=0.15, linewidth=0)
+    return float(x.mean(0)[-1])
 
 
 def _known(levels: Mapping[str, float | None]) -> dict[str, float]:

@@ -1,0 +1,122 @@
+"""A line of each run of a figure of the paper: what it was asked for, what came out, and what pictures draw from."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rmdp_jax.config import TrainConfig
+from rmdp_jax.envs import make
+from rmdp_jax.evaluation.comparison import Line, flat_settings
+from rmdp_jax.records.files import read_lines
+from rmdp_jax.records.folder import RunFolder, dump_train_config
+from rmdp_jax.records.loading import load_run, record_run
+from rmdp_jax.running.algorithms import resolve
+from rmdp_jax.running.sweep import Cell
+
+POINTS = 50  # of the welfare over training that a line keeps
+
+
+def same_cell(line: Line, cell: Cell) -> bool:
+    """Whether `line` is a run of `cell`, as the cell is now: budget and settings too."""
+    options = {name: value for name, value in line["env_options"].items() if name not in ("seed", "n")}
+    asked = {name: value for name, value in cell.env_options.items() if name != "n"}
+    return (line["env"], options, line["n"], line["algorithm"], line["k"]) == (
+        *(cell.env, asked, cell.config.n, cell.algorithm, cell.config.k),
+    ) and (line.get("budget"), line.get("settings"), line.get("algorithm_options")) == (
+        *(cell.config.transitions, _settings(cell), _algorithm_options(cell)),
+    )
+
+
+def complete_line(line: Line, cell: Cell, out: Path) -> Line:
+    """The line of a run with what it was asked for, its welfare over training, and what figures 1, 4 and 5 draw from (`em`)."""
+    line = {**line, "budget": cell.config.transitions, "settings": _settings(cell)}
+    folder = next(
+        path.parent
+        for path in sorted(out.glob(f"{cell.env}*-{cell.algorithm}-k{line['k']}-s{line['seed']}/result.json"))
+        if RunFolder(path.parent).read_result()["env_options"] == line["env_options"]
+    )
+    line = {**line, "curve": _curve(RunFolder(folder).read_metrics())}
+    return line if line["algorithm"] != "em" else {**line, **_DETAILS.get(line["env"], _speed_details)(folder, line)}
+
+
+def _curve(metrics: list[Line]) -> list[list[float]]:
+    """About `POINTS` of transitions per policy, running welfare and seconds, with the last."""
+    kept = metrics[:: -(-len(metrics) // POINTS)]
+    kept += metrics[-1:] if kept[-1] is not metrics[-1] else []
+    return [[line["transitions_per_policy"], round(line["welfare"], 2), line["wall_s"]] for line in kept]
+
+
+def lines_of_ablations(cell: Cell, results: Path) -> list[Line]:
+    """Runs of `cell` that `benchmarks.ablation` made, as lines of a figure; their curves have no seconds."""
+    if set(cell.env_options) - {"n"}:  # ablations are of the task as it is
+        return []
+    asked = {
+        **{"env": cell.env, "n": cell.config.n, "k": cell.config.k, "budget": cell.config.transitions},
+        **{"segment": None, "backend": None, "algorithm": cell.algorithm},
+        **{"algorithm_options": _algorithm_options(cell), "settings": _settings(cell)},
+    }
+    found = [line for path in sorted(results.glob(f"ablation_{cell.env}*.jsonl")) for line in read_lines(path)]
+    alike = [line for line in found if {name: line.get(name) for name in asked} == asked]
+    return [_line_of_ablation(line, run, cell) for line in alike for run in line["runs"]]
+
+
+def _line_of_ablation(line: Line, run: Line, cell: Cell) -> Line:
+    told = ("env", "algorithm", "algorithm_options", "k", "n", "budget", "settings", "device", "versions", "commit")
+    sizes = cell.config.sizes
+    return {
+        **{name: line[name] for name in told},
+        **{name: run[name] for name in run if name not in _OF_ABLATIONS},
+        "env_options": {"n": line["n"], "seed": run["seed"]},
+        "iterations": run["transitions_per_policy"] // (sizes.environments * sizes.unroll),
+        "pretraining_transitions": 0,
+        "wall_s": round(line["wall_s"] / len(line["runs"]), 1),
+        "made_by": "benchmarks.ablation",
+    }
+
+
+_OF_ABLATIONS = ("served", "fastest_served", "largest_poor_group")
+
+
+def _algorithm_options(cell: Cell) -> dict[str, Any]:
+    return _options_of(cell.env, tuple(cell.env_options.items()), cell.algorithm, cell.config)
+
+
+@cache  # bodies take a second to load
+def _options_of(env: str, env_options: tuple[tuple[str, Any], ...], algorithm: str, config: TrainConfig) -> dict[str, Any]:
+    return dict(resolve(algorithm, make(env, **dict(env_options))[1], config).options)
+
+
+def _settings(cell: Cell) -> dict[str, Any]:
+    return flat_settings(dump_train_config(cell.config))
+
+
+def _walk_details(folder: Path, line: Line) -> dict[str, Any]:
+    """Cells stood on after each step of one episode by the most likely actions, in row-major order, and who got what."""
+    run = load_run(folder, make)
+    played = record_run(run)
+    size = _size(run.population.n if "size" not in line["env_options"] else line["env_options"]["size"] ** 2)
+    cells = np.asarray(played.state.position) @ np.array([size, 1])
+    paid = np.asarray(run.result["utility"])[run.assignment, np.arange(run.population.n)]
+    walks = [walk[alive].tolist() for walk, alive in zip(cells, np.asarray(played.alive), strict=True)]
+    return {"size": size, "walks": walks, "own_return": np.round(paid, 2).tolist()}
+
+
+def _speed_details(folder: Path, line: Line) -> dict[str, Any]:
+    """Target and return of each agent, and mean speed of each policy in its last logged iteration of training."""
+    _, population = make(line["env"], **line["env_options"])
+    run = RunFolder(folder)
+    paid = np.asarray(run.read_result()["utility"])[line["assignment"], np.arange(population.n)]
+    return {
+        "targets": np.round(np.asarray(population.agents, float), 3).tolist(),
+        "own_return": np.round(paid, 2).tolist(),
+        "policy_speeds": run.read_metrics()[-1]["mean_speed"],
+    }
+
+
+_DETAILS = {"resource_gathering": _walk_details}
+
+
+def _size(cells: int) -> int:
+    return round(cells**0.5)
