@@ -14,6 +14,8 @@ import numpy as np
 from benchmarks.ablation_results import current_lines
 from benchmarks.accelerator import RATES, rate_rows
 from benchmarks.common import clean_exit, emit, read_arguments, show
+from benchmarks.gymnasium_results import COLUMNS as GYMNASIUM
+from benchmarks.gymnasium_results import table_rows as gymnasium_rows
 from benchmarks.paper import FIGURES, Paper, make_cells
 from benchmarks.paper_lines import same_cell
 from benchmarks.paper_results import compare
@@ -147,6 +149,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "throughput": lambda: _markdown(THROUGHPUT, throughput_rows(read_lines(RESULTS / "speed.jsonl"))),
     "ratios": lambda: _markdown(RATIOS, ratio_rows(read_lines(RESULTS / "speed.jsonl"))),
     "accelerator": lambda: _markdown(RATES, rate_rows(read_lines(RESULTS / "accelerator.jsonl"))),
+    "gymnasium": lambda: _markdown(GYMNASIUM, gymnasium_rows(read_lines(RESULTS / "gymnasium.jsonl"))),
     "gpu_preset": lambda: variants_table("gpu", 1_000_000, _WALKING, ["preset", "gpu", "gpu that explores at once"]),
     "segments": lambda: variants_table(
         "settings", 300_000, _BODIES, ["preset", *(f"segments of {steps}" for steps in SEGMENTS)]

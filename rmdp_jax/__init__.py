@@ -13,6 +13,8 @@ Importing this package takes no time: JAX comes with the first name that is aske
 
 from typing import TYPE_CHECKING, Any
 
+from rmdp_jax.version import __version__ as __version__
+
 __all__ = [
     "Assigner",
     "Column",

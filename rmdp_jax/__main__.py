@@ -5,9 +5,14 @@ import signal
 import sys
 from typing import Any
 
+from rmdp_jax.version import __version__
+
 
 def main() -> None:
     """Run the command line of this process, and exit."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"rmdp-jax {__version__}")
+        return
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as in the background
         signal.signal(signal.SIGINT, _leave)
     try:

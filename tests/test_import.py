@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
 import rmdp_jax
-from rmdp_jax import api
+from rmdp_jax import __main__, api
 
 PROGRAM = """
 import json, sys, time
@@ -69,3 +70,11 @@ def test_physics_needs_no_opengl():
             check=False,
         )
         assert done.stdout == f"mj_name2id {opengl}\n", done.stderr
+
+
+def test_the_version_is_told_without_jax(monkeypatch, capsys):
+    assert rmdp_jax.__version__ == version("rmdp-jax")
+    monkeypatch.setattr(sys, "argv", ["rmdp-jax", "--version"])
+    monkeypatch.setitem(sys.modules, "rmdp_jax.commands.program", None)  # an import of it would be an error
+    __main__.main()
+    assert capsys.readouterr().out == f"rmdp-jax {rmdp_jax.__version__}\n"

@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "rmdp_jax"
 # From the bottom up. A module imports from its own room and from rooms before it, also where it imports when it runs.
 ROOMS = (
     *(
+        "version",
         "types",
         "welfare",
         "keys",

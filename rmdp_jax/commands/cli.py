@@ -41,7 +41,7 @@ from rmdp_jax.terminal import visible
 
 __all__ = ["COMMANDS", "EnvOptions", "main"]
 
-DESCRIPTION = "k policies for n people: train, compare and look at them."
+DESCRIPTION = "k policies for n people: train, compare and look at them. --version alone prints the version."
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 # Flags that mean something else than an argument of a user's own task.
 TAKEN = {of.name for kind in (Train, Sweep, Tune, Budget, Machines, Sizes, Rates) for of in fields(kind)}

@@ -30,6 +30,7 @@ from rmdp_jax.records.files import (
     writing,
 )
 from rmdp_jax.records.schema import check_config, check_line, check_result
+from rmdp_jax.version import __version__
 
 FORMAT = 1  # of config.json and result.json; raised when a reader of older files would misread newer ones
 
@@ -258,12 +259,14 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_versions(*packages: str) -> dict[str, str | None]:
-    """Versions of Python and of packages, None of those that are not installed."""
+    """Versions of Python and of packages, None of those that are not installed; of this one as its source says."""
     return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
 
 
 def _version(package: str) -> str | None:
+    if package == "rmdp-jax":  # which may run from a checkout, beside an installed one
+        return __version__
     try:
         return version(package)
-    except PackageNotFoundError:  # run from a checkout
+    except PackageNotFoundError:
         return None

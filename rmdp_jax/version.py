@@ -1,0 +1,3 @@
+"""The version of the package, which also `pyproject.toml` has from here."""
+
+__version__ = "0.2.0"
