@@ -207,8 +207,9 @@ def _check(arguments: Paper) -> None:
         check(name, getattr(arguments, name), getattr(arguments, name) != (), "one or more")
     known = arguments.spec.full.envs
     check("envs", arguments.envs, set(arguments.envs or ()) <= set(known), f"of figure {arguments.figure}: {', '.join(known)}")
-    if arguments.spec.draw is not draw_bars:
-        check("algorithms", arguments.algorithms, arguments.algorithms in (None, ("em",)), "em, which this figure shows")
+    shown = arguments.spec.algorithms
+    asked = set(arguments.algorithms or ())
+    check("algorithms", arguments.algorithms, asked <= set(shown), f"of this figure: {', '.join(shown)}")
 
 
 def _suffix(arguments: Paper) -> str:

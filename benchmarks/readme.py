@@ -142,6 +142,7 @@ _PARTS = ("plain_em", "annealing alone", "annealing with relocation and restarts
 TABLES: dict[str, Callable[[], list[str]]] = {
     "figure_2": lambda: figure_table(2),
     "figure_2_of_4x4": lambda: figure_table(2, size=4),
+    "figure_3": lambda: figure_table(3),
     "figure_3_of_version_0_1": lambda: figure_table(3, "0.1.0"),
     "speed_1M": lambda: speed_table(1_000_000),
     "speed_300k": lambda: speed_table(300_000),

@@ -144,13 +144,23 @@ def test_what_is_missing_is_said_and_the_rest_drawn(tmp_path):
     assert imread(tmp_path / "figure_2.png").shape[1] > 500
 
 
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("figure", sorted(paper.FIGURES))
+def test_every_algorithm_of_a_figure_can_be_asked_for(figure, tmp_path):
+    spec = paper.FIGURES[figure]
+    for name in spec.algorithms:
+        asked = Paper(figure=figure, algorithms=(name,), envs=spec.full.envs[:1], ks=(5,), results=tmp_path, out=tmp_path)
+        with pytest.raises(AssertionError, match="trained"):
+            run_figure(asked)
+
+
 def test_bad_flags_are_refused_before_anything_is_trained(tmp_path):
     for changes, message in [
         ({"figure": 6}, "figure = 6: must be one of 1, 2, 3, 4, 5"),
         ({"seeds": 0}, "seeds = 0"),
         ({"workers": -1}, "workers = -1: must be a whole number of at least 0"),
         ({"envs": ("ant_speed",)}, "of figure 2: resource_gathering"),
-        ({"figure": 1, "algorithms": ("random",)}, "em, which this figure shows"),
+        ({"figure": 1, "algorithms": ("random",)}, "of this figure: em"),
     ]:
         with pytest.raises((ConfigError), match=message):
             run_figure(small(tmp_path, **changes))
