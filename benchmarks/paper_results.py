@@ -84,9 +84,9 @@ def draw_speed(lines: Sequence[Line]) -> dict[str, Figure]:
             {name: float(np.mean([line[field] for line in of_name])) for name, of_name in runs.items()}
             for field in ("welfare", "upper_bound", "reachable")
         )
-        first, seeds = next(iter(runs)), "; ".join(f"{name} {len(of_name)}" for name, of_name in runs.items())
+        first = next(iter(runs))
         levels = {"upper_bound": bounds[first], "reachable": reachable[first]}
-        title = f"{BODIES[env.removesuffix('_speed')].cls}, k = 5 (seeds: {seeds})"
+        title = f"{BODIES[env.removesuffix('_speed')].cls}, k = 5"
         pictures[f"_{env.removesuffix('_speed')}_training"] = welfare_of_variants(title, curves, fresh, **levels)
     return pictures
 
@@ -146,6 +146,7 @@ def _markdown(name: str, lines: Sequence[Line], pictures: Sequence[Path], notes:
             f"of the mean. Best: the highest mean, and what a paired t-test at {LEVEL} does not tell from it, if as many seeds "
             f"would tell {TELLING:.0%} of the bound with a chance of {POWER:.0%}, by the spread that there is. Transitions per "
             "policy count those that `cluster` spends on its groups; those of all policies are all environment steps.\n",
+            *([_TIMED] if any(picture.stem.endswith("_training") for picture in pictures) else []),
             *_over_tasks(lines),
             *_reached(lines),
             *notes,
@@ -154,6 +155,9 @@ def _markdown(name: str, lines: Sequence[Line], pictures: Sequence[Path], notes:
             + ".\n",
         ]
     )
+
+
+_TIMED = "Seconds are of runs that had a core each (`--workers`), beside other runs; compilation is not among them.\n"
 
 
 def _over_tasks(lines: Sequence[Line]) -> list[str]:

@@ -120,11 +120,14 @@ def welfare_of_variants(
     for color, (name, curves) in zip(policy_colors(len(variants)), variants.items(), strict=True):
         label = f"{name}: {fresh[name]:.1f} in fresh episodes" if name in fresh else name
         ends = [_draw_seeds(drawn[0], curves, 0, color, label)]
-        ends += [_draw_seeds(drawn[1], timed[name], 2, color, label)] if timed[name] else []
+        if timed[name]:
+            ends.append(_draw_seeds(drawn[1], timed[name], 2, color, label))
+            ends = ends if len(timed[name]) == len(curves) else ends[:1]  # what fresh episodes say is of all seeds
         for axes, end in zip(drawn, ends, strict=False) if name in fresh else ():
             axes.plot([end], [fresh[name]], "D", color=color, markeredgecolor=INK, markersize=5, clip_on=False, zorder=5)
     if panels > 1:
-        drawn[1].set(xlabel="seconds", xlim=(0, None))
+        drawn[0].set_title(f"Welfare over training: {title}\n{_count_seeds(variants)}")
+        drawn[1].set(title=f"by seconds\n{_count_seeds(timed)}", xlabel="seconds", xlim=(0, None))
     for axes in drawn:
         axes.grid(axis="y")
         _draw_levels(axes, _known({"upper bound": upper_bound, "reachable, estimated": reachable}))
@@ -133,6 +136,10 @@ def welfare_of_variants(
     handles, labels = drawn[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=1 if len(variants) < 3 else 2, handlelength=1.6)
     return figure
+
+
+def _count_seeds(variants: Mapping[str, Sequence[np.ndarray]]) -> str:
+    return "seeds: " + ", ".join(f"{name} {len(curves)}" for name, curves in variants.items() if curves)
 
 
 def _draw_seeds(axes: Axes, curves: Sequence[np.ndarray], against: int, color: str, label: str) -> float:
