@@ -16,15 +16,13 @@ import numpy as np
 
 from benchmarks.ablation_results import COLUMNS, current_lines, draw, table_rows, write_table
 from benchmarks.common import clean_exit, emit, machine, on_cores, read_arguments, show
+from benchmarks.runs import OF_RUNS, describe_served
 from benchmarks.variants import COMPARISONS, Cell, Line, of_cell, trained_as
 from rmdp_jax import Result, RunSpec, train_batch
 from rmdp_jax.errors import check, several, unknown_name
-from rmdp_jax.evaluation.fairness import served_above
 from rmdp_jax.evaluation.statistics import summarize_values
 from rmdp_jax.records.files import read_lines, write_lines
 from rmdp_jax.running.progress import announce
-
-POOR = 10.0  # of 100; who is paid less on average is a group that nobody serves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,15 +119,25 @@ def run_ablation(arguments: Ablation) -> list[Line]:
 
 
 def same_training(cell: Cell, arguments: Ablation) -> Line | None:
-    """`cell` by the runs of another comparison beside the results that trained the very same, as far as they are asked for."""
+    """`cell` by runs beside the results that trained the very same, as far as they are asked for: of another comparison, or of
+    a figure of the paper."""
     assert arguments.results is not None
-    for path in sorted(arguments.results.parent.glob(f"ablation_{cell.env}*.jsonl")):
+    folder = arguments.results.parent
+    for path in sorted(folder.glob(f"ablation_{cell.env}*.jsonl")):
         for line in read_lines(path):
             runs = [run for run in line["runs"] if run["seed"] < arguments.seeds]
             if runs and trained_as(line, cell):
                 wall_s = round(line["wall_s"] * len(runs) / len(line["runs"]), 1)
                 return line | cell.describe() | summarize_runs(runs) | {"wall_s": wall_s, "runs": runs}
-    return None
+    found = [line for path in sorted(folder.glob("figure_*.jsonl")) for line in read_lines(path) if trained_as(line, cell)]
+    by_seed = {line["seed"]: line for line in found if line["seed"] < arguments.seeds and "served" in line}
+    if not by_seed:
+        return None
+    lines = [by_seed[seed] for seed in sorted(by_seed)]
+    runs = [{name: line.get(name) for name in OF_RUNS} for line in lines]
+    runs = [run | {"curve": [point[:2] for point in run["curve"]]} for run in runs]
+    made = {name: lines[0].get(name) for name in ("device", "versions", "matmul_precision", "commit")}
+    return cell.describe() | summarize_runs(runs) | {"wall_s": sum(line["wall_s"] for line in lines), "runs": runs} | made
 
 
 def write_results(arguments: Ablation) -> None:
@@ -169,25 +177,12 @@ def train_seeds(cell: Cell, seeds: Sequence[int], progress: bool) -> list[Line]:
 
 def _describe_run(result: Result) -> Line:
     """Results of a run, who is served, and its welfare over training."""
-    summary, agents = result.summary, np.asarray(result.population.agents)
-    speeds = summary["env"].endswith("_speed")
-    labels = np.asarray(summary["assignment"])
+    summary, labels = result.summary, np.asarray(result.summary["assignment"])
     pays = np.asarray(summary["utility"])[labels, np.arange(summary["n"])]
-    threshold = served_above(float(pays.max()))
-    served = pays > (np.inf if threshold is None else threshold)
-    poor = [int((labels == policy).sum()) for policy in set(labels.tolist()) if pays[labels == policy].mean() < POOR]
-    return {name: summary.get(name) for name in _OF_RUNS} | {
-        "served": int(served.sum()),
-        "fastest_served": round(float(agents[served].max()), 2) if speeds and served.any() else None,
-        "largest_poor_group": max(poor, default=0),
-        "curve": [[line["transitions_per_policy"], round(line["welfare"], 2)] for line in result.metrics],
-    }
-
-
-_OF_RUNS = (
-    *("seed", "backend", "welfare", "welfare_deterministic", "upper_bound", "reachable", "share_of_bound", "policy_sizes"),
-    *("transitions_per_policy", "total_transitions"),
-)
+    targets = result.population.agents if summary["env"].endswith("_speed") else None
+    curve = [[line["transitions_per_policy"], round(line["welfare"], 2)] for line in result.metrics]
+    told = summary | describe_served(pays, labels, targets) | {"curve": curve}
+    return {name: told.get(name) for name in OF_RUNS}
 
 
 def summarize_runs(runs: Sequence[Line]) -> Line:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.runs import describe_served, revision_of
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.envs import make
 from rmdp_jax.evaluation.comparison import Line, flat_settings
@@ -24,14 +25,12 @@ def same_cell(line: Line, cell: Cell) -> bool:
     asked = {name: value for name, value in cell.env_options.items() if name != "n"}
     return (line["env"], options, line["n"], line["algorithm"], line["k"]) == (
         *(cell.env, asked, cell.config.n, cell.algorithm, cell.config.k),
-    ) and (line.get("budget"), line.get("settings"), line.get("algorithm_options")) == (
-        *(cell.config.transitions, _settings(cell), _algorithm_options(cell)),
-    )
+    ) and {"revision": 1, **line}.items() >= _told(cell).items()
 
 
 def complete_line(line: Line, cell: Cell, out: Path) -> Line:
     """The line of a run with what it was asked for, its welfare over training, and what figures 1, 4 and 5 draw from (`em`)."""
-    line = {**line, "budget": cell.config.transitions, "settings": _settings(cell)}
+    line = {**line, **_told(cell)}
     folder = next(
         path.parent
         for path in sorted(out.glob(f"{cell.env}*-{cell.algorithm}-k{line['k']}-s{line['seed']}/result.json"))
@@ -53,21 +52,23 @@ def lines_of_ablations(cell: Cell, results: Path) -> list[Line]:
     if set(cell.env_options) - {"n"}:  # ablations are of the task as it is
         return []
     asked = {
-        **{"env": cell.env, "n": cell.config.n, "k": cell.config.k, "budget": cell.config.transitions},
-        **{"segment": None, "backend": None, "algorithm": cell.algorithm},
-        **{"algorithm_options": _algorithm_options(cell), "settings": _settings(cell)},
+        **{"env": cell.env, "n": cell.config.n, "k": cell.config.k, "algorithm": cell.algorithm},
+        **{"segment": None, "backend": None, **_told(cell)},
     }
     found = [line for path in sorted(results.glob(f"ablation_{cell.env}*.jsonl")) for line in read_lines(path)]
-    alike = [line for line in found if {name: line.get(name) for name in asked} == asked]
+    unsaid = {"segment": None, "backend": None, "revision": 1}
+    alike = [line for line in found if (unsaid | line).items() >= asked.items()]
     return [_line_of_ablation(line, run, cell) for line in alike for run in line["runs"]]
 
 
 def _line_of_ablation(line: Line, run: Line, cell: Cell) -> Line:
     told = ("env", "algorithm", "algorithm_options", "k", "n", "budget", "settings", "device", "versions", "commit")
+    revision = {"revision": line["revision"]} if "revision" in line else {}
     sizes = cell.config.sizes
     return {
         **{name: line[name] for name in told},
-        **{name: run[name] for name in run if name not in _OF_ABLATIONS},
+        **revision,
+        **run,
         "env_options": {"n": line["n"], "seed": run["seed"]},
         "iterations": run["transitions_per_policy"] // (sizes.environments * sizes.unroll),
         "pretraining_transitions": 0,
@@ -76,7 +77,13 @@ def _line_of_ablation(line: Line, run: Line, cell: Cell) -> Line:
     }
 
 
-_OF_ABLATIONS = ("served", "fastest_served", "largest_poor_group")
+def _told(cell: Cell) -> Line:
+    """What tells the runs of a cell from those of other settings, or of an earlier version of its algorithm."""
+    options = _algorithm_options(cell)
+    return {
+        **{"budget": cell.config.transitions, "settings": _settings(cell), "algorithm_options": options},
+        "revision": revision_of(cell.algorithm, options),
+    }
 
 
 def _algorithm_options(cell: Cell) -> dict[str, Any]:
@@ -109,6 +116,7 @@ def _speed_details(folder: Path, line: Line) -> dict[str, Any]:
     run = RunFolder(folder)
     paid = np.asarray(run.read_result()["utility"])[line["assignment"], np.arange(population.n)]
     return {
+        **describe_served(paid, line["assignment"], population.agents),
         "targets": np.round(np.asarray(population.agents, float), 3).tolist(),
         "own_return": np.round(paid, 2).tolist(),
         "policy_speeds": run.read_metrics()[-1]["mean_speed"],

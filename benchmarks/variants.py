@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
+from benchmarks.runs import revision_of
 from rmdp_jax import Assigner, Env, Population, TrainConfig, em, end_to_end, plain_em
 from rmdp_jax.assigners.fixed import shuffled_even
 from rmdp_jax.assigners.halving_em import halving_em
@@ -181,6 +182,7 @@ class Cell(NamedTuple):
         assigner = variant.assigner(config.k, config.n)
         settings = flat_settings(dump_train_config(config))
         told = {"n": config.n, "settings": settings, "algorithm": assigner.name, "algorithm_options": dict(assigner.options)}
+        told["revision"] = revision_of(assigner.name, assigner.options)
         named = {name: value for name, value in (self._asdict() | {"segment": self.segment}).items() if value is not None}
         return json.loads(json.dumps({"benchmark": "ablation", **named, **told}))
 
@@ -197,7 +199,10 @@ def of_cell(line: Line, cell: Cell) -> bool:
 
 
 def trained_as(line: Line, cell: Cell) -> bool:
-    """Whether the runs of `line` were trained as those of `cell` are, whatever they are called."""
+    """Whether what `line` tells of, an ablation or a figure of the paper, was trained as the runs of `cell` are."""
+    asked = {name: value for name, value in cell.describe().items() if name not in ("benchmark", "of", "variant")}
+    told = {"revision": 1, **line}
+    if "runs" not in line:  # of a figure: of the task as it is, with the physics named that it took
+        told["backend"] = None if set(line["env_options"]) <= {"n", "seed"} else "of another task"
     unsaid = {"segment": None, "backend": None}
-    asked = {name: value for name, value in (unsaid | cell.describe()).items() if name not in ("of", "variant")}
-    return (unsaid | line).items() >= asked.items()
+    return (unsaid | told).items() >= (unsaid | asked).items()

@@ -79,6 +79,19 @@ def test_the_same_under_another_name_is_not_trained_again(tmp_path, trained):
     assert trained[2:] == [("em", [0, 1])]
 
 
+def test_runs_of_a_figure_that_trained_the_same_are_taken(tmp_path, trained):
+    cell = Cell("hopper_speed", "assigners", "em", 2, 2048)
+    told = {name: value for name, value in cell.describe().items() if name not in ("benchmark", "of", "variant")}
+    told |= {"backend": "native", "transitions_per_policy": 2048, "total_transitions": 4096, "share_of_bound": 0.5}
+    told |= {"served": 9, "curve": [[1024, 1.0, 3.5], [2048, 2.0, 7.0]], "wall_s": 7.0, "device": "a device"}
+    lines = [told | {"seed": seed, "env_options": {"n": 100, "seed": seed}, "welfare": 8.0 + seed} for seed in (1, 0)]
+    (tmp_path / "figure_3.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    asked = small(tmp_path, env="hopper_speed", variants=("em",), results=tmp_path / "ablation_hopper_speed.jsonl")
+    (line,) = run_ablation(asked)
+    assert (trained, line["seeds"], line["welfare"], line["wall_s"]) == ([], [0, 1], [8.0, 9.0], 14.0)
+    assert line["runs"][0]["curve"] == [[1024, 1.0], [2048, 2.0]]
+
+
 def test_a_run_tells_who_is_served(tmp_path, trained):
     (line,) = run_ablation(small(tmp_path, seeds=1, variants=("plain_em",)))
     (run,) = line["runs"]

@@ -34,8 +34,7 @@ def made_up(cell, seed, welfare):
         "assignment": [i % k for i in range(n)],
         "device": "a device",
     }
-    told = {"settings": paper_lines._settings(cell), "algorithm_options": paper_lines._algorithm_options(cell)}
-    return line | {"budget": cell.config.transitions, **told}
+    return line | paper_lines._told(cell)
 
 
 def write(path, lines):

@@ -1,0 +1,42 @@
+"""What lines of `benchmarks.ablation` and `benchmarks.paper` tell of a run alike, so that the runs of one serve the other."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rmdp_jax.evaluation.fairness import served_above
+
+Line = dict[str, Any]
+
+POOR = 10.0  # of 100; who is paid less on average is a group that nobody serves
+ANNEALED_EM = 2  # changes of the numbers of `em` that its options do not show: tests/test_revisions.py notices the next one
+OF_RUNS = (
+    *("seed", "backend", "welfare", "welfare_deterministic", "upper_bound", "reachable", "share_of_bound", "policy_sizes"),
+    *("transitions_per_policy", "total_transitions", "served", "fastest_served", "largest_poor_group", "curve"),
+)
+
+
+def revision_of(algorithm: str, options: Mapping[str, Any]) -> int:
+    """Which version of an algorithm's arithmetic it is by today's code; runs of an earlier one are not taken for the same."""
+    return ANNEALED_EM if algorithm == "em" and "anneal" in options else 1
+
+
+def describe_served(pays: ArrayLike, assignment: ArrayLike, targets: ArrayLike | None) -> Line:
+    """Who is served, the fastest target served (None without targets), and the largest group that nobody serves.
+
+    Args:
+        pays: (n,) what each agent is paid by its own policy, of 100.
+        assignment: (n,) the policy of each.
+        targets: (n,) target speeds, where agents are such.
+    """
+    pays, labels = np.asarray(pays), np.asarray(assignment)
+    threshold = served_above(float(pays.max()))
+    served = pays > (np.inf if threshold is None else threshold)
+    poor = [int((labels == policy).sum()) for policy in set(labels.tolist()) if pays[labels == policy].mean() < POOR]
+    return {
+        "served": int(served.sum()),
+        "fastest_served": round(float(np.asarray(targets)[served].max()), 2) if targets is not None and served.any() else None,
+        "largest_poor_group": max(poor, default=0),
+    }
