@@ -122,22 +122,23 @@ def same_training(cell: Cell, arguments: Ablation) -> Line | None:
     """`cell` by runs beside the results that trained the very same, as far as they are asked for: of another comparison, or of
     a figure of the paper."""
     assert arguments.results is not None
-    folder = arguments.results.parent
+    folder, found = arguments.results.parent, dict[int, tuple[Line, float, Line]]()  # by seed: the run, its seconds, its line
+    for path in sorted(folder.glob("figure_*.jsonl")):
+        for line in read_lines(path):
+            if "served" in line and trained_as(line, cell):
+                run = {name: line.get(name) for name in OF_RUNS} | {"curve": [point[:2] for point in line["curve"]]}
+                found[line["seed"]] = run, line["wall_s"] / line.get("runs_together", 1), line
     for path in sorted(folder.glob(f"ablation_{cell.env}*.jsonl")):
         for line in read_lines(path):
-            runs = [run for run in line["runs"] if run["seed"] < arguments.seeds]
-            if runs and trained_as(line, cell):
-                wall_s = round(line["wall_s"] * len(runs) / len(line["runs"]), 1)
-                return line | cell.describe() | summarize_runs(runs) | {"wall_s": wall_s, "runs": runs}
-    found = [line for path in sorted(folder.glob("figure_*.jsonl")) for line in read_lines(path) if trained_as(line, cell)]
-    by_seed = {line["seed"]: line for line in found if line["seed"] < arguments.seeds and "served" in line}
-    if not by_seed:
+            if trained_as(line, cell):
+                found |= {run["seed"]: (run, line["wall_s"] / len(line["runs"]), line) for run in line["runs"]}
+    seeds = sorted(seed for seed in found if seed < arguments.seeds)
+    if not seeds:
         return None
-    lines = [by_seed[seed] for seed in sorted(by_seed)]
-    runs = [{name: line.get(name) for name in OF_RUNS} for line in lines]
-    runs = [run | {"curve": [point[:2] for point in run["curve"]]} for run in runs]
-    made = {name: lines[0].get(name) for name in ("device", "versions", "matmul_precision", "commit")}
-    return cell.describe() | summarize_runs(runs) | {"wall_s": sum(line["wall_s"] for line in lines), "runs": runs} | made
+    runs, (_, _, last) = [found[seed][0] for seed in seeds], found[seeds[-1]]
+    made = {name: last.get(name) for name in machine()}
+    wall_s = round(sum(found[seed][1] for seed in seeds), 1)
+    return cell.describe() | summarize_runs(runs) | {"wall_s": wall_s, "runs": runs, **made}
 
 
 def write_results(arguments: Ablation) -> None:

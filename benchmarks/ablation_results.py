@@ -91,4 +91,5 @@ def draw_lines(lines: Sequence[Line]) -> Figure:
     fresh = {name: float(np.mean([run["welfare"] for run in some])) for name, some in runs.items()}
     levels = {name: [run.get(name) for run in runs[lines[0]["variant"]]] for name in ("upper_bound", "reachable")}
     means = {name: float(np.mean(values)) for name, values in levels.items() if None not in values}
-    return welfare_of_variants(f"{lines[0]['env']}, k = {lines[0]['k']}, {len(seeds)} seeds", variants, fresh, **means)
+    title, bound = f"{lines[0]['env']}, k = {lines[0]['k']}, {len(seeds)} seeds", means.get("upper_bound")
+    return welfare_of_variants(title, variants, fresh, upper_bound=bound, reachable=means.get("reachable"))

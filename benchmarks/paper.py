@@ -101,7 +101,7 @@ class Paper:
     quick: bool = False
     """A small version: 2 seeds, few k, short training. Results go to --out."""
     seeds: int | None = None
-    """Seeds from 0 up. Default: 10, of figure 3 5, with --quick 2."""
+    """Seeds from 0 up. Default: 10; 5 for figure 3; 2 with --quick."""
     ks: tuple[int, ...] | None = None
     """Run these numbers of policies only."""
     envs: tuple[str, ...] | None = None
@@ -167,7 +167,8 @@ def run_figure(arguments: Paper) -> list[Line]:
     out = arguments.out or Path("runs/paper") / (name + "_quick" * arguments.quick)
     results = arguments.results or (out if arguments.quick else Path("benchmarks/results"))
     asked = make_cells(arguments)
-    check("cells", "none", bool(asked), "one or more; k is at most the number of agents")
+    alone = ", ".join(f"k = {k} has {name} alone" for name, k in arguments.spec.more)
+    check("cells", "none", bool(asked), "one or more; k is at most the number of agents" + f", and {alone}" * bool(alone))
     cells = asked + [cell for cell in make_cells(arguments, narrowed=False) if cell not in asked]
     known = [line for cell in cells for line in lines_of_ablations(cell, results)] + read_results(results)
     needed = arguments.spec.needs
@@ -238,7 +239,7 @@ def _write(arguments: Paper, stem: Path, lines: Sequence[Line], cells: Sequence[
 def _absent(cells: Sequence[Cell]) -> list[str]:
     """A line for each task of what is not run yet."""
     ks: dict[str, dict[str, list[str]]] = {}
-    for cell in cells:
+    for cell in sorted(cells, key=lambda cell: cell.config.k):
         ks.setdefault(cell.env, {}).setdefault(cell.algorithm, []).append(str(cell.config.k))
     told = [f"- {env}: " + "; ".join(f"{name} k = {', '.join(found)}" for name, found in of.items()) for env, of in ks.items()]
     return ["Not run yet:\n", *told, ""] if told else []

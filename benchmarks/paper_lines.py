@@ -29,22 +29,39 @@ def same_cell(line: Line, cell: Cell) -> bool:
 
 
 def complete_line(line: Line, cell: Cell, out: Path) -> Line:
-    """The line of a run with what it was asked for, its welfare over training, and what figures 1, 4 and 5 draw from (`em`)."""
+    """The line of a run with what it was asked for, who is served, its welfare over training, and, of `em`, what figures 1, 4
+    and 5 draw from."""
     line = {**line, **_told(cell)}
     folder = next(
         path.parent
         for path in sorted(out.glob(f"{cell.env}*-{cell.algorithm}-k{line['k']}-s{line['seed']}/result.json"))
         if RunFolder(path.parent).read_result()["env_options"] == line["env_options"]
     )
-    line = {**line, "curve": _curve(RunFolder(folder).read_metrics())}
-    return line if line["algorithm"] != "em" else {**line, **_DETAILS.get(line["env"], _speed_details)(folder, line)}
+    run = RunFolder(folder)
+    _, population = make(line["env"], **line["env_options"])
+    paid = np.asarray(run.read_result()["utility"])[line["assignment"], np.arange(population.n)]
+    targets = population.agents if line["env"].endswith("_speed") else None
+    curve = over_training(run.read_metrics(), timed=line["runs_together"] == 1)
+    line = {**line, **describe_served(paid, line["assignment"], targets), "curve": curve}
+    if line["algorithm"] != "em":
+        return line
+    details = _speed_details(run, targets) if targets is not None else _walk_details(folder, line)
+    return {**line, "own_return": np.round(paid, 2).tolist(), **details}
 
 
-def _curve(metrics: list[Line]) -> list[list[float]]:
-    """About `POINTS` of transitions per policy, running welfare and seconds, with the last."""
-    kept = metrics[:: -(-len(metrics) // POINTS)]
-    kept += metrics[-1:] if kept[-1] is not metrics[-1] else []
-    return [[line["transitions_per_policy"], round(line["welfare"], 2), line["wall_s"]] for line in kept]
+def over_training(metrics: list[Line], *, timed: bool) -> list[list[float]]:
+    """About `POINTS` of transitions per policy and running welfare, with the last; and seconds, where they are of one run.
+
+    A run that was stopped counts its seconds from the start of the process that went on with it: they are added up.
+    """
+    seconds, before, last = [], 0.0, 0.0
+    for line in metrics:
+        before, last = before + last * (line["wall_s"] < last), line["wall_s"]
+        seconds.append(round(before + last, 3))
+    told = [[line["transitions_per_policy"], round(line["welfare"], 2)] for line in metrics]
+    points = [[*point, at] if timed else point for point, at in zip(told, seconds, strict=True)]
+    step = -(-len(points) // POINTS)
+    return points[::step] + ([] if (len(points) - 1) % step == 0 else points[-1:])
 
 
 def lines_of_ablations(cell: Cell, results: Path) -> list[Line]:
@@ -100,30 +117,20 @@ def _settings(cell: Cell) -> dict[str, Any]:
 
 
 def _walk_details(folder: Path, line: Line) -> dict[str, Any]:
-    """Cells stood on after each step of one episode by the most likely actions, in row-major order, and who got what."""
+    """Cells stood on after each step of one episode by the most likely actions, in row-major order."""
     run = load_run(folder, make)
     played = record_run(run)
     size = _size(run.population.n if "size" not in line["env_options"] else line["env_options"]["size"] ** 2)
     cells = np.asarray(played.state.position) @ np.array([size, 1])
-    paid = np.asarray(run.result["utility"])[run.assignment, np.arange(run.population.n)]
-    walks = [walk[alive].tolist() for walk, alive in zip(cells, np.asarray(played.alive), strict=True)]
-    return {"size": size, "walks": walks, "own_return": np.round(paid, 2).tolist()}
+    return {"size": size, "walks": [walk[alive].tolist() for walk, alive in zip(cells, np.asarray(played.alive), strict=True)]}
 
 
-def _speed_details(folder: Path, line: Line) -> dict[str, Any]:
-    """Target and return of each agent, and mean speed of each policy in its last logged iteration of training."""
-    _, population = make(line["env"], **line["env_options"])
-    run = RunFolder(folder)
-    paid = np.asarray(run.read_result()["utility"])[line["assignment"], np.arange(population.n)]
+def _speed_details(run: RunFolder, targets: Any) -> dict[str, Any]:
+    """Target of each agent, and mean speed of each policy in its last logged iteration of training."""
     return {
-        **describe_served(paid, line["assignment"], population.agents),
-        "targets": np.round(np.asarray(population.agents, float), 3).tolist(),
-        "own_return": np.round(paid, 2).tolist(),
+        "targets": np.round(np.asarray(targets, float), 3).tolist(),
         "policy_speeds": run.read_metrics()[-1]["mean_speed"],
     }
-
-
-_DETAILS = {"resource_gathering": _walk_details}
 
 
 def _size(cells: int) -> int:

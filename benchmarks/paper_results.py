@@ -71,27 +71,37 @@ def draw_bars(lines: Sequence[Line]) -> dict[str, Figure]:
 
 
 def draw_speed(lines: Sequence[Line]) -> dict[str, Figure]:
-    """Figure 3: welfare by k, and for each body, where k = 5, welfare by transitions and by seconds."""
+    """Figure 3: welfare by k, and of each body, where k = 5, welfare over training by transitions and by seconds."""
     pictures = draw_bars(lines)
     for env in sorted({line["env"] for line in lines}):
+        body = env.removesuffix("_speed")
         shown = [line for line in lines if (line["env"], line["k"]) == (env, 5) and line["algorithm"] in _OVER_TRAINING]
-        runs = {name: [line for line in shown if line["algorithm"] == name and "curve" in line] for name in _OVER_TRAINING}
-        runs = {name: of_name for name, of_name in runs.items() if of_name}
-        if len(runs) < 2:
-            continue
-        curves = {name: [np.array(line["curve"], float) for line in of_name] for name, of_name in runs.items()}
-        fresh, bounds, reachable = (
-            {name: float(np.mean([line[field] for line in of_name])) for name, of_name in runs.items()}
-            for field in ("welfare", "upper_bound", "reachable")
-        )
-        first = next(iter(runs))
-        levels = {"upper_bound": bounds[first], "reachable": reachable[first]}
-        title = f"{BODIES[env.removesuffix('_speed')].cls}, k = 5"
-        pictures[f"_{env.removesuffix('_speed')}_training"] = welfare_of_variants(title, curves, fresh, **levels)
+        for name, columns in {"training": 2, "seconds": 3}.items():
+            timed = [line for line in shown if "curve" in line and len(line["curve"][0]) >= columns]
+            if len({line["algorithm"] for line in timed}) > 1:
+                pictures[f"_{body}_{name}"] = _draw_training(BODIES[body].cls, timed, columns == 3)
     return pictures
 
 
 _OVER_TRAINING = ("em", "plain_em", "random")
+
+
+def _draw_training(body: str, lines: Sequence[Line], by_seconds: bool) -> Figure:
+    """Of the seeds that all algorithms have: others have other agents, and another bound."""
+    seeds_of = {name: {line["seed"] for line in lines if line["algorithm"] == name} for name in _OVER_TRAINING}
+    seeds = set.intersection(*filter(None, seeds_of.values()))
+    runs = {
+        name: [line for line in lines if line["algorithm"] == name and line["seed"] in seeds]
+        for name in _OVER_TRAINING
+        if seeds_of[name]
+    }
+    curves = {name: [np.array(line["curve"], float) for line in some] for name, some in runs.items()}
+    fresh = {name: float(np.mean([line["welfare"] for line in some])) for name, some in runs.items()}
+    first = next(iter(runs.values()))
+    bound, reachable = (float(np.mean([line[name] for line in first])) for name in ("upper_bound", "reachable"))
+    told = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {min(seeds)}"
+    title = f"{body}, k = 5, {told}"
+    return welfare_of_variants(title, curves, fresh, by_seconds=by_seconds, upper_bound=bound, reachable=reachable)
 
 
 def compare(lines: Sequence[Line]) -> list[Row]:
@@ -146,7 +156,7 @@ def _markdown(name: str, lines: Sequence[Line], pictures: Sequence[Path], notes:
             f"of the mean. Best: the highest mean, and what a paired t-test at {LEVEL} does not tell from it, if as many seeds "
             f"would tell {TELLING:.0%} of the bound with a chance of {POWER:.0%}, by the spread that there is. Transitions per "
             "policy count those that `cluster` spends on its groups; those of all policies are all environment steps.\n",
-            *([_TIMED] if any(picture.stem.endswith("_training") for picture in pictures) else []),
+            *([_TIMED] if any(picture.stem.endswith("_seconds") for picture in pictures) else []),
             *_over_tasks(lines),
             *_reached(lines),
             *notes,
@@ -157,7 +167,9 @@ def _markdown(name: str, lines: Sequence[Line], pictures: Sequence[Path], notes:
     )
 
 
-_TIMED = "Seconds are of runs that had a core each (`--workers`), beside other runs; compilation is not among them.\n"
+_TIMED = (
+    "Seconds are of runs that each had a process of its own, beside other work of the machine; compilation is not among them.\n"
+)
 
 
 def _over_tasks(lines: Sequence[Line]) -> list[str]:
@@ -200,9 +212,10 @@ def _reached(lines: Sequence[Line]) -> list[str]:
     for (env, k), runs in sorted(cells.items()):
         shares = [np.mean(np.array(run["own_return"]) >= LEAST) for run in runs]
         fastest = [np.array(run["targets"])[np.array(run["own_return"]) >= LEAST].max(initial=0.0) for run in runs]
+        seeds = f"means of {len(runs)} seeds" if len(runs) > 1 else "one seed"
         told.append(
             f"- {env}, k = {k}: {np.mean(shares):.0%} of the agents get at least a tenth of their best possible return; the "
-            f"fastest of them wants {np.mean(fastest):.2f} m/s (means of {len(runs)} seeds)."
+            f"fastest of them wants {np.mean(fastest):.2f} m/s ({seeds})."
         )
     return [*told, ""] if told else []
 

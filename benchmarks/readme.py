@@ -151,7 +151,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "ratios": lambda: _markdown(RATIOS, ratio_rows(read_lines(RESULTS / "speed.jsonl"))),
     "accelerator": lambda: _markdown(RATES, rate_rows(read_lines(RESULTS / "accelerator.jsonl"))),
     "gymnasium": lambda: _markdown(GYMNASIUM, gymnasium_rows(read_lines(RESULTS / "gymnasium.jsonl"))),
-    "gpu_preset": lambda: variants_table("gpu", 1_000_000, _WALKING, ["preset", "gpu", "gpu that explores at once"]),
+    "gpu_preset": lambda: variants_table("gpu", 1_000_000, _WALKING, ["preset", "gpu"]),
     "segments": lambda: variants_table(
         "settings", 300_000, _BODIES, ["preset", *(f"segments of {steps}" for steps in SEGMENTS)]
     ),

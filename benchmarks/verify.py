@@ -91,7 +91,11 @@ def _figures(results: Path) -> Iterator[Claim | None]:
     for path in sorted(path for figure in (2, 3) for path in results.glob(f"figure_{figure}*.jsonl")):
         cells: dict[tuple[str, int, str, str], list[Line]] = defaultdict(list)
         for line in read_lines(path):  # of older settings too
-            settings = json.dumps([line.get(name) for name in ("settings", "algorithm_options", "revision")], sort_keys=True)
+            if "made_by" in line:  # known by the ablation
+                continue
+            settings = json.dumps(
+                [line.get("settings"), line.get("algorithm_options"), line.get("revision", 1)], sort_keys=True
+            )
             cells[line["env"], line["k"], line["algorithm"], settings].append(line)
         for (env, k, algorithm, _), lines in cells.items():
             cell = _cell_of(path.stem, env, k, algorithm, lines[0])

@@ -121,6 +121,21 @@ def test_figure_3_shows_welfare_over_training(tmp_path):
     write(tmp_path / "figure_3.jsonl", lines)
     run_figure(Paper(figure=3, draw_only=True, results=tmp_path))
     assert imread(tmp_path / "figure_3_hopper_training.png").shape[1] > 500
+    assert imread(tmp_path / "figure_3_hopper_seconds.png").shape[1] > 500
+    for line in lines[:2]:
+        line["curve"] = [point[:2] for point in line["curve"]]  # one that has seconds is compared with nothing
+    write(tmp_path / "figure_3.jsonl", lines)
+    (tmp_path / "figure_3_hopper_seconds.png").unlink()
+    run_figure(Paper(figure=3, draw_only=True, results=tmp_path))
+    assert not (tmp_path / "figure_3_hopper_seconds.png").exists()
+
+
+def test_seconds_go_on_where_a_run_was_stopped():
+    metrics = [{"transitions_per_policy": 10 * i, "welfare": 1.0, "wall_s": at} for i, at in enumerate((3, 6, 2, 4, 1), 1)]
+    assert [point[2] for point in paper_lines.over_training(metrics, timed=True)] == [3, 6, 8, 10, 11]
+    assert paper_lines.over_training(metrics[:1], timed=False) == [[10, 1.0]]
+    many = paper_lines.over_training(metrics[:1] * 120 + metrics[-1:], timed=False)
+    assert (len(many), many[-1]) == (41, [50, 1.0])
 
 
 @pytest.mark.usefixtures("no_training")

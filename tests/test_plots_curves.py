@@ -99,17 +99,19 @@ def test_variants_are_drawn_with_their_range_and_the_bounds():
     assert "em 6.0, other 1.5" in figure.get_label()
 
 
-def test_variants_with_seconds_have_a_panel_of_those_that_have_them():
-    timed = np.array([[10, 1.0, 4.0], [20, 3.0, 8.0]])
-    curves = {"em": [timed, timed[:, :2] + 2], "other": [timed + np.array([0, 0, 2])], "third": [timed[:, :2]]}
-    by_transitions, by_seconds = plots.welfare_of_variants("a task", curves, {"em": 6.0}).axes
-    assert [line.get_label() for line in by_seconds.lines if len(line.get_xdata()) > 1] == [
-        "em: 6.0 in fresh episodes",
-        "other",
-    ]
-    assert by_seconds.lines[0].get_xydata().tolist() == [[4, 1], [8, 3]]
-    assert by_seconds.get_xlabel() == "seconds"
-    assert len(by_transitions.lines) == 4  # with a diamond
+def test_variants_are_drawn_by_seconds_too():
+    curves = {"em": [np.array([[10, 1.0, 4.0], [20, 3.0, 8.0]]), np.array([[10, 3.0, 6.0], [20, 5.0, 12.0]])]}
+    (axes,) = plots.welfare_of_variants("a task", curves, {"em": 6.0}, by_seconds=True).axes
+    mean, end = axes.lines
+    assert mean.get_xydata().tolist() == [[5, 2], [10, 4]]
+    assert end.get_xydata().tolist() == [[10, 6]]
+    assert axes.get_xlabel() == "seconds"
+
+
+def test_variants_go_as_far_as_all_seeds():
+    curves = {"em": [np.array([[10, 1.0], [30, 3.0]]), np.array([[10, 1.0], [20, 2.0], [25, 7.0]])]}
+    (axes,) = plots.welfare_of_variants("a task", curves, {}).axes
+    assert axes.lines[0].get_xydata().tolist() == [[10, 1]]  # the first has no point of its own before the second ends
 
 
 def test_names_of_bounds_that_are_close_do_not_overlap():

@@ -98,6 +98,7 @@ def welfare_of_variants(
     variants: Mapping[str, Sequence[np.ndarray]],
     fresh: Mapping[str, float],
     *,
+    by_seconds: bool = False,
     upper_bound: float | None = None,
     reachable: float | None = None,
 ) -> Figure:
@@ -106,49 +107,38 @@ def welfare_of_variants(
     Args:
         title: what they have in common.
         variants: by name, of each seed (L, 2), transitions per policy and running welfare (0..100), or (L, 3), with the
-            seconds so far; of what has seconds a second panel shows welfare by them.
+            seconds so far.
         fresh: mean welfare of fresh episodes at the end, by name, of those that were evaluated.
+        by_seconds: along the seconds, their mean over seeds, instead of along the transitions.
         upper_bound, reachable: levels that are drawn, dashed and dotted.
     """
     told = ", ".join(f"{name} {value:.1f}" for name, value in fresh.items())
-    timed = {name: [curve for curve in curves if curve.shape[1] > 2] for name, curves in variants.items()}
-    panels = 1 + any(timed.values())
-    figure = new_figure((7.0, 10.0)[panels - 1], 4.4, f"Welfare over training, {title}. Fresh episodes at the end: {told}.")
-    drawn = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
-    drawn[0].set(title=f"Welfare over training: {title}", ylabel="welfare (0 to 100)")
-    transitions_axis(drawn[0], np.array([curve[-1, 0] for curves in variants.values() for curve in curves]))
-    for color, (name, curves) in zip(policy_colors(len(variants)), variants.items(), strict=True):
+    figure = new_figure(7.0, 4.4, f"Welfare over training, {title}. Fresh episodes at the end: {told}.")
+    axes = figure.add_subplot(title=f"Welfare over training: {title}", ylabel="welfare (0 to 100)")
+    ends = [0.0]
+    for (name, curves), color in zip(variants.items(), policy_colors(len(variants)), strict=True):
+        steps = min(curves, key=len)[:, 0]  # as far as all seeds go
+        steps = steps[steps <= min(curve[-1, 0] for curve in curves)]
+        welfare, seconds = (
+            np.array([np.interp(steps, curve[:, 0], curve[:, column]) for curve in curves]) for column in (1, 2 * by_seconds)
+        )
+        x = seconds.mean(0)
         label = f"{name}: {fresh[name]:.1f} in fresh episodes" if name in fresh else name
-        ends = [_draw_seeds(drawn[0], curves, 0, color, label)]
-        if timed[name]:
-            ends.append(_draw_seeds(drawn[1], timed[name], 2, color, label))
-            ends = ends if len(timed[name]) == len(curves) else ends[:1]  # what fresh episodes say is of all seeds
-        for axes, end in zip(drawn, ends, strict=False) if name in fresh else ():
-            axes.plot([end], [fresh[name]], "D", color=color, markeredgecolor=INK, markersize=5, clip_on=False, zorder=5)
-    if panels > 1:
-        drawn[0].set_title(f"Welfare over training: {title}\n{_count_seeds(variants)}")
-        drawn[1].set(title=f"by seconds\n{_count_seeds(timed)}", xlabel="seconds", xlim=(0, None))
-    for axes in drawn:
-        axes.grid(axis="y")
-        _draw_levels(axes, _known({"upper bound": upper_bound, "reachable, estimated": reachable}))
-    bottom, top = drawn[0].get_ylim()
-    drawn[0].set_ylim(min(bottom, 0.0), max(top, 1.08 * (upper_bound or 0.0)))  # with room for what is told above
-    handles, labels = drawn[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=1 if len(variants) < 3 else 2, handlelength=1.6)
+        axes.plot(x, welfare.mean(0), color=color, linewidth=2, label=label, zorder=3)
+        axes.fill_between(x, welfare.min(0), welfare.max(0), color=color, alpha=0.15, linewidth=0)
+        if name in fresh:
+            axes.plot(x[-1:], [fresh[name]], "D", color=color, markeredgecolor=INK, markersize=5, clip_on=False, zorder=5)
+        ends.extend(x)
+    if by_seconds:
+        axes.set(xlabel="seconds", xlim=(0, max(ends)))
+    else:
+        transitions_axis(axes, np.array(ends))
+    axes.grid(axis="y")
+    _draw_levels(axes, _known({"upper bound": upper_bound, "reachable, estimated": reachable}))
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(min(bottom, 0.0), max(top, 1.08 * (upper_bound or 0.0)))  # with room for what is told above
+    figure.legend(loc="outside lower center", ncols=1 if len(variants) < 3 else 2, handlelength=1.6)
     return figure
-
-
-def _count_seeds(variants: Mapping[str, Sequence[np.ndarray]]) -> str:
-    return "seeds: " + ", ".join(f"{name} {len(curves)}" for name, curves in variants.items() if curves)
-
-
-def _draw_seeds(axes: Axes, curves: Sequence[np.ndarray], against: int, color: str, label: str) -> float:
-    """Mean and range of welfare over seeds by the mean of a column, as far as all of them go; returns where that ends."""
-    steps = min(curves, key=len)[:, 0]
-    x, welfare = (np.array([np.interp(steps, curve[:, 0], curve[:, column]) for curve in curves]) for column in (against, 1))
-    axes.plot(x.mean(0), welfare.mean(0), color=color, linewidth=2, label=label, zorder=3)
-    axes.fill_between(x.mean(0), welfare.min(0), welfare.max(0), color=color, alpha=0.15, linewidth=0)
-    return float(x.mean(0)[-1])
 
 
 def _known(levels: Mapping[str, float | None]) -> dict[str, float]:
