@@ -78,23 +78,29 @@ def draw_speed(lines: Sequence[Line]) -> dict[str, Figure]:
         shown = [line for line in lines if (line["env"], line["k"]) == (env, 5) and line["algorithm"] in _OVER_TRAINING]
         for name, columns in {"training": 2, "seconds": 3}.items():
             timed = [line for line in shown if "curve" in line and len(line["curve"][0]) >= columns]
-            if len({line["algorithm"] for line in timed}) > 1:
-                pictures[f"_{body}_{name}"] = _draw_training(BODIES[body].cls, timed, columns == 3)
+            runs = _with_common_seeds(timed)
+            if len(runs) > 1:
+                pictures[f"_{body}_{name}"] = _draw_training(BODIES[body].cls, runs, columns == 3)
     return pictures
 
 
 _OVER_TRAINING = ("em", "plain_em", "random")
 
 
-def _draw_training(body: str, lines: Sequence[Line], by_seconds: bool) -> Figure:
-    """Of the seeds that all algorithms have: others have other agents, and another bound."""
-    seeds_of = {name: {line["seed"] for line in lines if line["algorithm"] == name} for name in _OVER_TRAINING}
-    seeds = set.intersection(*filter(None, seeds_of.values()))
-    runs = {
-        name: [line for line in lines if line["algorithm"] == name and line["seed"] in seeds]
-        for name in _OVER_TRAINING
-        if seeds_of[name]
-    }
+def _with_common_seeds(lines: Sequence[Line]) -> dict[str, list[Line]]:
+    """By algorithm, of the seeds that all have, as others have other agents and bounds; without those that share none."""
+    common: set[int] = set()
+    found = {name: [line for line in lines if line["algorithm"] == name] for name in _OVER_TRAINING}
+    for name, some in list(found.items()):
+        shared = {line["seed"] for line in some} & (common or {line["seed"] for line in some})
+        common = shared or common
+        if not shared:
+            del found[name]
+    return {name: [line for line in some if line["seed"] in common] for name, some in found.items()}
+
+
+def _draw_training(body: str, runs: dict[str, list[Line]], by_seconds: bool) -> Figure:
+    seeds = {line["seed"] for some in runs.values() for line in some}
     curves = {name: [np.array(line["curve"], float) for line in some] for name, some in runs.items()}
     fresh = {name: float(np.mean([line["welfare"] for line in some])) for name, some in runs.items()}
     first = next(iter(runs.values()))

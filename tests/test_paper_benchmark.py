@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from matplotlib.image import imread
 
-from benchmarks import paper, paper_lines
+from benchmarks import paper, paper_lines, paper_results
 from benchmarks.paper import Paper, make_cells, run_figure
 from benchmarks.variants import Cell as AblationCell
 from rmdp_jax.config import Sizes
@@ -128,6 +128,17 @@ def test_figure_3_shows_welfare_over_training(tmp_path):
     (tmp_path / "figure_3_hopper_seconds.png").unlink()
     run_figure(Paper(figure=3, draw_only=True, results=tmp_path))
     assert not (tmp_path / "figure_3_hopper_seconds.png").exists()
+
+
+def test_training_is_compared_by_the_seeds_that_all_have():
+    lines = [
+        {"algorithm": name, "seed": seed}
+        for name, seeds in {"em": (0, 1), "plain_em": (3,), "random": (1, 2)}.items()
+        for seed in seeds
+    ]
+    common = paper_results._with_common_seeds(lines)
+    assert {name: [line["seed"] for line in some] for name, some in common.items()} == {"em": [1], "random": [1]}
+    assert paper_results._with_common_seeds([]) == {}
 
 
 def test_seconds_go_on_where_a_run_was_stopped():
