@@ -102,7 +102,8 @@ def run_ablation(arguments: Ablation) -> list[Line]:
     found = []
     for number, cell in enumerate(cells, 1):
         known = next((line for line in read_lines(arguments.results) if of_cell(line, cell)), None)
-        line = known or same_training(cell, arguments)
+        enough = known is not None and {*known["seeds"]} >= {*range(arguments.seeds)}
+        line = known if enough else same_training(cell, arguments)
         missing = [seed for seed in range(arguments.seeds) if line is None or seed not in line["seeds"]]
         told = f"seeds {missing}" if missing else "finished before"
         announce(True, f"cell {number}/{len(cells)}  {cell.env} k = {cell.k} {cell.variant}: {told}")
@@ -119,8 +120,8 @@ def run_ablation(arguments: Ablation) -> list[Line]:
 
 
 def same_training(cell: Cell, arguments: Ablation) -> Line | None:
-    """`cell` by runs beside the results that trained the very same, as far as they are asked for: of another comparison, or of
-    a figure of the paper."""
+    """`cell` by runs that trained the very same, as far as they are asked for: of its line, of another comparison beside it, or
+    of a figure of the paper."""
     assert arguments.results is not None
     folder, found = arguments.results.parent, dict[int, tuple[Line, float, Line]]()  # by seed: the run, its seconds, its line
     for path in sorted(folder.glob("figure_*.jsonl")):
@@ -128,7 +129,7 @@ def same_training(cell: Cell, arguments: Ablation) -> Line | None:
             if "served" in line and trained_as(line, cell):
                 run = {name: line.get(name) for name in OF_RUNS} | {"curve": [point[:2] for point in line["curve"]]}
                 found[line["seed"]] = run, line["wall_s"] / line.get("runs_together", 1), line
-    for path in sorted(folder.glob(f"ablation_{cell.env}*.jsonl")):
+    for path in sorted({*folder.glob(f"ablation_{cell.env}*.jsonl"), arguments.results}):
         for line in read_lines(path):
             if trained_as(line, cell):
                 found |= {run["seed"]: (run, line["wall_s"] / len(line["runs"]), line) for run in line["runs"]}

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rmdp_jax.evaluation.comparison import Line
 from rmdp_jax.evaluation.fairness import served_above
-
-Line = dict[str, Any]
 
 POOR = 10.0  # of 100; who is paid less on average is a group that nobody serves
 ANNEALED_EM = 2  # changes of the numbers of `em` that its options do not show: tests/test_revisions.py notices the next one

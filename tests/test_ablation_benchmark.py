@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def test_the_same_under_another_name_is_not_trained_again(tmp_path, trained):
     assert (same["of"], same["variant"], same["seeds"], same["runs"]) == ("settings", "preset", [0, 1], first["runs"][:2])
     assert read_lines(results["_settings"]) == [same]
     (more,) = run_ablation(settings(variants=("preset",), seeds=4))
-    assert trained[1:] == [("em", [2, 3])]
+    assert trained[1:] == [("em", [3])]  # the other comparison has seed 2
     assert more["seeds"] == [0, 1, 2, 3]
     run_ablation(settings(variants=("segments of 1",), transitions=4096))
     assert trained[2:] == [("em", [0, 1])]
@@ -90,6 +91,10 @@ def test_runs_of_a_figure_that_trained_the_same_are_taken(tmp_path, trained):
     (line,) = run_ablation(asked)
     assert (trained, line["seeds"], line["welfare"], line["wall_s"]) == ([], [0, 1], [8.0, 9.0], 14.0)
     assert line["runs"][0]["curve"] == [[1024, 1.0], [2048, 2.0]]
+    more = [told | {"seed": 2, "env_options": {"n": 100, "seed": 2}, "welfare": 10.0}]
+    (tmp_path / "figure_4.jsonl").write_text("".join(json.dumps(line) + "\n" for line in more))
+    (line,) = run_ablation(replace(asked, seeds=4))  # the figure has one of the two that the line lacks
+    assert (trained, line["seeds"]) == ([("em", [3])], [0, 1, 2, 3])
 
 
 def test_a_run_tells_who_is_served(tmp_path, trained):

@@ -119,10 +119,9 @@ def welfare_of_variants(
     for (name, curves), color in zip(variants.items(), policy_colors(len(variants)), strict=True):
         steps = min(curves, key=len)[:, 0]  # as far as all seeds go
         steps = steps[steps <= min(curve[-1, 0] for curve in curves)]
-        welfare, seconds = (
-            np.array([np.interp(steps, curve[:, 0], curve[:, column]) for curve in curves]) for column in (1, 2 * by_seconds)
-        )
-        x = seconds.mean(0)
+        columns = (1, 2 if by_seconds else 0)
+        welfare, along = (np.array([np.interp(steps, curve[:, 0], curve[:, column]) for curve in curves]) for column in columns)
+        x = along.mean(0)
         label = f"{name}: {fresh[name]:.1f} in fresh episodes" if name in fresh else name
         axes.plot(x, welfare.mean(0), color=color, linewidth=2, label=label, zorder=3)
         axes.fill_between(x, welfare.min(0), welfare.max(0), color=color, alpha=0.15, linewidth=0)
