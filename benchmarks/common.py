@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import fields
 from multiprocessing import get_context
@@ -27,6 +27,7 @@ from rich.table import Table
 from rmdp_jax.commands.numbers import REGISTRY
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.records.folder import describe_machine
+from rmdp_jax.running.cache import use_cache
 
 Name = TypeVar("Name")
 Arguments = TypeVar("Arguments")
@@ -101,8 +102,11 @@ def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
         return pool.submit(function, *arguments).result()
 
 
-def on_cores(function: Callable[..., Any], calls: Sequence[Sequence[Any]], workers: int) -> list[Any]:
-    """`function(*arguments)` for all `calls`, `workers` at once, each in a fresh interpreter with a core of its own."""
+def on_cores(function: Callable[..., Any], calls: Sequence[Sequence[Any]], workers: int) -> Iterator[Any]:
+    """Results of `function(*arguments)` as they come, `workers` at once, each in a fresh interpreter on a core of its own.
+
+    One that fails lets those that have begun end, and then raises.
+    """
     cores: Queue[int] = Queue()
     known = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
     for core in itertools.islice(itertools.cycle(known), workers):
@@ -116,12 +120,18 @@ def on_cores(function: Callable[..., Any], calls: Sequence[Sequence[Any]], worke
             cores.put(core)
 
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(run, calls))
+        begun = [pool.submit(run, arguments) for arguments in calls]
+        try:
+            for done in as_completed(begun):
+                yield done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _on_core(core: int, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})  # before JAX counts the cores
+    use_cache()  # what differs by seed alone is compiled once
     return function(*arguments)
 
 

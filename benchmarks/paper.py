@@ -6,12 +6,12 @@ a figure can so be run one by one, and a figure that is half done can be drawn.
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from benchmarks.common import clean_exit, emit, machine, on_cores, read_arguments, show
 from benchmarks.paper_lines import complete_line, lines_of_ablations, same_cell
@@ -90,11 +90,13 @@ FIGURES = {
         needs="targets",
     ),
 }
+# With so many agents: a part of the figure, with as many policies to their number.
+LARGE = {(3, 1000): FigureSpec(Scale(_BODIES[:1], (50,), 1_000_000, 1), Scale(_BODIES[:1], (2,), 40_000, 1), draw_speed)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
-    """Run what is missing of a figure, and write its lines, table and pictures anew after every cell."""
+    """Run what is missing of a figure, and write its lines, table and pictures anew whenever runs are done."""
 
     figure: int
     """Number of the figure: 1 (walks), 2 (Resource Gathering), 3 (target speed), 4 and 5 (who gets which speed)."""
@@ -112,8 +114,12 @@ class Paper:
     """Per policy. Default: 1,000,000; with --quick 30,000 to 200,000."""
     size: int | None = None
     """Side of the grid of Resource Gathering. Default: 5."""
+    n: int | None = None
+    """Agents of the speed tasks. Default: 100; with 1000, figure 3 is HalfCheetah with 50 policies by em."""
+    backend: Literal["native", "mjx", "warp"] | None = None
+    """MuJoCo of the speed tasks. Default: native on a CPU, mjx elsewhere. Runs of all three are of one cell."""
     workers: int = 0
-    """Seeds that train at once, each in a process on a core of its own, which is faster on a CPU; 0: all in one program."""
+    """Runs that train at once, each in a process on a core of its own, which is faster on a CPU; 0: a cell's in one program."""
     draw_only: bool = False
     """Run nothing; draw what is in the results."""
     out: Path | None = None
@@ -124,7 +130,7 @@ class Paper:
     @property
     def spec(self) -> FigureSpec:
         """What the figure shows, on the grid that is asked for."""
-        spec = FIGURES[self.figure]
+        spec = LARGE.get((self.figure, self.n or 0), FIGURES[self.figure])
         return spec._replace(full=spec.full._replace(ks=spec.grids.get(self.size or 0, spec.full.ks)))
 
     @property
@@ -146,13 +152,19 @@ def make_cells(arguments: Paper, *, narrowed: bool = True) -> list[Cell]:
     pairs += [pair for pair in more if not narrowed or _asked(arguments, *pair)]
     cells = []
     for env, (algorithm, k) in product(scale.envs if narrowed else whole.envs, dict.fromkeys(pairs)):
-        sized = {"size": arguments.size} if arguments.size and env in _GRID else {}
-        n = preset(env).n if not sized else sized["size"] ** 2
-        options = sized | ({} if env in _GRID else {"n": n})
+        n, options = _people(arguments, env)
         if k <= n:
             config = preset(env, k=k, n=n, transitions=scale.transitions)
             cells.append(Cell(env=env, env_options=options, algorithm=algorithm, config=config))
     return cells
+
+
+def _people(arguments: Paper, env: str) -> tuple[int, dict[str, Any]]:
+    """Number of agents, and arguments of `make`."""
+    if env in _GRID:
+        return (arguments.size**2, {"size": arguments.size}) if arguments.size else (preset(env).n, {})
+    n = arguments.n or preset(env).n
+    return n, {"n": n} | ({"backend": arguments.backend} if arguments.backend else {})
 
 
 def _asked(arguments: Paper, algorithm: str, k: int) -> bool:
@@ -161,7 +173,7 @@ def _asked(arguments: Paper, algorithm: str, k: int) -> bool:
 
 
 def run_figure(arguments: Paper) -> list[Line]:
-    """Train what is missing, write the figure's files after every cell, and return the lines that it shows."""
+    """Train what is missing, write the figure's files whenever runs are done, and return the lines that it shows."""
     _check(arguments)
     name = f"figure_{arguments.figure}"
     out = arguments.out or Path("runs/paper") / (name + "_quick" * arguments.quick)
@@ -175,12 +187,10 @@ def run_figure(arguments: Paper) -> list[Line]:
     lines = [line for line in known if any(same_cell(line, cell) for cell in cells) and needed in (None, *line)]
     lines = list({_key(line): line for line in sorted(lines, key=len)}.values())  # what holds most is last
     stem = results / (name + _suffix(arguments))
-    for cell in [] if arguments.draw_only else asked:
-        have = {line["seed"] for line in lines if same_cell(line, cell)}
-        missing = [seed for seed in range(arguments.scale.seeds) if seed not in have]
-        if missing:
-            lines += [complete_line(line, cell, out) for line in _train(cell, missing, out, arguments.workers)]
-            _write(arguments, stem, lines, cells)
+    missing = [(cell, _missing_seeds(cell, arguments.scale.seeds, lines)) for cell in asked if not arguments.draw_only]
+    for made in _train(missing, out, arguments.workers):
+        lines += made
+        _write(arguments, stem, lines, cells)
     if not lines:
         raise ConfigError(f"results = {results}: hold no run of {name} with these settings; run it without --draw-only")
     for path in _write(arguments, stem, lines, cells):
@@ -188,21 +198,32 @@ def run_figure(arguments: Paper) -> list[Line]:
     return lines
 
 
-def _train(cell: Cell, seeds: Sequence[int], out: Path, workers: int) -> list[Line]:
-    """Lines of the runs of a cell."""
+def _missing_seeds(cell: Cell, seeds: int, lines: Sequence[Line]) -> list[int]:
+    have = {line["seed"] for line in lines if same_cell(line, cell)}
+    return [seed for seed in range(seeds) if seed not in have]
+
+
+def _train(missing: Sequence[tuple[Cell, Sequence[int]]], out: Path, workers: int) -> Iterator[list[Line]]:
+    """Lines of the runs of all cells as they are done: those of a cell together, or each alone."""
     if not workers:
-        return sweep([cell], seeds, out, make=make)
-    announce(True, f"{cell.env} {cell.algorithm} k = {cell.config.k}: seeds {list(seeds)}")
-    return [line for lines in on_cores(_train_alone, [(cell, seed, out) for seed in seeds], workers) for line in lines]
+        yield from (_train_seeds(cell, seeds, out, True) for cell, seeds in missing if seeds)
+        return
+    alone = [(cell, [seed], out, False) for cell, seeds in missing for seed in seeds]
+    for number, lines in enumerate(on_cores(_train_seeds, alone, workers), 1):
+        told = [f"{line['env']} {line['algorithm']} k = {line['k']} seed {line['seed']}" for line in lines]
+        announce(True, f"run {number}/{len(alone)}: {', '.join(told)}")
+        yield lines
 
 
-def _train_alone(cell: Cell, seed: int, out: Path) -> list[Line]:
-    return sweep([cell], [seed], out, make=make, progress=False)
+def _train_seeds(cell: Cell, seeds: Sequence[int], out: Path, progress: bool) -> list[Line]:
+    return [complete_line(line, cell, out) for line in sweep([cell], seeds, out, make=make, progress=progress)]
 
 
 def _check(arguments: Paper) -> None:
     check("figure", arguments.figure, arguments.figure in FIGURES, f"one of {', '.join(map(str, FIGURES))}")
     check("seeds", arguments.scale.seeds, arguments.scale.seeds >= 1, "a whole number of at least 1")
+    people = "None, or a whole number of at least 1 for the speed tasks; the grid's agents are told by size"
+    check("n", arguments.n, arguments.n is None or (arguments.n >= 1 and arguments.spec.full.envs != _GRID), people)
     check("workers", arguments.workers, arguments.workers >= 0, "a whole number of at least 0")
     for name in ("ks", "envs", "algorithms"):
         check(name, getattr(arguments, name), getattr(arguments, name) != (), "one or more")
@@ -216,7 +237,7 @@ def _check(arguments: Paper) -> None:
 def _suffix(arguments: Paper) -> str:
     """Other grids and budgets do not overwrite the figure."""
     whole = arguments.spec.quick if arguments.quick else arguments.spec.full
-    sized = f"_size{arguments.size}" if arguments.size else ""
+    sized = "".join(f"_{name}{value}" for name, value in (("size", arguments.size), ("n", arguments.n)) if value is not None)
     return sized + (
         "" if arguments.scale.transitions == whole.transitions else f"_{count_transitions(arguments.scale.transitions)}"
     )
@@ -248,7 +269,7 @@ def _absent(cells: Sequence[Cell]) -> list[str]:
 def _command(arguments: Paper, lines: Sequence[Line]) -> str:
     """The command that makes all that is shown."""
     flags = ["--quick"] * arguments.quick + ["--seeds", str(1 + max(line["seed"] for line in lines))]
-    for name in ("transitions", "size"):
+    for name in ("transitions", "size", "n", "backend"):
         if getattr(arguments, name) is not None:
             flags += [f"--{name}", str(getattr(arguments, name))]
     return shlex.join(["python", "-m", "benchmarks.paper", "--figure", str(arguments.figure), *flags])

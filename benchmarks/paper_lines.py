@@ -21,8 +21,8 @@ POINTS = 50  # of the welfare over training that a line keeps
 
 def same_cell(line: Line, cell: Cell) -> bool:
     """Whether `line` is a run of `cell`, as the cell is now: budget and settings too."""
-    options = {name: value for name, value in line["env_options"].items() if name not in ("seed", "n")}
-    asked = {name: value for name, value in cell.env_options.items() if name != "n"}
+    options = {name: value for name, value in line["env_options"].items() if name not in ("seed", "n", "backend")}
+    asked = {name: value for name, value in cell.env_options.items() if name not in ("n", "backend")}
     return (line["env"], options, line["n"], line["algorithm"], line["k"]) == (
         *(cell.env, asked, cell.config.n, cell.algorithm, cell.config.k),
     ) and {"revision": 1, **line}.items() >= _told(cell).items()
@@ -66,7 +66,7 @@ def over_training(metrics: list[Line], *, timed: bool) -> list[list[float]]:
 
 def lines_of_ablations(cell: Cell, results: Path) -> list[Line]:
     """Runs of `cell` that `benchmarks.ablation` made, as lines of a figure; their curves have no seconds."""
-    if set(cell.env_options) - {"n"}:  # ablations are of the task as it is
+    if set(cell.env_options) - {"n", "backend"}:  # ablations are of the task as it is
         return []
     asked = {
         **{"env": cell.env, "n": cell.config.n, "k": cell.config.k, "algorithm": cell.algorithm},

@@ -63,6 +63,16 @@ def test_figures_are_those_of_the_paper():
     assert {cell.config.k for cell in make_cells(Paper(figure=2, size=4))} == {2, 3, 4, 6}
     narrowed = make_cells(Paper(figure=2, ks=(2, 25), algorithms=("random", "em"), size=3))
     assert {(cell.algorithm, cell.config.k, cell.config.n) for cell in narrowed} == {("random", 2, 9), ("em", 2, 9)}
+    (large,) = make_cells(Paper(figure=3, n=1000))
+    assert (large.env, large.algorithm, large.config.k, large.config.n) == ("halfcheetah_speed", "em", 50, 1000)
+    assert large.env_options == {"n": 1000}
+
+
+def test_a_run_counts_whichever_mujoco_it_was_made_with():
+    ours, warp = (make_cells(Paper(figure=4, envs=("hopper_speed",), backend=name))[0] for name in (None, "warp"))
+    assert warp.env_options == {"n": 100, "backend": "warp"}
+    assert paper_lines.same_cell(made_up(warp, 0, 30.0), ours)
+    assert paper_lines.same_cell(made_up(ours, 0, 30.0), warp)
 
 
 @pytest.mark.usefixtures("no_training")
@@ -183,6 +193,8 @@ def test_bad_flags_are_refused_before_anything_is_trained(tmp_path):
     for changes, message in [
         ({"figure": 6}, "figure = 6: must be one of 1, 2, 3, 4, 5"),
         ({"seeds": 0}, "seeds = 0"),
+        ({"n": 4}, "n = 4: must be None, or .* told by size"),
+        ({"figure": 3, "n": 0}, "n = 0"),
         ({"workers": -1}, "workers = -1: must be a whole number of at least 0"),
         ({"envs": ("ant_speed",)}, "of figure 2: resource_gathering"),
         ({"figure": 1, "algorithms": ("random",)}, "of this figure: em"),
