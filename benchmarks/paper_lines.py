@@ -1,5 +1,6 @@
 """A line of each run of a figure of the paper: what it was asked for, what came out, and what pictures draw from."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ POINTS = 50  # of the welfare over training that a line keeps
 
 def same_cell(line: Line, cell: Cell) -> bool:
     """Whether `line` is a run of `cell`, as the cell is now: budget and settings too."""
-    options = {name: value for name, value in line["env_options"].items() if name not in ("seed", "n", "backend")}
-    asked = {name: value for name, value in cell.env_options.items() if name not in ("n", "backend")}
+    options = {name: value for name, value in _people_of(line["env_options"]).items() if name not in ("seed", "n")}
+    asked = {name: value for name, value in _people_of(cell.env_options).items() if name != "n"}
     return (line["env"], options, line["n"], line["algorithm"], line["k"]) == (
         *(cell.env, asked, cell.config.n, cell.algorithm, cell.config.k),
     ) and {"revision": 1, **line}.items() >= _told(cell).items()
@@ -38,7 +39,7 @@ def complete_line(line: Line, cell: Cell, out: Path) -> Line:
         if RunFolder(path.parent).read_result()["env_options"] == line["env_options"]
     )
     run = RunFolder(folder)
-    _, population = make(line["env"], **line["env_options"])
+    _, population = make(line["env"], **_people_of(line["env_options"]))
     paid = np.asarray(run.read_result()["utility"])[line["assignment"], np.arange(population.n)]
     targets = population.agents if line["env"].endswith("_speed") else None
     curve = over_training(run.read_metrics(), timed=line["runs_together"] == 1)
@@ -47,6 +48,11 @@ def complete_line(line: Line, cell: Cell, out: Path) -> Line:
         return line
     details = _speed_details(run, targets) if targets is not None else _walk_details(folder, line)
     return {**line, "own_return": np.round(paid, 2).tolist(), **details}
+
+
+def _people_of(env_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `make` for the same people on any machine, whichever MuJoCo the run was made with."""
+    return {name: value for name, value in env_options.items() if name != "backend"}
 
 
 def over_training(metrics: list[Line], *, timed: bool) -> list[list[float]]:
@@ -66,7 +72,7 @@ def over_training(metrics: list[Line], *, timed: bool) -> list[list[float]]:
 
 def lines_of_ablations(cell: Cell, results: Path) -> list[Line]:
     """Runs of `cell` that `benchmarks.ablation` made, as lines of a figure; their curves have no seconds."""
-    if set(cell.env_options) - {"n", "backend"}:  # ablations are of the task as it is
+    if set(_people_of(cell.env_options)) - {"n"}:  # ablations are of the task as it is
         return []
     asked = {
         **{"env": cell.env, "n": cell.config.n, "k": cell.config.k, "algorithm": cell.algorithm},
@@ -104,7 +110,7 @@ def _told(cell: Cell) -> Line:
 
 
 def _algorithm_options(cell: Cell) -> dict[str, Any]:
-    return _options_of(cell.env, tuple(cell.env_options.items()), cell.algorithm, cell.config)
+    return _options_of(cell.env, tuple(_people_of(cell.env_options).items()), cell.algorithm, cell.config)
 
 
 @cache  # bodies take a second to load
