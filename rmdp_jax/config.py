@@ -72,9 +72,10 @@ class Sizes:
     normalize_returns: bool = True
     """Divide the rewards that policies learn from by a running scale of returns, so that the agents' units do not matter."""
     explore: Explore = "in_turn"
-    """While all policies are still one it learns from one policy's environments after another's, or from all at once, in
-    minibatches k times as large: quicker on an accelerator, and slower to learn where minibatches are few. Apart: they are
-    never one, which is better where nothing has to be learned first that all agents need."""
+    """While all policies are still one it learns from one policy's environments after another's (where there are more than ten,
+    from those of several in a turn), or from all at once, in minibatches k times as large: quicker on an accelerator, and
+    slower to learn where minibatches are few. Apart: they are never one, which is better where nothing has to be learned
+    first that all agents need."""
     agents_exact: int = 4096
     """Agents up to which every agent is scored at every step; beyond it rewards and utilities are estimated from samples."""
     utility_steps: int = 64

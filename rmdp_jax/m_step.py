@@ -24,6 +24,8 @@ from rmdp_jax.policies.networks import Params
 from rmdp_jax.state import Member, TrainState, members_of, policies_of, side_by_side, some_of, with_members
 from rmdp_jax.types import Array, Key, PyTree
 
+FEWEST_TURNS = 6  # of an exploration in turns, where there are that many policies
+
 
 class Learned(NamedTuple):
     """What is told of an M-step; leaves (k, ...). Losses are 0 of policies that did not learn."""
@@ -76,7 +78,7 @@ def make_learn(model: Model, config: TrainConfig, assigner: Assigner, collect: C
     apart = beside(given.frozen, _make_apart)
     if assigner.together is None or not config.sizes.explores:
         return apart
-    together, whole_of = beside(given.number, _TOGETHER[config.sizes.explore]), assigner.together
+    together, whole_of = beside(given.number, _make_explore), assigner.together
 
     def learn(keys: Key, key: Key, state: TrainState) -> tuple[TrainState, Learned]:
         kind, data = jax.random.key_impl(key), (jax.random.key_data(keys), jax.random.key_data(key))
@@ -153,59 +155,71 @@ def _make_apart(model: Model, config: TrainConfig, assigner: Assigner, collect: 
     return apart
 
 
-def _make_in_turn(model: Model, config: TrainConfig, assigner: Assigner, collect: Collect, held: int) -> Way:
-    """One policy learns in the environments of the first, of the second, ...; then all but the `held` ones are copies of it.
+def _make_explore(model: Model, config: TrainConfig, assigner: Assigner, collect: Collect, held: int) -> Way:
+    """One policy learns in the environments of some policies, of the next, ...; then all but the `held` ones are copies of it.
 
     So its batches are as small as those of k policies, and k times as many. One batch of all environments and as many updates
     teach far less (benchmarks/README.md, "five times the environments and minibatches").
     """
     number = assigner.k - held
-    begin, teach = _make_teach(model, config, assigner, 1.0 - 1.0 / number)
+    turns = number_of_turns(number) if config.sizes.explore == "in_turn" else 1
+    at_once = number // turns  # policies whose environments it is in
+    begin, teach = _make_teach(model, config, assigner, (1.0 - 1.0 / number) ** at_once)
+    collect_group = _collect_group(collect, at_once)
 
-    def in_turn(keys: Key, key: Key, state: TrainState) -> tuple[TrainState, Learned]:
+    def split(x: Array) -> Array:
+        """(number, ...) to (turns, at_once, ...); neighbours, which may be on one device, in different turns."""
+        return x.reshape(at_once, turns, *x.shape[1:]).swapaxes(0, 1)
+
+    def join(x: Array) -> Array:
+        return x.swapaxes(0, 1).reshape(number, *x.shape[2:])
+
+    def explore(keys: Key, key: Key, state: TrainState) -> tuple[TrainState, Learned]:
         weights, policy_of = begin(state)
         kind = jax.random.key_impl(key)
 
         def learn_in(one: Member, own: tuple[PyTree, Array, EpisodeState, SegmentReturns | None]) -> tuple[Member, PyTree]:
-            data, index, episodes, segments = own
-            collect_key, shuffle_key = (jax.random.wrap_key_data(x, impl=kind) for x in data)
-            episodes, segments, experience = collect(
-                collect_key, policy_of(one), index, episodes, segments, _only(one.returns), weights, state.rates
+            data, *group = own
+            collect_keys, shuffle_key = (jax.random.wrap_key_data(x, impl=kind) for x in data)
+            episodes, segments, experience = collect_group(
+                collect_keys, policy_of(one), *group, _only(one.returns), weights, state.rates
             )
-            experience = jax.tree.map(lambda x: x[None], experience)
             one, losses = teach(state, shuffle_key, one, weights, experience)
-            return one, (episodes, segments, _only(_told(experience, losses)))
+            told = _told(experience, jax.tree.map(lambda x: jnp.broadcast_to(x, (at_once,)), losses))
+            return one, (episodes, segments, told)
 
-        first = jax.tree.map(lambda x: x[:1], members_of(state))
-        data = jax.random.key_data(keys), jax.random.key_data(jax.random.split(key, number))
-        own = data, jnp.arange(held, assigner.k, dtype=jnp.int32), state.episodes, state.segments
-        one, (episodes, segments, told) = jax.lax.scan(learn_in, first, own)
-        return _all_are(one, number, state._replace(episodes=episodes, segments=segments)), told
-
-    return in_turn
-
-
-def _make_at_once(model: Model, config: TrainConfig, assigner: Assigner, collect: Collect, held: int) -> Way:
-    """One policy acts in all environments and learns from one batch of them; then all but the `held` ones are copies of it."""
-    number = assigner.k - held
-    begin, teach = _make_teach(model, config, assigner, (1.0 - 1.0 / number) ** number)
-    collect_groups = jax.vmap(partial(collect, axis=_GROUPS), (0, None, 0, 0, 0, None, None, None), axis_name=_GROUPS)
-
-    def at_once(keys: Key, key: Key, state: TrainState) -> tuple[TrainState, Learned]:
-        weights, policy_of = begin(state)
         one = jax.tree.map(lambda x: x[:1], members_of(state))
-        index = jnp.arange(held, assigner.k, dtype=jnp.int32)
-        own = index, state.episodes, state.segments
-        episodes, segments, experience = collect_groups(keys, policy_of(one), *own, _only(one.returns), weights, state.rates)
-        one, losses = teach(state, key, one, weights, experience)
-        told = _told(experience, jax.tree.map(lambda x: jnp.broadcast_to(x, (number,)), losses))
+        shuffles = jax.random.key_data(jax.random.split(key, turns))
+        group = jnp.arange(held, assigner.k, dtype=jnp.int32), state.episodes, state.segments
+        own = ((split(jax.random.key_data(keys)), shuffles), *jax.tree.map(split, group))
+        one, done = jax.lax.scan(learn_in, one, own)
+        episodes, segments, told = jax.tree.map(join, done)
         return _all_are(one, number, state._replace(episodes=episodes, segments=segments)), told
 
-    return at_once
+    return explore
 
 
-_GROUPS = "groups"  # name of the axis of the environments of all policies
-_TOGETHER = {"in_turn": _make_in_turn, "at_once": _make_at_once}  # by `Sizes.explore`, where it explores
+def number_of_turns(number: int) -> int:
+    """Turns in which one policy goes through the environments of so many: as many, and of many policies some share a turn.
+
+    An exploring iteration is so at most about ten times as deep as another, however many policies fill a device.
+    """
+    return min((turns for turns in range(FEWEST_TURNS, number) if number % turns == 0), default=number)
+
+
+def _collect_group(collect: Collect, number: int) -> Collect:
+    """`collect` by one policy in the environments of so many, (number, ...)."""
+    if number > 1:
+        return jax.vmap(partial(collect, axis=_GROUP), (0, None, 0, 0, 0, None, None, None), axis_name=_GROUP)
+
+    def alone(keys: Key, policy: Policies, *rest: PyTree) -> PyTree:
+        own, shared = rest[:3], rest[3:]
+        return jax.tree.map(lambda x: x[None], collect(keys[0], policy, *_only(own), *shared))
+
+    return alone
+
+
+_GROUP = "group"  # name of the axis of those whose environments are learned from in one turn
 
 
 def _make_teach(model: Model, config: TrainConfig, assigner: Assigner, memory: float) -> tuple[Callable, Callable]:

@@ -10,7 +10,9 @@ from tiny import CONFIG, SIZES, K, N, leaves, make_tiny
 
 from rmdp_jax import EStepInput, TrainConfig, em, make_trainer
 from rmdp_jax.assigners.exploration import begin_exploration, explore_on, weigh_by_need
+from rmdp_jax.envs import make
 from rmdp_jax.learning.segments import NO_RETURN
+from rmdp_jax.m_step import number_of_turns
 from rmdp_jax.policies.normalize import NORMALIZERS
 from rmdp_jax.policies.returns import RETURN_SCALERS
 
@@ -175,27 +177,38 @@ def test_apart_is_not_to_explore():
 
 
 @pytest.mark.slow
-def test_all_environments_teach_at_once():
-    """One batch of those of both policies: as many updates as after the split, and statistics of all that was seen."""
-    sizes = replace(SIZES, explore="at_once", normalize_observations=True)
-    config = TrainConfig(k=K, n=N, transitions=15 * sizes.transitions, sizes=sizes)
-    trainer = make_trainer(*make_tiny(), config, em(K, N, **EM))
+@pytest.mark.parametrize(("explore", "k", "size", "turns"), [("at_once", 2, 2, 1), ("in_turn", 2, 2, 2), ("in_turn", 12, 4, 6)])
+def test_environments_of_several_teach_in_a_turn(explore, k, size, turns):
+    """As many updates a turn as after the split, from one batch of all whose turn it is, and statistics of all that was."""
+    sizes = replace(SIZES, explore=explore, normalize_observations=True)
+    config = TrainConfig(k=k, n=size**2, transitions=15 * sizes.transitions, sizes=sizes)
+    trainer = make_trainer(*make("resource_gathering", size=size), config, em(k, size**2, **EM))
     state, step = jax.jit(trainer.init)(jax.random.key(0)), jax.jit(trainer.step)
     first = jax.tree.map(lambda x: x[0], state.learner.params.own)
     for iteration in (1, 2):
         state, info = step(state)
         own = jax.tree.leaves((state.learner.params.own, state.statistics, state.returns, state.utilities))
-        assert all((leaf[0] == leaf[1]).all() for leaf in own)
-        assert state.learner.opt_state.own[1].count.tolist() == [iteration * sizes.epochs * sizes.minibatches] * K
-        assert state.statistics.count.lo.tolist() == [iteration * K * sizes.transitions] * K
-        assert float(state.returns.weight[0]) == pytest.approx(sum(0.95**age for age in range(iteration)))
-        seen = K * sizes.transitions * sum((1 - 1 / K) ** (K * age) for age in range(iteration))
+        assert all((leaf == leaf[:1]).all() for leaf in own)
+        assert state.learner.opt_state.own[1].count.tolist() == [iteration * turns * sizes.epochs * sizes.minibatches] * k
+        assert state.statistics.count.lo.tolist() == [iteration * k * sizes.transitions] * k
+        assert float(state.returns.weight[0]) == pytest.approx(sum(0.95**age for age in range(iteration * turns)))
+        group = k // turns
+        seen = group * sizes.transitions * sum((1 - 1 / k) ** (group * age) for age in range(iteration * turns))
         assert float(state.utilities.steps[0]) == pytest.approx(seen, rel=1e-5)
-        assert info.losses.loss.shape == (K,)
-        assert float(info.losses.loss[0]) == float(info.losses.loss[1]) != 0.0
-        assert info.episodes.shape == (K,)
+        losses = info.losses.loss.reshape(group, turns)
+        np.testing.assert_array_equal(losses, losses[:1].repeat(group, 0), "those that share a turn are told the same")
+        assert len(set(losses[0].tolist())) == turns
+        assert info.episodes.shape == (k,)
     moved = jax.tree.map(lambda old, new: bool((old != new[0]).any()), first, state.learner.params.own)
     assert all(jax.tree.leaves(moved))
+
+
+def test_exploring_is_no_deeper_however_many_policies():
+    assert [number_of_turns(k) for k in range(1, 11)] == list(range(1, 11))
+    assert {k: number_of_turns(k) for k in (12, 16, 20, 25, 50, 64, 100, 1000)} == {
+        **{12: 6, 16: 8, 20: 10, 25: 25, 50: 10, 64: 8, 100: 10, 1000: 8},
+    }
+    assert number_of_turns(23) == 23, "a prime number cannot be shared out evenly"
 
 
 def test_statistics_of_groups_add_up_to_those_of_all():
