@@ -13,10 +13,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import offset_copy
 
-from rmdp_jax.plots.style import INK, ink_on, new_figure, policy_colors, styled
+from rmdp_jax.plots.style import INK, algorithm_colors, ink_on, new_figure, styled
 
-# Algorithms keep their colour in every picture; others follow in the order in which they come.
-_COLORED = ("em", "end_to_end", "random", "oracle", "cluster", "single", "end_to_end_surrogate", "individual")
 _WIDTH = 0.84  # of a group of bars; groups are 1 apart
 _INCHES_PER_BAR = 0.3
 _ZOOMED = 0.5  # where all bars are longer than this share of the axis, the axis starts higher up, and says so
@@ -61,7 +59,7 @@ def welfare_by_k(
     figure = new_figure(max(widest * columns + 0.6, 6.4), 3.3 * rows + 1.0, _alt(bars, bounds, bound_name))
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-    colors = dict(zip(names, _colors(names), strict=True))
+    colors = dict(zip(names, algorithm_colors(names), strict=True))
     for axes, panel in zip(grid, panels, strict=False):
         _draw_panel(axes, own[panel], {k: x for (of, k), x in bounds.items() if of == panel}, colors)
         axes.set_title(panel if len(panels) > 1 else "", fontsize=8)
@@ -140,14 +138,6 @@ def _span(bars: Sequence[Bar], bounds: Mapping[int, float]) -> tuple[float, floa
     step = 5 if top > 20 else 1
     start = step * math.floor((bottom - 0.35 * (top - bottom)) / step)  # the shortest bar still has room for its number
     return (float(start) if bottom > _ZOOMED * top and start > 0 else 0.0), top
-
-
-def _colors(names: Sequence[str]) -> list[str]:
-    """A colour a name: the algorithm's own, or one that is left where several names share an algorithm."""
-    palette = policy_colors(50)
-    taken = [_COLORED.index(name) for name in names if name in _COLORED]
-    free = iter([i for i in range(len(palette)) if i not in taken])
-    return [palette[_COLORED.index(name) if name in _COLORED else next(free, 0)] for name in names]
 
 
 def _inches(bars: Sequence[Bar]) -> float:

@@ -10,7 +10,18 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from rmdp_jax.plots.style import FAINT, INK, RULE, count_agents, new_figure, policy_colors, shade, styled, transitions_axis
+from rmdp_jax.plots.style import (
+    FAINT,
+    INK,
+    RULE,
+    algorithm_colors,
+    count_agents,
+    new_figure,
+    policy_colors,
+    shade,
+    styled,
+    transitions_axis,
+)
 
 Lines = list[dict[str, Any]]
 
@@ -116,7 +127,7 @@ def welfare_of_variants(
     figure = new_figure(7.0, 4.4, f"Welfare over training, {title}. Fresh episodes at the end: {told}.")
     axes = figure.add_subplot(title=f"Welfare over training: {title}", ylabel="welfare (0 to 100)")
     ends = [0.0]
-    for (name, curves), color in zip(variants.items(), policy_colors(len(variants)), strict=True):
+    for (name, curves), color in zip(variants.items(), algorithm_colors([*variants]), strict=True):
         steps = min(curves, key=len)[:, 0]  # as far as all seeds go
         steps = steps[steps <= min(curve[-1, 0] for curve in curves)]
         columns = (1, 2 if by_seconds else 0)

@@ -1,7 +1,7 @@
 """One look for all pictures: colours of policies, type sizes, axes, legends and the PNG or SVG at the end."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -72,6 +72,18 @@ def policy_colors(k: int) -> list[str]:
     they repeat. With more than ten policies a picture must number them as well.
     """
     return [shade(_HUES[j % 10], _SHADES[j // 10 % len(_SHADES)]) for j in range(k)]
+
+
+# Algorithms keep their colour in every picture; others follow in the order in which they come.
+_ALGORITHMS = ("em", "end_to_end", "random", "plain_em", "cluster", "single", "end_to_end_surrogate", "individual", "oracle")
+
+
+def algorithm_colors(names: Sequence[str]) -> list[str]:
+    """A colour a name: the algorithm's own, or one that is left where several names share an algorithm."""
+    palette = policy_colors(50)
+    taken = [_ALGORITHMS.index(name) for name in names if name in _ALGORITHMS]
+    free = iter([i for i in range(len(palette)) if i not in taken])
+    return [palette[_ALGORITHMS.index(name) if name in _ALGORITHMS else next(free, 0)] for name in names]
 
 
 def shade(color: str, amount: float) -> str:
