@@ -133,9 +133,15 @@ def test_figure_3_shows_welfare_over_training(tmp_path):
     assert imread(tmp_path / "figure_3_hopper_training.png").shape[1] > 500
     assert imread(tmp_path / "figure_3_hopper_seconds.png").shape[1] > 500
     for line in lines[:2]:
-        line["curve"] = [point[:2] for point in line["curve"]]  # one that has seconds is compared with nothing
+        line["device"] = "another"  # whose seconds are nothing to compare
     write(tmp_path / "figure_3.jsonl", lines)
     (tmp_path / "figure_3_hopper_seconds.png").unlink()
+    run_figure(Paper(figure=3, draw_only=True, results=tmp_path))
+    assert not (tmp_path / "figure_3_hopper_seconds.png").exists()
+    for line in lines[:2]:
+        line["device"] = "a device"
+        line["curve"] = [point[:2] for point in line["curve"]]  # one that has seconds is compared with nothing
+    write(tmp_path / "figure_3.jsonl", lines)
     run_figure(Paper(figure=3, draw_only=True, results=tmp_path))
     assert not (tmp_path / "figure_3_hopper_seconds.png").exists()
 
