@@ -210,7 +210,7 @@ def test_a_row_that_never_says_that_it_is_ready_is_not_waited_for(row):
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system places no processes")
 def test_calls_have_a_core_each():
-    cores = on_cores(os.sched_getaffinity, [(0,)] * 3, 2)
+    cores = list(on_cores(os.sched_getaffinity, [(0,)] * 3, 2))
     assert [len(of_one) for of_one in cores] == [1, 1, 1]
     assert set.union(*cores) <= os.sched_getaffinity(0)
 
