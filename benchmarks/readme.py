@@ -43,17 +43,11 @@ class Readme:
     """As --check."""
 
 
-def figure_table(figure: int, version: str | None = None, size: int | None = None) -> list[str]:
-    """A row for each env and k of a figure of the paper, a column for each algorithm: of today's settings, or of a version."""
+def figure_table(figure: int, size: int | None = None) -> list[str]:
+    """A row for each env and k of a figure of the paper, a column for each algorithm."""
     cells = make_cells(Paper(figure=figure, size=size), narrowed=False)
     results = RESULTS / f"figure_{figure}{f'_size{size}' if size else ''}.jsonl"
-    rows = compare(
-        [
-            line
-            for line in read_lines(results)
-            if (line["versions"]["rmdp-jax"] == version if version else any(same_cell(line, cell) for cell in cells))
-        ]
-    )
+    rows = compare([line for line in read_lines(results) if any(same_cell(line, cell) for cell in cells)])
     algorithms = [name for name in FIGURES[figure].algorithms if any(row.algorithm == name for row in rows)]
     found: dict[tuple[str, int], dict[str, Row]] = {}
     for row in rows:
@@ -143,7 +137,6 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "figure_2": lambda: figure_table(2),
     "figure_2_of_4x4": lambda: figure_table(2, size=4),
     "figure_3": lambda: figure_table(3),
-    "figure_3_of_version_0_1": lambda: figure_table(3, "0.1.0"),
     "speed_1M": lambda: speed_table(1_000_000),
     "speed_300k": lambda: speed_table(300_000),
     "parts_of_em": lambda: variants_table("assigners", 1_000_000, _BODIES | {"resource_gathering": 3}, _PARTS),
