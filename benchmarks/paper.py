@@ -224,6 +224,9 @@ def _check(arguments: Paper) -> None:
     check("seeds", arguments.scale.seeds, arguments.scale.seeds >= 1, "a whole number of at least 1")
     people = "None, or a whole number of at least 1 for the speed tasks; the grid's agents are told by size"
     check("n", arguments.n, arguments.n is None or (arguments.n >= 1 and arguments.spec.full.envs != _GRID), people)
+    check(
+        "backend", arguments.backend, arguments.backend is None or arguments.spec.full.envs != _GRID, "None: the grid has one"
+    )
     check("workers", arguments.workers, arguments.workers >= 0, "a whole number of at least 0")
     for name in ("ks", "envs", "algorithms"):
         check(name, getattr(arguments, name), getattr(arguments, name) != (), "one or more")

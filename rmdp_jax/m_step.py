@@ -3,6 +3,7 @@
 Frozen policies act beside them and are measured; so do given ones while the others are one.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from rmdp_jax.policies.networks import Params
 from rmdp_jax.state import Member, TrainState, members_of, policies_of, side_by_side, some_of, with_members
 from rmdp_jax.types import Array, Key, PyTree
 
-FEWEST_TURNS = 6  # of an exploration in turns, where there are that many policies
+TURNS = 10  # of an exploration, as nearly as the number of policies can be shared out
 
 
 class Learned(NamedTuple):
@@ -200,11 +201,13 @@ def _make_explore(model: Model, config: TrainConfig, assigner: Assigner, collect
 
 
 def number_of_turns(number: int) -> int:
-    """Turns in which one policy goes through the environments of so many: as many, and of many policies some share a turn.
+    """Turns in which one policy goes through the environments of so many: as many, or of many policies about `TURNS`.
 
-    An exploring iteration is so at most about ten times as deep as another, however many policies fill a device.
+    So an exploring iteration is about ten times as deep as another, however many policies fill a device, where their number has
+    a divisor near ten; a prime number has none, and takes as many turns.
     """
-    return min((turns for turns in range(FEWEST_TURNS, number) if number % turns == 0), default=number)
+    shared_out = [turns for turns in range(min(number, TURNS // 2), number + 1) if number % turns == 0]
+    return min(shared_out, key=lambda turns: abs(math.log(turns / TURNS)))
 
 
 def _collect_group(collect: Collect, number: int) -> Collect:
