@@ -55,6 +55,7 @@ class FigureSpec(NamedTuple):
     algorithms: tuple[str, ...] = ("em",)
     more: tuple[tuple[str, int], ...] = ()  # algorithms and k beside the product of all, in which no other has that k
     grids: Mapping[int, tuple[int, ...]] = MappingProxyType({})  # k of grids with another side
+    seeds: Mapping[int, int] = MappingProxyType({})  # of a k that has another number of them
     needs: str | None = None  # what a line has to hold to be drawn
 
 
@@ -76,15 +77,16 @@ FIGURES = {
         draw_speed,
         ALGORITHMS,
         more=(("em", 1),),  # with one policy there is nothing to assign, and only `cluster` is another
+        seeds=MappingProxyType({10: 3}),
     ),
     4: FigureSpec(
-        Scale(("halfcheetah_speed", "hopper_speed"), (5,), 1_000_000, 10),
+        Scale(("halfcheetah_speed", "hopper_speed"), (5,), 1_000_000, 5),
         Scale(("halfcheetah_speed", "hopper_speed"), (2,), 30_000, 2),
         draw_targets,
         needs="targets",
     ),
     5: FigureSpec(
-        Scale(("walker2d_speed", "ant_speed"), (5,), 1_000_000, 10),
+        Scale(("walker2d_speed", "ant_speed"), (5,), 1_000_000, 5),
         Scale(("walker2d_speed", "ant_speed"), (2,), 30_000, 2),
         draw_targets,
         needs="targets",
@@ -103,7 +105,7 @@ class Paper:
     quick: bool = False
     """A small version: 2 seeds, few k, short training. Results go to --out."""
     seeds: int | None = None
-    """Seeds from 0 up. Default: 10; 5 for figure 3; 2 with --quick."""
+    """Seeds from 0 up. Default: 10; 5 on the speed tasks, 3 where k is 10 or n 1000; 2 with --quick."""
     ks: tuple[int, ...] | None = None
     """Run these numbers of policies only."""
     envs: tuple[str, ...] | None = None
@@ -139,6 +141,11 @@ class Paper:
         scale = self.spec.quick if self.quick else self.spec.full
         given = {name: getattr(self, name) for name in Scale._fields if getattr(self, name) is not None}
         return scale._replace(**given)
+
+    def seeds_of(self, k: int) -> int:
+        """How many seeds the cells with k policies have."""
+        others = {} if self.quick or self.seeds is not None else self.spec.seeds
+        return others.get(k, self.scale.seeds)
 
 
 def make_cells(arguments: Paper, *, narrowed: bool = True) -> list[Cell]:
@@ -187,7 +194,7 @@ def run_figure(arguments: Paper) -> list[Line]:
     lines = [line for line in known if any(same_cell(line, cell) for cell in cells) and needed in (None, *line)]
     lines = list({_key(line): line for line in sorted(lines, key=len)}.values())  # what holds most is last
     stem = results / (name + _suffix(arguments))
-    missing = [(cell, _missing_seeds(cell, arguments.scale.seeds, lines)) for cell in asked if not arguments.draw_only]
+    missing = [(cell, missing_seeds(arguments, cell, lines)) for cell in asked if not arguments.draw_only]
     for made in _train(missing, out, arguments.workers):
         lines += made
         _write(arguments, stem, lines, cells)
@@ -198,9 +205,10 @@ def run_figure(arguments: Paper) -> list[Line]:
     return lines
 
 
-def _missing_seeds(cell: Cell, seeds: int, lines: Sequence[Line]) -> list[int]:
+def missing_seeds(arguments: Paper, cell: Cell, lines: Sequence[Line]) -> list[int]:
+    """Seeds of a cell that no line is a run of."""
     have = {line["seed"] for line in lines if same_cell(line, cell)}
-    return [seed for seed in range(seeds) if seed not in have]
+    return [seed for seed in range(arguments.seeds_of(cell.config.k)) if seed not in have]
 
 
 def _train(missing: Sequence[tuple[Cell, Sequence[int]]], out: Path, workers: int) -> Iterator[list[Line]]:
@@ -251,7 +259,7 @@ def _key(line: Line) -> tuple[Any, ...]:
 
 
 def _write(arguments: Paper, stem: Path, lines: Sequence[Line], cells: Sequence[Cell]) -> list[Path]:
-    notes = _absent([cell for cell in cells if not any(same_cell(line, cell) for line in lines)])
+    notes = _tell_progress(lines, [(cell, len(missing_seeds(arguments, cell, lines))) for cell in cells])
     taken = sum(line.get("made_by") == "benchmarks.ablation" for line in lines)
     notes += [f"Of the {len(lines)} runs, {taken} are those of `benchmarks.ablation`, which trained the same.\n"] * bool(taken)
     notes.append(f"Made by `{_command(arguments, lines)}`, or in parts with `--ks`, `--envs` and `--algorithms`.")
@@ -260,18 +268,26 @@ def _write(arguments: Paper, stem: Path, lines: Sequence[Line], cells: Sequence[
     return write_results(stem, sorted([*shown, *others], key=_key), shown, arguments.spec.draw, notes)
 
 
-def _absent(cells: Sequence[Cell]) -> list[str]:
-    """A line for each task of what is not run yet."""
-    ks: dict[str, dict[str, list[str]]] = {}
-    for cell in sorted(cells, key=lambda cell: cell.config.k):
-        ks.setdefault(cell.env, {}).setdefault(cell.algorithm, []).append(str(cell.config.k))
-    told = [f"- {env}: " + "; ".join(f"{name} k = {', '.join(found)}" for name, found in of.items()) for env, of in ks.items()]
-    return ["Not run yet:\n", *told, ""] if told else []
+def _tell_progress(lines: Sequence[Line], missing: Sequence[tuple[Cell, int]]) -> list[str]:
+    """How many runs are done, in how many hours, and a line for each task of how many are left."""
+    left: dict[str, dict[str, list[str]]] = {}
+    for cell, seeds in sorted(missing, key=lambda item: item[0].config.k):
+        if seeds:
+            left.setdefault(cell.env, {}).setdefault(cell.algorithm, []).append(f"{cell.config.k} ({seeds})")
+    told = [
+        f"- {env}: " + "; ".join(f"{name} k = {', '.join(found)}" for name, found in of.items()) for env, of in left.items()
+    ]
+    seconds = sum((line["wall_s"] + line.get("compile_s", 0.0)) / line.get("runs_together", 1) for line in lines)
+    done = f"{len(lines)} runs are done, in {seconds / 3600:.1f} hours of training and compiling"
+    if not told:
+        return [f"{done}; none is left.\n"]
+    return [f"{done}; {sum(seeds for _, seeds in missing)} are left, seeds in brackets:\n", *told, ""]
 
 
 def _command(arguments: Paper, lines: Sequence[Line]) -> str:
     """The command that makes all that is shown."""
-    flags = ["--quick"] * arguments.quick + ["--seeds", str(1 + max(line["seed"] for line in lines))]
+    seeds, whole = 1 + max(line["seed"] for line in lines), arguments.spec.quick if arguments.quick else arguments.spec.full
+    flags = ["--quick"] * arguments.quick + ["--seeds", str(seeds)] * (seeds != whole.seeds)
     for name in ("transitions", "size", "n", "backend"):
         if getattr(arguments, name) is not None:
             flags += [f"--{name}", str(getattr(arguments, name))]

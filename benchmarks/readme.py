@@ -1,4 +1,4 @@
-"""Tables of README.md and benchmarks/README.md, written from the committed lines: no cell is made by hand.
+"""Tables of README.md, docs/results.md and benchmarks/README.md, written from the committed lines: no cell is made by hand.
 
 A table stands between `<!-- benchmarks.readme NAME -->` and `<!-- end -->`. Only runs of today's settings are in it.
 """
@@ -27,7 +27,7 @@ from rmdp_jax.evaluation.comparison import Line, Row
 from rmdp_jax.records.files import read_lines
 
 RESULTS = Path("benchmarks/results")
-FILES = (Path("README.md"), Path("benchmarks/README.md"))
+FILES = tuple(map(Path, ("README.md", "docs/results.md", "benchmarks/README.md")))
 _BLOCK = re.compile(r"(<!-- benchmarks\.readme (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

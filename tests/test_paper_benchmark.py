@@ -33,6 +33,7 @@ def made_up(cell, seed, welfare):
         "share_of_bound": welfare / 90,
         "assignment": [i % k for i in range(n)],
         "device": "a device",
+        "wall_s": 3600.0,
     }
     return line | paper_lines._told(cell)
 
@@ -66,6 +67,7 @@ def test_figures_are_those_of_the_paper():
     (large,) = make_cells(Paper(figure=3, n=1000))
     assert (large.env, large.algorithm, large.config.k, large.config.n) == ("halfcheetah_speed", "em", 50, 1000)
     assert large.env_options == {"n": 1000}
+    assert [Paper(figure=3, seeds=seeds).seeds_of(k) for seeds, k in ((None, 5), (None, 10), (4, 10))] == [5, 3, 4]
 
 
 def test_a_run_counts_whichever_mujoco_it_was_made_with():
@@ -177,7 +179,8 @@ def test_what_is_missing_is_said_and_the_rest_drawn(tmp_path):
     write(tmp_path / "figure_2.jsonl", runs)
     run_figure(arguments)
     table = (tmp_path / "figure_2.md").read_text()
-    assert "Not run yet:\n\n- resource_gathering: em k = 2; plain_em k = 2, 5; " in table
+    assert "8 runs are done, in 8.0 hours of training and compiling; 16 are left, seeds in brackets:\n" in table
+    assert "\n- resource_gathering: em k = 2 (2); plain_em k = 2 (2), 5 (2); end_to_end k = 2 (2), 5 (2); " in table
     assert "| em | 4 | 89.38 ± 0.16 |" in table
     assert "**best**" in table
     assert "(told apart)" in table

@@ -27,7 +27,7 @@ def test_nothing_is_left_to_fill_in():
 
 
 def test_the_files_it_points_to_exist():
-    links = re.findall(r"\]\((?!http)([^)]+)\)", README)
+    links = re.findall(r"\]\((?!http)([^)#]+)", README)
     assert links
     for link in links:
         assert (Path(__file__).parent.parent / link).exists(), link
