@@ -124,7 +124,7 @@ def test_settings_that_would_disturb_are_off_and_told_and_the_run_is_the_same(us
 
 @pytest.mark.slow
 def test_threads_and_cores_give_the_same_run(usual, tmp_path):
-    """What docs/accelerators.md promises of a CPU: not the number of threads but the seed decides, in this process and in another."""
+    """What is promised of a CPU: not the number of threads but the seed decides, in this process and in another."""
     flags = f"{os.environ['XLA_FLAGS']} --xla_cpu_multi_thread_eigen=false"
     command = ["taskset", "-c", str(min(os.sched_getaffinity(0)))] if hasattr(os, "sched_getaffinity") else []
     environment = {**os.environ, "XLA_FLAGS": flags, "OMP_NUM_THREADS": "1", "NPROC": "1"}
