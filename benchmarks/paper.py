@@ -230,11 +230,11 @@ def _train_seeds(cell: Cell, seeds: Sequence[int], out: Path, progress: bool) ->
 def _check(arguments: Paper) -> None:
     check("figure", arguments.figure, arguments.figure in FIGURES, f"one of {', '.join(map(str, FIGURES))}")
     check("seeds", arguments.scale.seeds, arguments.scale.seeds >= 1, "a whole number of at least 1")
+    n, size, backend, grid = arguments.n, arguments.size, arguments.backend, arguments.spec.full.envs == _GRID
     people = "None, or a whole number of at least 1 for the speed tasks; the grid's agents are told by size"
-    check("n", arguments.n, arguments.n is None or (arguments.n >= 1 and arguments.spec.full.envs != _GRID), people)
-    check(
-        "backend", arguments.backend, arguments.backend is None or arguments.spec.full.envs != _GRID, "None: the grid has one"
-    )
+    check("n", n, n is None or (n >= 1 and not grid), people)
+    check("size", size, size is None or (size >= 2 and grid), "None, or a whole number of at least 2 for Resource Gathering")
+    check("backend", backend, backend is None or not grid, "None: the grid has one")
     check("workers", arguments.workers, arguments.workers >= 0, "a whole number of at least 0")
     for name in ("ks", "envs", "algorithms"):
         check(name, getattr(arguments, name), getattr(arguments, name) != (), "one or more")

@@ -96,6 +96,16 @@ def test_other_tasks_budgets_and_k_are_other_groups():
     assert all(row.best for row in rows if row.welfare == 1.0)  # nothing to be compared with
 
 
+def test_the_same_people_for_all_seeds_are_another_task():
+    own = [run(seed=seed, welfare=80.0 + seed) for seed in range(3)]
+    shared = [run(seed=seed, welfare=60.0 + seed, env_options={"seed": 0, "n": 4}) for seed in range(3)]
+    rows = compare_runs(own + shared[1:])
+    assert [(row.options, row.seeds, row.welfare) for row in rows] == [("", 3, 81.0), ("people_seed=0", 2, 61.5)]
+    (row,) = compare_runs(shared)  # the first seed is that of the people
+    assert (row.options, row.seeds, row.welfare) == ("people_seed=0", 3, 61.0)
+    assert [row.options for row in compare_runs(own)] == [""]
+
+
 def test_a_budget_is_that_of_its_own_task():
     short, other = run(transitions_per_policy=10_000, iterations=10), run(k=3, transitions_per_policy=10_500, iterations=2)
     assert [(row.k, row.transitions) for row in compare_runs([short, other])] == [(2, 10_000), (3, 10_500)]

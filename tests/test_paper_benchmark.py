@@ -205,6 +205,7 @@ def test_bad_flags_are_refused_before_anything_is_trained(tmp_path):
         ({"n": 4}, "n = 4: must be None, or .* told by size"),
         ({"figure": 3, "n": 0}, "n = 0"),
         ({"backend": "warp"}, "backend = warp: must be None"),
+        ({"figure": 4, "size": 4}, "size = 4: must be None, or .* for Resource Gathering"),
         ({"workers": -1}, "workers = -1: must be a whole number of at least 0"),
         ({"envs": ("ant_speed",)}, "of figure 2: resource_gathering"),
         ({"figure": 1, "algorithms": ("random",)}, "of this figure: em"),

@@ -23,7 +23,7 @@ class Row(NamedTuple):
     """One algorithm in one group of runs that differ in algorithm and seed only."""
 
     env: str
-    options: str  # of the env, without seed and n: "size=4", or nothing
+    options: str  # of the env, without seed and n: "size=4", "people_seed=0" where runs of all seeds have these people, or nothing
     backend: str
     n: int
     k: int
@@ -45,14 +45,16 @@ class Row(NamedTuple):
 def compare_runs(lines: Sequence[Line]) -> list[Row]:
     """One row for each algorithm in each group of comparable runs, sorted by env, budget, k and algorithm.
 
-    Runs can be compared when env, its options, backend, n, k and budget are the same. The budget is
+    Runs can be compared when env, its options, backend, n, k and budget are the same, and the people are drawn by each run's own
+    seed or are the same for all. The budget is
     `transitions_per_policy` + `pretraining_transitions`, as an algorithm that spends steps on its groups beforehand trains
     its policies for less; two budgets are the same when both come from one `--transitions`, rounded up to iterations.
     """
     groups: dict[tuple[Any, ...], dict[str, list[Line]]] = defaultdict(lambda: defaultdict(list))
     names = _labels(lines)
-    for number, (line, budget) in enumerate(zip(lines, _common_budgets(lines), strict=True)):
-        groups[(*task_of(line), budget, line["k"])][names[number]].append(line)
+    for line, budget, people, name in zip(lines, _common_budgets(lines), _people(lines), names, strict=True):
+        env, options, *rest = task_of(line)
+        groups[(env, ", ".join(filter(None, [options, people])), *rest, budget, line["k"])][name].append(line)
     return [row for key in sorted(groups) for row in _rows_of_group(key, groups[key])]
 
 
@@ -83,6 +85,24 @@ def settings_of(line: Line) -> dict[str, Any]:
     given = {name: len(line.get(name, [])) for name in ("frozen", "start")}  # policies of other runs that it was given
     terms = {"welfare_p": line.get("welfare_p", 1.0), **{name: line.get(name) for name in ("weighted", "at_most", "at_least")}}
     return {**line.get("settings", {}), **line.get("algorithm_options", {}), **given, **terms}
+
+
+def _people(lines: Sequence[Line]) -> list[str]:
+    """Of each run "people_seed=P" where a seed P other than its own drew its people, or nothing.
+
+    Where seed and P are the same it is one of those of P, unless another run of its kind has people of another own seed.
+    """
+    drawn = [line["env_options"].get("seed", line["seed"]) for line in lines]
+    kinds = [(*task_of(line), line["k"], line["algorithm"], repr(sorted(settings_of(line).items()))) for line in lines]
+    seeds: dict[tuple[Any, ...], set[tuple[int, int]]] = defaultdict(set)
+    for line, seed, kind in zip(lines, drawn, kinds, strict=True):
+        seeds[kind].add((seed, line["seed"]))
+    shared = {kind: {seed for seed, own in found if seed != own} for kind, found in seeds.items()}
+    alone = {kind: len({seed for seed, own in found if seed == own}) < 2 for kind, found in seeds.items()}
+    return [
+        f"people_seed={seed}" if seed in shared[kind] and (seed != line["seed"] or alone[kind]) else ""
+        for line, seed, kind in zip(lines, drawn, kinds, strict=True)
+    ]
 
 
 def _common_budgets(lines: Sequence[Line]) -> list[int]:
