@@ -23,7 +23,7 @@ class Row(NamedTuple):
     """One algorithm in one group of runs that differ in algorithm and seed only."""
 
     env: str
-    options: str  # of the env, without seed and n: "size=4", "people_seed=0" where runs of all seeds have these people, or nothing
+    options: str  # of the env, without seed and n: "size=4"; "people_seed=0" where all seeds have these people; or nothing
     backend: str
     n: int
     k: int
@@ -45,10 +45,10 @@ class Row(NamedTuple):
 def compare_runs(lines: Sequence[Line]) -> list[Row]:
     """One row for each algorithm in each group of comparable runs, sorted by env, budget, k and algorithm.
 
-    Runs can be compared when env, its options, backend, n, k and budget are the same, and the people are drawn by each run's own
-    seed or are the same for all. The budget is
-    `transitions_per_policy` + `pretraining_transitions`, as an algorithm that spends steps on its groups beforehand trains
-    its policies for less; two budgets are the same when both come from one `--transitions`, rounded up to iterations.
+    Runs can be compared when env, its options, backend, n, k and budget are the same, and people are drawn by each run's own
+    seed or are the same for all. The budget is `transitions_per_policy` + `pretraining_transitions`, as an algorithm that
+    spends steps on its groups beforehand trains its policies for less; two budgets are the same when both come from one
+    `--transitions`, rounded up to iterations.
     """
     groups: dict[tuple[Any, ...], dict[str, list[Line]]] = defaultdict(lambda: defaultdict(list))
     names = _labels(lines)
