@@ -1,4 +1,4 @@
-"""The figures of speed in README, of this machine: the benchmarks that print them, one after another, and their lines kept.
+"""The figures of speed in README and docs/results.md, of this machine: their benchmarks, one after another, and the lines kept.
 
 On an idle machine. Lines of a benchmark that is run again take the place of its own.
 """

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from rmdp_jax.envs.brax_adapter import quiet
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.errors import ConfigError, not_installed
 
 with quiet():
     import mujoco
@@ -35,7 +35,7 @@ def with_model(env: Any, body: str) -> Any:
     """
     found = find_spec("gymnasium")
     if found is None or found.origin is None:
-        raise ConfigError("model = 'gymnasium': it is not installed; install '.[gymnasium]', or take model = 'brax'")
+        raise not_installed("model = 'gymnasium'", "gymnasium", "gymnasium", "; or take model = 'brax'")
     path = Path(found.origin).parent / "envs" / "mujoco" / "assets" / FILES[body]
     if not path.exists():
         raise ConfigError(f"model = 'gymnasium': the Gymnasium that is installed has no {FILES[body]}; install 1.2 or newer")

@@ -14,7 +14,7 @@ from jax.custom_batching import custom_vmap
 
 from rmdp_jax.envs.brax_adapter import quiet
 from rmdp_jax.envs.native import Advance, c_model, with_advance, xml_iterations
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.errors import ConfigError, not_installed
 from rmdp_jax.types import Array
 
 with quiet():
@@ -28,7 +28,7 @@ def warp_env(env: Any) -> Any:
         ConfigError: warp-lang is not installed, JAX runs on neither a CUDA device nor a CPU, or the model has actuator states.
     """
     if find_spec("warp") is None:
-        raise ConfigError("backend = 'warp': warp-lang is not installed; install '.[warp]', or take backend = 'mjx'")
+        raise not_installed("backend = 'warp'", "warp-lang", "warp", "; or take backend = 'mjx'")
     if jax.default_backend() not in ("cpu", "gpu"):
         raise ConfigError(f"backend = 'warp': runs on CUDA devices, not on {jax.default_backend()}; take backend = 'mjx'")
     return with_advance(env, _warp_advance(xml_iterations(env.sys), env._n_frames))

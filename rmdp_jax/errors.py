@@ -164,6 +164,12 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownName:
     return UnknownName(f"{kind} = {shown(name)} is not known{hint} (known: {', '.join(known)})")
 
 
+def not_installed(what: str, package: str, extra: str, otherwise: str = "") -> ConfigError:
+    """The error for `what` takes a package of an extra that is not there; `otherwise` is another way out."""
+    install = f"pip install 'rmdp-jax[{extra}]', or in a checkout pip install -e '.[{extra}]'"
+    return ConfigError(f"{what}: takes {package}, which is not installed; {install}{otherwise}")
+
+
 def plain_number(value: Any) -> int | float | None:
     """`value` as Python's own int or float; None of what is no single number, or not known yet because it is traced."""
     if isinstance(value, bool | np.bool_ | str | bytes | jax.core.Tracer):

@@ -244,7 +244,7 @@ def test_models_with_actuator_states_are_refused():
 def test_warp_says_how_to_install_it():
     if importlib.util.find_spec("warp") is not None:
         pytest.skip("warp-lang is installed")
-    with pytest.raises(ConfigError, match=r"backend = 'warp': warp-lang is not installed; install '.\[warp\]', or take"):
+    with pytest.raises(ConfigError, match=r"backend = 'warp': takes warp-lang, which is not installed; .*'.\[warp\]'; or take"):
         make_speed("hopper", n=5, backend="warp")
 
 

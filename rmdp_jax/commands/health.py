@@ -78,7 +78,7 @@ def check_devices() -> Iterator[Finding]:
     devices = jax.devices()
     kinds = ", ".join(dict.fromkeys(f"{device.platform}: {device.device_kind}" for device in devices))
     idle = jax.default_backend() == "cpu" and Path("/dev/nvidia0").exists()
-    advice = "there is an NVIDIA GPU that JAX does not see: pip install 'rmdp-jax[cuda13]', or [cuda12]" if idle else None
+    advice = "there is an NVIDIA GPU that JAX does not see: pip install 'jax[cuda13]', or [cuda12]" if idle else None
     yield Finding("devices", "note" if idle else "ok", f"{len(devices)} ({kinds})", advice=advice)
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmdp_jax.errors import ConfigError, known_name, shown
+from rmdp_jax.errors import ConfigError, known_name, not_installed, shown
 from rmdp_jax.types import Array
 
 PLATFORMS = ("cpu", "cuda", "tpu")  # of `jax`
@@ -51,10 +51,7 @@ def check_formats(formats: Iterable[str]) -> tuple[str, ...]:
     for name in names:
         missing = [package for package in known_name("format", name, FORMATS).packages if find_spec(package) is None]
         if missing:
-            raise ConfigError(
-                f"format = {name!r}: takes {', '.join(missing)}, which is not installed; pip install 'rmdp-jax[export]', or in "
-                "a checkout pip install -c constraints.txt -e '.[export]'"
-            )
+            raise not_installed(f"format = {name!r}", ", ".join(missing), "export")
     return names
 
 

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from rmdp_jax.errors import ConfigError, shown
+from rmdp_jax.errors import ConfigError, not_installed, shown
 from rmdp_jax.paths import local_path
 from rmdp_jax.records.files import read_json, reason_of
 
@@ -68,7 +68,7 @@ def _hub_folder(name: str, text: str, rest: str) -> HubFolder:
 
 def _download(name: str, text: str, hub: HubFolder) -> Path:
     if find_spec("huggingface_hub") is None:
-        raise ConfigError(f"{name} = {text}: takes huggingface_hub, which is not installed; pip install 'rmdp-jax[hub]'")
+        raise not_installed(f"{name} = {text}", "huggingface_hub", "hub")
     from huggingface_hub import snapshot_download
 
     patterns = [f"{hub.folder}/*"] if hub.folder else None

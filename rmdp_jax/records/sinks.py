@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from rmdp_jax.errors import ConfigError, known_name
+from rmdp_jax.errors import ConfigError, known_name, not_installed
 from rmdp_jax.records.files import read_json, reason_of, to_json, warn, write_json
 
 PROJECT = "rmdp_jax"  # of wandb and trackio; WANDB_PROJECT names another for both
@@ -152,10 +152,7 @@ def sink_names(names: str | Sequence[str]) -> tuple[str, ...]:
     for name in names:
         kind = known_name("log", name, SINKS)
         if find_spec(kind.module) is None:
-            raise ConfigError(
-                f"log = {name!r}: takes {kind.module}, which is not installed; pip install 'rmdp-jax[{name}]', or in a "
-                f"checkout pip install -e '.[{name}]'"
-            )
+            raise not_installed(f"log = {name!r}", kind.module, name)
     return names
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.errors import not_installed
 
 MOST_ROWS = 20  # of a table that shows itself
 
@@ -21,10 +21,7 @@ def import_pandas() -> Any:
     try:
         import pandas
     except ImportError:
-        raise ConfigError(
-            "pandas: is not installed, and tables come as its data frames; pip install 'rmdp-jax[notebook]', or in a checkout "
-            "pip install -c constraints.txt -e '.[notebook]'"
-        ) from None
+        raise not_installed("table", "pandas", "notebook") from None
     return pandas
 
 

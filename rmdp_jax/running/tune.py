@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.devices.mesh import check_devices
-from rmdp_jax.errors import ConfigError, seed_range
+from rmdp_jax.errors import not_installed, seed_range
 from rmdp_jax.paths import local_path
 from rmdp_jax.records.files import write_json
 from rmdp_jax.records.folder import RunFolder
@@ -56,10 +56,7 @@ class Tuned(NamedTuple):
 def check_tune() -> None:
     """Raise `ConfigError` where Optuna is not installed."""
     if find_spec("optuna") is None:
-        raise ConfigError(
-            "tune: takes optuna, which is not installed; pip install 'rmdp-jax[tune]', or in a checkout "
-            "pip install -c constraints.txt -e '.[tune]'"
-        )
+        raise not_installed("tune", "optuna", "tune")
 
 
 def tune(
