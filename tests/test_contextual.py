@@ -86,6 +86,7 @@ def test_one_policy_serves_opposite_wishes_once_it_is_told():
     assert np.asarray(told.evaluation.utility).min() > 80.0
 
 
+@pytest.mark.slow
 def test_the_command_trains_resumes_and_evaluates(tmp_path, capsys):
     out = tmp_path / "run"
     command = ["train", "resource_gathering", "--algorithm", "contextual", "--size", "3", "--k", "2", "--out", str(out), *FLAGS]

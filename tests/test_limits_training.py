@@ -85,6 +85,7 @@ def test_a_run_ends_within_its_limits(make_assigner, limits, tmp_path):
         train(env, population, CONFIG, make_assigner(K, N), out=tmp_path / "run", resume=True, progress=False)
 
 
+@pytest.mark.slow
 def test_seeds_together_and_a_stopped_run_hold_them():
     def stop(line):
         raise StopIteration

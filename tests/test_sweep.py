@@ -55,6 +55,7 @@ def trained(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_what_is_missing(tmp_path, trained):
     done = []
     lines = run([CELL], [0, 1], tmp_path, on_done=done.append)
@@ -114,6 +115,7 @@ def test_seeds_with_envs_of_their_own_are_trained_apart(tmp_path, trained):
         run(cells, [0, 1], tmp_path, make=make_otherwise)
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_goes_on(tmp_path, trained, monkeypatch):
     with monkeypatch.context() as patch:
         press_ctrl_c(patch, 5)
@@ -145,6 +147,7 @@ def few_observations(monkeypatch):
     monkeypatch.setattr(cluster, "CLUSTER_TRANSITIONS", 32)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_observations")
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")  # who has learned little pays everyone nothing
 def test_cluster_goes_on_without_pretraining_anew(tmp_path, trained, monkeypatch):
