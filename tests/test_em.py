@@ -225,7 +225,7 @@ def test_policies_are_not_relocated_at_the_end_of_the_run(relocate_until, moved)
 
 @pytest.mark.parametrize("over", [False, True])
 def test_a_stopped_run_is_judged_by_the_best_it_knows(over):
-    """Policy 1 was at 5 and is at 2; nothing is due, but whoever stops now is given what was at 5, unless all is decided."""
+    """Policy 1 was at 5 and is at 2; nothing is due, but whoever stops now is given what was at 5."""
     assigner = em(
         2, 5, explore=0, anneal=1, relocate_every=99, starts=1, segment_environments=1, archive_size=2, archive_every=2
     )
@@ -239,12 +239,36 @@ def test_a_stopped_run_is_judged_by_the_best_it_knows(over):
     if over:
         state = state._replace(start=state.start._replace(number=jnp.int32(0)))
     labels, sources = assigner.conclude(state, inputs)
-    if over:
-        assert (labels.tolist(), sources.tolist()) == (state.labels.tolist(), [0, 1])
+    assert labels.tolist()[:4] == [0, 0, 0, 1]
+    if over:  # no start is under way, so those that were best together
+        assert sources.tolist() == [assigner.archive_size, assigner.archive_size + 1]
     else:
         assert sources.tolist()[0] == 0
         assert sources.tolist()[1] >= 2, "from the archive"
-        assert labels.tolist()[:4] == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize(("falls_at", "falls_to", "goes_back_at"), [(14, 2, [16]), (17, 2, [20]), (14, 4.9, []), (17, 4.9, [])])
+def test_a_run_that_gets_worse_goes_back_to_what_it_had(falls_at, falls_to, goes_back_at):
+    """When relocations, of which none is due, would be over, in iteration 16 of 20; or in the last one. Not for a little."""
+    options = {"explore": 0, "anneal": 1, "relocate_every": 99, "starts": 1, "segment_environments": 1}
+    assigner = em(2, 5, **options, archive_size=2, archive_every=1)
+
+    @jax.jit
+    def reassign(state, iteration, returns, archived):
+        progress = (iteration + 1).astype(jnp.float32) / 20
+        inputs = EStepInput(returns[:, 0], iteration, progress, returns, archived)
+        return assigner.reassign(jax.random.key(0), state, inputs)
+
+    state, archived, went_back = assigner.init(jax.random.key(0)), jnp.zeros((assigner.archive_size, 5)), []
+    for iteration in range(20):
+        returns = at(1, 5) if iteration + 1 < falls_at or went_back else at(1, falls_to)
+        state, copies = reassign(state, jnp.int32(iteration), returns, archived)
+        if copies.sources.tolist() != [0, 1]:
+            went_back.append(iteration + 1)
+            assert copies.sources.tolist() == [assigner.archive_size, assigner.archive_size + 1]
+            assert state.labels.tolist()[:4] == [0, 0, 0, 1]
+        archived = jnp.concatenate([returns[:, 0], archived])[copies.archive_sources]
+    assert went_back == goes_back_at
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ Plain EM is K-means. It ends in local optima, and a policy that never visits wha
   (`restarts.py`), and explores again. The archive holds members of every start. A new start knows the best policies of the one
   before: if it has shown nothing better when it first relocates, it goes on from them, with what it found as further
   behaviours to choose from (iterated local search; independent restarts end lower).
+- **Go back**: where a run would end with less than it had, the best k policies so far take their places (`best_so_far.py`).
 
 Policies that a run was given (`Given`) do not explore: the others are one, most for those whom the given ones serve least, and
 agents choose from the first iteration on. Frozen ones keep their places; facility location chooses the rest beside them.
@@ -33,6 +34,7 @@ import jax
 import jax.numpy as jnp
 
 from rmdp_jax.assigners.base import LARGEST_BEHAVIOURS, Assigner, Copies, EStepInput, Together, check_sizes
+from rmdp_jax.assigners.best_so_far import go_back, had_more, is_time_to_go_back, keep_better, nothing_kept
 from rmdp_jax.assigners.exploration import Exploration, begin_exploration, explore_on, weigh_by_need
 from rmdp_jax.assigners.facility_location import choose_facilities, keep_diverse
 from rmdp_jax.assigners.fixed import fixed, shuffled_even
@@ -65,7 +67,7 @@ class EMState(NamedTuple):
     """The assignment, and the segments that archived members showed.
 
     The archive has `archive_size` members that are unlike each other, and the k that were best when the last start ended; the
-    trainer's archive has the k policies too that new starts begin with, of which no segments are known.
+    trainer's archive has the k policies too that new starts begin with, and the best k so far, without segments.
     """
 
     labels: Array  # (n,) int32
@@ -75,6 +77,7 @@ class EMState(NamedTuple):
     archived_at: Array  # (archive_size + k,) float32 iteration in which a member was archived, -inf of an empty slot
     hold_until: Array  # () int32 iteration before which no agent moves, so that relocated policies can learn
     start: Start
+    kept: Array  # () welfare of the best k policies so far, by running estimates
 
 
 def em(
@@ -98,9 +101,9 @@ def em(
     on agents belong to their best policy. After `relocate_every` iterations in which welfare rose by less than 2%, policies
     are relocated if segments promise more than the present policies' own; no agent moves for as long again. When that does
     not help, the best policies so far are archived and training restarts if there is time, and explores again. The last
-    start goes on with the best of all. With k = 1 or k = n there is nothing to choose. Policies that share a trunk cannot
-    be copied back from the archive: they learn together anyway, have one start, which is annealed, and relocate among
-    themselves.
+    start goes on with the best of all. After `relocate_until` and at its end a run that is 10% worse than it was goes back
+    to the policies of then. With k = 1 or k = n there is nothing to choose. Policies that share a trunk cannot be copied
+    back from the archive: they learn together anyway, have one start, which is annealed, and relocate among themselves.
 
     Args:
         k, n: policies and agents.
@@ -138,13 +141,13 @@ def em(
             jnp.full(with_segments, -jnp.inf, jnp.float32),
         )
         labels, exploration = shuffled_even(key, k, n), begin_exploration(n, explores)
-        return EMState(labels, _uniform(k, n), exploration, *nothing, jnp.int32(0), first_start())
+        return EMState(labels, _uniform(k, n), exploration, *nothing, jnp.int32(0), first_start(), nothing_kept())
 
     return fixed(k, n, shuffled_even)._replace(
         name="em",
         segment_environments=segment_environments,
         sampled_agents=indices,
-        archive_size=with_segments + k,  # and those that restarts begin with
+        archive_size=with_segments + 2 * k,  # and those that restarts begin with, and the best so far
         together=_together if explores else None,
         takes_given=True,
         takes_limits=True,
@@ -212,7 +215,7 @@ def _phase(options: EMOptions, before: EMState, inputs: EStepInput, iterations: 
 
 
 def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState, inputs: EStepInput) -> tuple[EMState, Copies]:
-    """The E-step, a split or a relocation where one is due, and a restart where there is time for one."""
+    """The E-step, a split or a relocation where one is due, a restart where there is time for one, and the way back."""
     (k, n), now = inputs.utility.shape, inputs.iteration + 1
     explores = options.explore > 0 and inputs.can_explore
     were_one = before.exploration.under_way & explores
@@ -221,9 +224,10 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
     exploring, (given, frozen) = phase.exploration.under_way, (inputs.given.number, inputs.given.frozen)
     moves = (~exploring | (given > 0)) & (now >= before.hold_until)
     labels = jnp.where(moves, best_policies(inputs.utility, before.labels, frozen, inputs.limits), before.labels)
+    welfare = inputs.utility[labels, jnp.arange(n)].mean()
     start, decision = check_stopping_rule(
         before.start,
-        inputs.utility[labels, jnp.arange(n)].mean(),
+        welfare,
         now,
         iterations,
         settled=phase.may_end,
@@ -239,6 +243,8 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
     index = jnp.arange(k, dtype=jnp.int32)
     labels = jnp.where(relocation.accepted, relocation.labels, labels)
     sources = jnp.where(relocation.accepted, relocation.sources, index)
+    goes = had_more(before.kept, welfare) & is_time_to_go_back(now, iterations, options.relocate_until)
+    labels, sources = go_back(goes & (phase.hard_for >= 0) & ~relocation.accepted, labels, sources, inputs)
     adding = were_one | (now % options.archive_every == 0)
     member = jnp.arange(archived_at.size)
     same = were_one & (member > given) & (member < k)  # all that explore are one, which is archived once
@@ -246,6 +252,8 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
     archive = _archive(options, adding, returns, ages, sources, decision.stop)
     ends_here = decision.stop & (jnp.arange(archive.size) >= options.archive_size)  # the next start meets them all
     first = k + archive.shape[0] + index
+    kept, better = keep_better(before.kept, welfare, adding & (phase.hard_for >= 0))
+    best = jnp.where(better, index, first + k)
     hard = jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32)
     weights = jnp.where(phase.hard_for < 0, _soften(inputs.utility, phase.softness), hard)
     weights = jnp.where(exploring, hard if given else _uniform(k, n), weights)
@@ -259,8 +267,9 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
             archived_at=jnp.where(ends_here, now.astype(jnp.float32), archived_at[archive]),
             hold_until=jnp.where(decision.restart, now, held),
             start=next_start(reset_best(start, relocation.accepted), decision, now),
+            kept=kept,
         ),
-        Copies(jnp.where(decision.restart, first, sources), jnp.concatenate([archive, first])),
+        Copies(jnp.where(decision.restart, first, sources), jnp.concatenate([archive, first, best])),
     )
 
 
@@ -276,7 +285,8 @@ def _conclude(sample: SampledAgents | None, state: EMState, inputs: EStepInput) 
     chosen = choose_facilities(of_sampled, allowed, stay, jnp.where(under_way, 2 * k, 0), frozen)
     chosen = chosen[order_by_policy(chosen, k)]
     labels = best_policies(table[chosen], state.labels, frozen, inputs.limits)
-    return jnp.where(under_way, labels, state.labels), jnp.where(under_way, chosen, stay)
+    labels, sources = jnp.where(under_way, labels, state.labels), jnp.where(under_way, chosen, stay)
+    return go_back(had_more(state.kept, table[sources][labels, jnp.arange(n)].mean()), labels, sources, inputs)
 
 
 def _propose(

@@ -14,7 +14,7 @@ from rmdp_jax.types import Array
 RISE = 0.1  # relative rise of welfare that counts as an improvement
 LEARNS = 0.02  # relative rise of welfare by which policies are left alone to learn
 PATIENCE = 0.25  # share of the iterations since the start in which welfare has to improve
-_LOWEST = float(jnp.finfo(jnp.float32).min)  # no infinity, a share of which is not a number
+LOWEST = float(jnp.finfo(jnp.float32).min)  # no infinity, a share of which is not a number
 
 
 class Start(NamedTuple):
@@ -35,9 +35,14 @@ class Decision(NamedTuple):
     restart: Array  # () bool, another one follows
 
 
+def exceeds(welfare: Array, other: Array, share: float) -> Array:
+    """Whether `welfare` is above another by that share of it."""
+    return welfare > other + share * jnp.abs(other)
+
+
 def first_start() -> Start:
     """Before the first iteration."""
-    lowest, zero = jnp.float32(_LOWEST), jnp.int32(0)
+    lowest, zero = jnp.float32(LOWEST), jnp.int32(0)
     return Start(jnp.int32(1), zero, lowest, zero, lowest, zero)
 
 
@@ -54,7 +59,7 @@ def next_start(start: Start, decision: Decision, now: Array) -> Start:
 
 def reset_best(start: Start, relocated: Array) -> Start:
     """Welfare falls at first when policies are `relocated` (() bool), and gets time to rise again."""
-    best, learned = (jnp.where(relocated, _LOWEST, value) for value in (start.best, start.learned))
+    best, learned = (jnp.where(relocated, LOWEST, value) for value in (start.best, start.learned))
     return start._replace(best=best, learned=learned)
 
 
@@ -83,8 +88,7 @@ def check_stopping_rule(
         until: share of the run at which every start but the first ends in any case, and after which none follows.
     """
     age = (now - start.began_at).astype(jnp.float32)
-    improves = welfare > start.best + RISE * jnp.abs(start.best)
-    learns = welfare > start.learned + LEARNS * jnp.abs(start.learned)
+    improves, learns = exceeds(welfare, start.best, RISE), exceeds(welfare, start.learned, LEARNS)
     start = start._replace(
         best=jnp.where(improves, welfare, start.best),
         improved_at=jnp.where(improves, now, start.improved_at),
