@@ -1,5 +1,5 @@
 """Ways past the local optimum, or settings of PPO, at equal transitions; all seeds of a variant train in one program, or, by
---workers, each in a process on a core of its own, which is faster on a CPU and gives the same digits.
+--workers, each in a process on a core of its own, which is faster on a CPU. Rounding differs, so bodies take other ways.
 
 A variant and k whose line is in the results with these very settings is not trained again, and more seeds are trained as more:
 the same command goes on where it was.
