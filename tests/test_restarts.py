@@ -87,11 +87,11 @@ def test_the_best_of_all_attempts_goes_on(second):
     k, n, iterations = 2, 3, 60
     assigner = em(k, n, explore=0, anneal=2, relocate_every=4, segment_environments=2, archive_size=4, archive_every=3)
     state = assigner.init(jax.random.key(0))
-    reassign, rows = jax.jit(assigner.reassign), 4 + 2 * k
-    held = np.zeros((rows, n))  # what the stored policies would bring
+    reassign = jax.jit(assigner.reassign)
+    held = np.zeros((assigner.archive_size, n))  # what the stored policies would bring
     served = np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     own, first, starts, begun = 5.0 * served, 5.0 * served, 1, None
-    held[-k:] = first  # as the trainer's archive begins
+    held[-2 * k :] = np.tile(first, (2, 1))  # as the trainer's archive begins
     for iteration in range(iterations):
         utility = jnp.asarray(own, jnp.float32)
         returns = jnp.broadcast_to(utility[:, None], (k, 2, n))

@@ -243,8 +243,6 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
     index = jnp.arange(k, dtype=jnp.int32)
     labels = jnp.where(relocation.accepted, relocation.labels, labels)
     sources = jnp.where(relocation.accepted, relocation.sources, index)
-    goes = had_more(before.kept, welfare) & is_time_to_go_back(now, iterations, options.relocate_until)
-    labels, sources = go_back(goes & (phase.hard_for >= 0) & ~relocation.accepted, labels, sources, inputs)
     adding = were_one | (now % options.archive_every == 0)
     member = jnp.arange(archived_at.size)
     same = were_one & (member > given) & (member < k)  # all that explore are one, which is archived once
@@ -254,6 +252,8 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
     first = k + archive.shape[0] + index
     kept, better = keep_better(before.kept, welfare, adding & (phase.hard_for >= 0))
     best = jnp.where(better, index, first + k)
+    goes = had_more(before.kept, welfare) & is_time_to_go_back(now, iterations, options.relocate_until)
+    labels, sources = go_back(goes & (phase.hard_for >= 0) & ~relocation.accepted, labels, sources, inputs)
     hard = jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32)
     weights = jnp.where(phase.hard_for < 0, _soften(inputs.utility, phase.softness), hard)
     weights = jnp.where(exploring, hard if given else _uniform(k, n), weights)
