@@ -105,7 +105,7 @@ class Paper:
     quick: bool = False
     """A small version: 2 seeds, few k, short training. Results go to --out."""
     seeds: int | None = None
-    """Seeds from 0 up. Default: 10; 5 on the speed tasks, 3 where k is 10 or n 1000; 2 with --quick."""
+    """Seeds from 0 up. Default: 10; 5 on the speed tasks, 3 where k is 10, 1 where n is 1000; 2 with --quick."""
     ks: tuple[int, ...] | None = None
     """Run these numbers of policies only."""
     envs: tuple[str, ...] | None = None
@@ -136,11 +136,15 @@ class Paper:
         return spec._replace(full=spec.full._replace(ks=spec.grids.get(self.size or 0, spec.full.ks)))
 
     @property
+    def whole(self) -> Scale:
+        """How much is run without flags that say otherwise."""
+        return self.spec.quick if self.quick else self.spec.full
+
+    @property
     def scale(self) -> Scale:
         """How much is run, narrowed by the flags."""
-        scale = self.spec.quick if self.quick else self.spec.full
         given = {name: getattr(self, name) for name in Scale._fields if getattr(self, name) is not None}
-        return scale._replace(**given)
+        return self.whole._replace(**given)
 
     def seeds_of(self, k: int) -> int:
         """How many seeds the cells with k policies have."""
@@ -152,7 +156,7 @@ def make_cells(arguments: Paper, *, narrowed: bool = True) -> list[Cell]:
     """Cells of the figure; all of them, whatever --ks, --envs and --algorithms say, unless `narrowed`."""
     spec, scale = arguments.spec, arguments.scale
     algorithms = arguments.algorithms or spec.algorithms
-    whole = spec.quick if arguments.quick else spec.full
+    whole = arguments.whole
     more = () if arguments.quick else spec.more
     pairs = list(product(algorithms if narrowed else spec.algorithms, scale.ks if narrowed else whole.ks))
     pairs = [pair for pair in pairs if pair[1] not in {k for _, k in more}]
@@ -194,7 +198,7 @@ def run_figure(arguments: Paper) -> list[Line]:
     lines = [line for line in known if any(same_cell(line, cell) for cell in cells) and needed in (None, *line)]
     lines = list({_key(line): line for line in sorted(lines, key=len)}.values())  # what holds most is last
     stem = results / (name + _suffix(arguments))
-    missing = [(cell, missing_seeds(arguments, cell, lines)) for cell in asked if not arguments.draw_only]
+    missing = [(cell, _missing_seeds(arguments, cell, lines)) for cell in asked if not arguments.draw_only]
     for made in _train(missing, out, arguments.workers):
         lines += made
         _write(arguments, stem, lines, cells)
@@ -205,7 +209,7 @@ def run_figure(arguments: Paper) -> list[Line]:
     return lines
 
 
-def missing_seeds(arguments: Paper, cell: Cell, lines: Sequence[Line]) -> list[int]:
+def _missing_seeds(arguments: Paper, cell: Cell, lines: Sequence[Line]) -> list[int]:
     """Seeds of a cell that no line is a run of."""
     have = {line["seed"] for line in lines if same_cell(line, cell)}
     return [seed for seed in range(arguments.seeds_of(cell.config.k)) if seed not in have]
@@ -247,7 +251,7 @@ def _check(arguments: Paper) -> None:
 
 def _suffix(arguments: Paper) -> str:
     """Other grids and budgets do not overwrite the figure."""
-    whole = arguments.spec.quick if arguments.quick else arguments.spec.full
+    whole = arguments.whole
     sized = "".join(f"_{name}{value}" for name, value in (("size", arguments.size), ("n", arguments.n)) if value is not None)
     return sized + (
         "" if arguments.scale.transitions == whole.transitions else f"_{count_transitions(arguments.scale.transitions)}"
@@ -259,7 +263,7 @@ def _key(line: Line) -> tuple[Any, ...]:
 
 
 def _write(arguments: Paper, stem: Path, lines: Sequence[Line], cells: Sequence[Cell]) -> list[Path]:
-    notes = _tell_progress(lines, [(cell, len(missing_seeds(arguments, cell, lines))) for cell in cells])
+    notes = _tell_progress(lines, [(cell, len(_missing_seeds(arguments, cell, lines))) for cell in cells])
     taken = sum(line.get("made_by") == "benchmarks.ablation" for line in lines)
     notes += [f"Of the {len(lines)} runs, {taken} are those of `benchmarks.ablation`, which trained the same.\n"] * bool(taken)
     notes.append(f"Made by `{_command(arguments, lines)}`, or in parts with `--ks`, `--envs` and `--algorithms`.")
@@ -286,8 +290,8 @@ def _tell_progress(lines: Sequence[Line], missing: Sequence[tuple[Cell, int]]) -
 
 def _command(arguments: Paper, lines: Sequence[Line]) -> str:
     """The command that makes all that is shown."""
-    seeds, whole = 1 + max(line["seed"] for line in lines), arguments.spec.quick if arguments.quick else arguments.spec.full
-    flags = ["--quick"] * arguments.quick + ["--seeds", str(seeds)] * (seeds != whole.seeds)
+    seeds = 1 + max(line["seed"] for line in lines)
+    flags = ["--quick"] * arguments.quick + ["--seeds", str(seeds)] * (seeds != arguments.whole.seeds)
     for name in ("transitions", "size", "n", "backend"):
         if getattr(arguments, name) is not None:
             flags += [f"--{name}", str(getattr(arguments, name))]

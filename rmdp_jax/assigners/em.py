@@ -274,7 +274,8 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
 
 
 def _conclude(sample: SampledAgents | None, state: EMState, inputs: EStepInput) -> tuple[Array, Array]:
-    """Labels and sources of the present policies and archived members that serve agents best by running utilities."""
+    """Labels and sources of the present policies and archived members that serve agents best by running utilities; where no
+    start is under way, of the present policies, or of the best so far."""
     (k, n), size = inputs.utility.shape, state.archived_at.shape[0]
     under_way, stay = state.start.number > 0, jnp.arange(k, dtype=jnp.int32)
     archived = jnp.zeros((size, n)) if inputs.archived is None else inputs.archived[:size]
