@@ -105,15 +105,20 @@ def test_a_run_is_extended_by_name_and_said_in_words(copied, capsys):
     assert RunFolder(copied).read_result()["finished"] is True
 
 
-def test_config_and_result_agree_while_a_run_is_extended(copied, monkeypatch):
+@pytest.mark.parametrize(
+    ("refuses", "transitions", "ended"),
+    [("records.writer.RunWriter.restore", BUDGET, True), ("running.loop._loop", 960, False)],
+    ids=["refused_checkpoint", "read_checkpoint"],
+)
+def test_config_and_result_agree_while_a_run_is_extended(copied, monkeypatch, refuses, transitions, ended):
     def refuse(*arguments, **options):
         raise ConfigError("stopped here")
 
-    monkeypatch.setattr("rmdp_jax.running.train.learn", refuse)
+    monkeypatch.setattr(f"rmdp_jax.{refuses}", refuse)
     with pytest.raises(SystemExit):
         main(["train", str(copied), "--extend", "960", "--quiet"])
-    assert RunFolder(copied).read_config()["train"]["transitions"] == 960
-    assert RunFolder(copied).read_result()["finished"] is False
+    assert RunFolder(copied).read_config()["train"]["transitions"] == transitions
+    assert RunFolder(copied).read_result()["finished"] is ended
 
 
 def test_a_stopped_run_exits_with_75_and_the_same_command_ends_it(tmp_path, finished, monkeypatch, capsys):

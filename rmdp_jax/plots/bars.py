@@ -17,6 +17,7 @@ from rmdp_jax.plots.style import INK, algorithm_colors, ink_on, new_figure, styl
 
 _WIDTH = 0.84  # of a group of bars; groups are 1 apart
 _INCHES_PER_BAR = 0.3
+_FLAT = 0.34  # inches of a bar in which its number has room without being turned
 _ZOOMED = 0.5  # where all bars are longer than this share of the axis, the axis starts higher up, and says so
 
 
@@ -72,13 +73,14 @@ def welfare_by_k(
 def _draw_panel(axes: Axes, bars: Sequence[Bar], bounds: Mapping[int, float], colors: Mapping[str, str]) -> None:
     ks = sorted({bar.k for bar in bars})
     low, high = _span(bars, bounds)
-    starred = _starred(bars)
+    starred, inches = _starred(bars), _inches_per_k(bars)
     for place, k in enumerate(ks):
         group = [bar for bar in bars if bar.k == k]
         width = _WIDTH / max(len(group), 2)  # a bar alone is no wider than one of two
         left = place - width * len(group) / 2
         for i, bar in enumerate(group):
-            _draw_bar(axes, bar, left + (i + 0.5) * width, width, (low, high), colors[bar.name], star=bar in starred)
+            how: dict[str, bool] = {"star": bar in starred, "flat": width * inches > _FLAT}
+            _draw_bar(axes, bar, left + (i + 0.5) * width, width, (low, high), colors[bar.name], **how)
         if k in bounds:
             ends = [place - _WIDTH / 2 - 0.03, place + _WIDTH / 2 + 0.03]
             axes.plot(ends, [bounds[k]] * 2, color=INK, linewidth=1.2, linestyle=(0, (5, 3)), zorder=5, gid="bound")
@@ -92,7 +94,9 @@ def _draw_panel(axes: Axes, bars: Sequence[Bar], bounds: Mapping[int, float], co
     axes.grid(axis="y")
 
 
-def _draw_bar(axes: Axes, bar: Bar, x: float, width: float, span: tuple[float, float], color: str, *, star: bool) -> None:
+def _draw_bar(
+    axes: Axes, bar: Bar, x: float, width: float, span: tuple[float, float], color: str, *, star: bool, flat: bool
+) -> None:
     low, high = span
     axes.bar([x], [bar.welfare - low], 0.92 * width, bottom=low, color=color, zorder=2)
     error = bar.standard_error or 0.0
@@ -100,10 +104,11 @@ def _draw_bar(axes: Axes, bar: Bar, x: float, width: float, span: tuple[float, f
         line: dict[str, Any] = {"elinewidth": 1.3, "capsize": 2.5, "capthick": 1.0, "zorder": 4}
         axes.errorbar([x], [bar.welfare], yerr=[error], fmt="none", ecolor=INK, **line)
     text, weight = f"{bar.welfare:.1f}", "bold" if star else "normal"
-    inside = bar.welfare - error - low > 0.24 * (high - low)
+    inside = bar.welfare - error - low > (0.09 if flat else 0.24) * (high - low)
     at, ink = (bar.welfare - error, ink_on(color)) if inside else (bar.welfare + error, INK)
-    note = axes.annotate(text, (x, at), (0, -4 if inside else 4), textcoords="offset points", rotation=90, fontsize=7.5)
+    note = axes.annotate(text, (x, at), (0, -4 if inside else 4), textcoords="offset points", fontsize=7.5)
     note.set(ha="center", va="top" if inside else "bottom", color=ink, fontweight=weight, zorder=6)
+    note.set_rotation(0 if flat else 90)
     if not inside:
         note.set_path_effects([withStroke(linewidth=2.5, foreground="white")])  # it may lie on a dashed level
     if star:
@@ -142,8 +147,13 @@ def _span(bars: Sequence[Bar], bounds: Mapping[int, float]) -> tuple[float, floa
 
 def _inches(bars: Sequence[Bar]) -> float:
     """Width of a panel."""
+    return max(len({bar.k for bar in bars}) * _inches_per_k(bars), 2.6) + 0.5
+
+
+def _inches_per_k(bars: Sequence[Bar]) -> float:
+    """Width of a group of bars and of the gap to the next, at least."""
     groups = [sum(bar.k == k for bar in bars) for k in {bar.k for bar in bars}]
-    return max(len(groups) * max(groups, default=1) * _INCHES_PER_BAR / _WIDTH, 2.6) + 0.5
+    return max(groups, default=1) * _INCHES_PER_BAR / _WIDTH
 
 
 def _grid(panels: int) -> tuple[int, int]:

@@ -53,7 +53,7 @@ class RunWriter:
             self.sinks.close(self.history, summary)
 
     def rewind_to(self, iteration: int) -> None:
-        """Keep the lines up to a checkpoint, and no checkpoint after it; what is later will be made again."""
+        """Say that the run goes on from a checkpoint, which was read; keep the lines up to it, and no checkpoint after it."""
         if self.folder is None:
             return
         self.history[:] = [line for line in self.folder.read_metrics() if line["iteration"] <= iteration]
@@ -64,6 +64,7 @@ class RunWriter:
         if self.writes:
             from rmdp_jax.records.checkpoint import remove_later
 
+            self.describe()
             self.folder.write_metrics(self.history)
             self.size = self.folder.metrics.stat().st_size
             remove_later(self.folder.checkpoints, iteration)

@@ -50,7 +50,7 @@ def check_folders(runs: Sequence[RunSpec], resume: bool) -> None:
 
 
 def open_writer(env: Env, run: RunSpec, *, resume: bool, extend: bool, progress: bool) -> RunWriter:
-    """The writer of a run, whose folder says from now on what it is."""
+    """The writer of a run, whose folder says from now on what it is; one that goes on, once its checkpoint is read."""
     described = describe_run(env, run)
     sinks = Sinks(run.log, None if run.out is None else Path(run.out), described) if run.log else None
     if run.out is None:
@@ -65,6 +65,8 @@ def open_writer(env: Env, run: RunSpec, *, resume: bool, extend: bool, progress:
         announce(progress, f"no run in {folder.path} yet: it is begun")
 
     def describe() -> None:
+        if before is not None:
+            folder.reopen()
         folder.write_config(described)
         if not (goes_on and folder.people.exists()):
             write_people(folder.people, env, run.population)
@@ -72,9 +74,9 @@ def open_writer(env: Env, run: RunSpec, *, resume: bool, extend: bool, progress:
     wait_for_all("compared")
     if is_first():
         if before is not None:
-            folder.reopen()
             announce(progress, describe_extension(before, run.config))
-        describe()
+        if not goes_on:
+            describe()
     return RunWriter(folder, run.on_metrics, writes=is_first(), describe=describe, sinks=sinks)
 
 
