@@ -178,12 +178,12 @@ def train_seeds(cell: Cell, seeds: Sequence[int], progress: bool) -> list[Line]:
 
 
 def _describe_run(result: Result) -> Line:
-    """Results of a run, who is served, and its welfare over training."""
+    """Results of a run, who is served, its welfare over training, and the commit, as its line may get seeds of another."""
     summary, labels = result.summary, np.asarray(result.summary["assignment"])
     pays = np.asarray(summary["utility"])[labels, np.arange(summary["n"])]
     targets = result.population.agents if summary["env"].endswith("_speed") else None
     curve = [[line["transitions_per_policy"], round(line["welfare"], 2)] for line in result.metrics]
-    told = summary | describe_served(pays, labels, targets) | {"curve": curve}
+    told = summary | describe_served(pays, labels, targets) | {"curve": curve, "commit": machine()["commit"]}
     return {name: told.get(name) for name in OF_RUNS}
 
 

@@ -13,7 +13,7 @@ POOR = 10.0  # of 100; who is paid less on average is a group that nobody serves
 ANNEALED_EM = 2  # changes of the numbers of `em` that its options do not show: tests/test_revisions.py notices the next one
 OF_RUNS = (
     *("seed", "backend", "welfare", "welfare_deterministic", "upper_bound", "reachable", "share_of_bound", "policy_sizes"),
-    *("transitions_per_policy", "total_transitions", "served", "fastest_served", "largest_poor_group", "curve"),
+    *("transitions_per_policy", "total_transitions", "served", "fastest_served", "largest_poor_group", "curve", "commit"),
 )
 
 
