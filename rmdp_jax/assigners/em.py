@@ -7,7 +7,7 @@ Plain EM is K-means. It ends in local optima, and a policy that never visits wha
 - **Split**: the k policies become copies of those members of the archive that together serve the agents best, by facility
   location over the segments that they showed (`facility_location.py`).
 - **Soften**: they differ by then, but what all need is seldom learned. So at first all serve every agent, the more the better
-  they serve it: weights are a softmax of utilities whose temperature falls (deterministic annealing; Rose, 1998). Cold, it is
+  they serve it: weights are a softmax of utilities whose temperature falls (`annealing.py`; Rose, 1998). Cold, it is
   the hard E-step of `plain_em.py`: agents belong to their best policy.
 - **Relocate**: where welfare rises by less than 2% in `relocate_every` iterations, the k best behaviours are
   chosen by facility location among the segments that the k policies and the archive showed. A behaviour is taken over by a
@@ -33,21 +33,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rmdp_jax.assigners.annealing import Lengths, Phase, phase_of, uniform, weigh
 from rmdp_jax.assigners.base import LARGEST_BEHAVIOURS, Assigner, Copies, EStepInput, Together, check_sizes
 from rmdp_jax.assigners.best_so_far import go_back, had_more, is_time_to_go_back, keep_better, nothing_kept
-from rmdp_jax.assigners.exploration import Exploration, begin_exploration, explore_on, weigh_by_need
+from rmdp_jax.assigners.exploration import Exploration, begin_exploration, weigh_by_need
 from rmdp_jax.assigners.facility_location import choose_facilities, keep_diverse
 from rmdp_jax.assigners.fixed import fixed, shuffled_even
 from rmdp_jax.assigners.plain_em import best_policies, plain_em
 from rmdp_jax.assigners.relocation import Relocation, extend_to_all, order_by_policy, propose_relocation
-from rmdp_jax.assigners.restarts import Start, check_stopping_rule, first_start, next_start, reset_best
+from rmdp_jax.assigners.restarts import Decision, Start, check_stopping_rule, first_start, next_start, reset_best
 from rmdp_jax.assigners.sampled_agents import SampledAgents
 from rmdp_jax.errors import MOST_ITERATIONS, share_of_run, whole_number
 from rmdp_jax.learning.segments import NO_RETURN, scored_agents
 from rmdp_jax.types import Array, Key
-
-TEMPERATURE = (0.3, 0.005)  # at the start and the end of annealing, in units of the spread of all utilities
-LONGEST = 0.2  # share of the run that exploration or annealing takes at most
 
 
 class EMOptions(NamedTuple):
@@ -141,7 +139,7 @@ def em(
             jnp.full(with_segments, -jnp.inf, jnp.float32),
         )
         labels, exploration = shuffled_even(key, k, n), begin_exploration(n, explores)
-        return EMState(labels, _uniform(k, n), exploration, *nothing, jnp.int32(0), first_start(), nothing_kept())
+        return EMState(labels, uniform(k, n), exploration, *nothing, jnp.int32(0), first_start(), nothing_kept())
 
     return fixed(k, n, shuffled_even)._replace(
         name="em",
@@ -171,59 +169,17 @@ def _checked(options: EMOptions) -> EMOptions:
     return options._replace(**counts, relocate_until=share_of_run("relocate_until", options.relocate_until))
 
 
-def _uniform(k: int, n: int) -> Array:
-    """Weights (k, n) of those who begin."""
-    return jnp.full((k, n), 1.0 / k, jnp.float32)
-
-
-def _soften(utility: Array, passed: Array) -> Array:
-    """Weights (k, n) when the share `passed` () of annealing is over: a softmax over a temperature that falls geometrically."""
-    start, end = TEMPERATURE
-    spread = utility.max() - utility.min()
-    return jax.nn.softmax(utility / (start * (end / start) ** passed * jnp.where(spread > 0.0, spread, 1.0)), axis=0)
-
-
 def _together(state: EMState) -> Together:
     return Together(state.exploration.under_way, weigh_by_need(state.exploration.best))
-
-
-class _Phase(NamedTuple):
-    """How far the start under way has come."""
-
-    exploration: Exploration
-    splits: Array  # () bool, exploration has just ended
-    hard_for: Array  # () int32 iterations since agents belong to their best policy, negative before
-    softness: Array  # () share of annealing that is over
-    may_end: Array  # () bool, it has had its time to rise
-
-
-def _phase(options: EMOptions, before: EMState, inputs: EStepInput, iterations: Array) -> _Phase:
-    """Of the start under way in a run of so many `iterations`."""
-    now, can_explore = inputs.iteration + 1, options.explore > 0 and inputs.can_explore
-    alone = inputs.given.number == 0  # who begins beside policies that serve already raises nobody's best for long
-    longest, anneal = (
-        jnp.clip(jnp.round(LONGEST * iterations), 1.0, most).astype(jnp.int32) for most in (options.explore, options.anneal)
-    )
-    age = now - before.start.began_at
-    exploration = explore_on(before.exploration, inputs.utility, age, longest, may_stall=alone)
-    exploration = exploration._replace(under_way=exploration.under_way & can_explore)
-    splits = before.exploration.under_way & ~exploration.under_way & can_explore
-    hard_for = age - anneal - jnp.where(can_explore, exploration.ended_at, 0)
-    hard_for = jnp.where(exploration.under_way, -1, hard_for)
-    may_end = hard_for >= options.relocate_every
-    return _Phase(exploration, splits, hard_for, 1.0 + hard_for / anneal, may_end)
 
 
 def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState, inputs: EStepInput) -> tuple[EMState, Copies]:
     """The E-step, a split or a relocation where one is due, a restart where there is time for one, and the way back."""
     (k, n), now = inputs.utility.shape, inputs.iteration + 1
-    explores = options.explore > 0 and inputs.can_explore
-    were_one = before.exploration.under_way & explores
     iterations = jnp.round(now.astype(jnp.float32) / inputs.progress)  # rounded, or float32 error moves what derives from it
-    phase = _phase(options, before, inputs, iterations)
-    exploring, (given, frozen) = phase.exploration.under_way, (inputs.given.number, inputs.given.frozen)
-    moves = (~exploring | (given > 0)) & (now >= before.hold_until)
-    labels = jnp.where(moves, best_policies(inputs.utility, before.labels, frozen, inputs.limits), before.labels)
+    lengths = Lengths(options.explore, options.anneal, options.relocate_every)
+    phase = phase_of(lengths, before.exploration, now - before.start.began_at, inputs, iterations)
+    labels = _choose_best(phase, before, inputs)
     welfare = inputs.utility[labels, jnp.arange(n)].mean()
     start, decision = check_stopping_rule(
         before.start,
@@ -234,43 +190,49 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
         max_starts=jnp.where(inputs.can_restore, options.starts, 1),
         until=options.relocate_until,
     )
-    due = (phase.hard_for >= 0) & (phase.hard_for % options.relocate_every == 0) & (inputs.progress <= options.relocate_until)
-    slow = now - start.learned_at >= options.relocate_every
-    due = due & (slow | (phase.hard_for == 0))  # who learns fast is left alone, once groups have formed
-    since = jnp.where(decision.stop | (start.number == 0), 0, start.began_at + jnp.where(phase.splits, 1, 0))
-    rounds = jnp.where(due | phase.splits | decision.stop, 2 * k, 0)
+    since, rounds = _choices(options, phase, start, decision, inputs)
     relocation, returns, archived_at = _propose(sample, before, inputs, labels, since, rounds)
     index = jnp.arange(k, dtype=jnp.int32)
     labels = jnp.where(relocation.accepted, relocation.labels, labels)
     sources = jnp.where(relocation.accepted, relocation.sources, index)
-    adding = were_one | (now % options.archive_every == 0)
-    member = jnp.arange(archived_at.size)
-    same = were_one & (member > given) & (member < k)  # all that explore are one, which is archived once
-    ages = jnp.where(same | (member < frozen), -jnp.inf, archived_at)  # frozen ones are there anyway
-    archive = _archive(options, adding, returns, ages, sources, decision.stop)
+    held = jnp.where(relocation.accepted, now + options.relocate_every, before.hold_until)
+    adding = phase.were_one | (now % options.archive_every == 0)
+    archive = _archive(options, adding, returns, _ages(phase, archived_at, inputs), sources, decision.stop)
     ends_here = decision.stop & (jnp.arange(archive.size) >= options.archive_size)  # the next start meets them all
-    first = k + archive.shape[0] + index
+    first = k + archive.shape[0] + index  # members that restarts begin with, and behind them the best so far
     kept, better = keep_better(before.kept, welfare, adding & (phase.hard_for >= 0))
     best = jnp.where(better, index, first + k)
     goes = had_more(before.kept, welfare) & is_time_to_go_back(now, iterations, options.relocate_until)
     labels, sources = go_back(goes & (phase.hard_for >= 0) & ~relocation.accepted, labels, sources, inputs)
-    hard = jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32)
-    weights = jnp.where(phase.hard_for < 0, _soften(inputs.utility, phase.softness), hard)
-    weights = jnp.where(exploring, hard if given else _uniform(k, n), weights)
-    held = jnp.where(relocation.accepted, now + options.relocate_every, before.hold_until)
-    return (
-        EMState(
-            labels=labels,
-            weights=jnp.where(decision.restart, _uniform(k, n), weights),
-            exploration=jax.tree.map(partial(jnp.where, decision.restart), begin_exploration(n, explores), phase.exploration),
-            returns=returns[archive],
-            archived_at=jnp.where(ends_here, now.astype(jnp.float32), archived_at[archive]),
-            hold_until=jnp.where(decision.restart, now, held),
-            start=next_start(reset_best(start, relocation.accepted), decision, now),
-            kept=kept,
-        ),
-        Copies(jnp.where(decision.restart, first, sources), jnp.concatenate([archive, first, best])),
+    explores = options.explore > 0 and inputs.can_explore
+    after = EMState(
+        labels=labels,
+        weights=jnp.where(decision.restart, uniform(k, n), weigh(phase, labels, inputs)),
+        exploration=jax.tree.map(partial(jnp.where, decision.restart), begin_exploration(n, explores), phase.exploration),
+        returns=returns[archive],
+        archived_at=jnp.where(ends_here, now.astype(jnp.float32), archived_at[archive]),
+        hold_until=jnp.where(decision.restart, now, held),
+        start=next_start(reset_best(start, relocation.accepted), decision, now),
+        kept=kept,
     )
+    return after, Copies(jnp.where(decision.restart, first, sources), jnp.concatenate([archive, first, best]))
+
+
+def _choose_best(phase: Phase, before: EMState, inputs: EStepInput) -> Array:
+    """Labels (n,) of the best policies; as before while there is one policy, or those that were relocated learn."""
+    moves = (~phase.exploration.under_way | (inputs.given.number > 0)) & (inputs.iteration + 1 >= before.hold_until)
+    best = best_policies(inputs.utility, before.labels, inputs.given.frozen, inputs.limits)
+    return jnp.where(moves, best, before.labels)
+
+
+def _choices(options: EMOptions, phase: Phase, start: Start, decision: Decision, inputs: EStepInput) -> tuple[Array, Array]:
+    """Since which iteration () members may be chosen from, and by how many swaps (): none where no choice is due."""
+    k = inputs.utility.shape[0]
+    due = (phase.hard_for >= 0) & (phase.hard_for % options.relocate_every == 0) & (inputs.progress <= options.relocate_until)
+    slow = inputs.iteration + 1 - start.learned_at >= options.relocate_every
+    due = due & (slow | (phase.hard_for == 0))  # who learns fast is left alone, once groups have formed
+    since = jnp.where(decision.stop | (start.number == 0), 0, start.began_at + jnp.where(phase.splits, 1, 0))
+    return since, jnp.where(due | phase.splits | decision.stop, 2 * k, 0)
 
 
 def _conclude(sample: SampledAgents | None, state: EMState, inputs: EStepInput) -> tuple[Array, Array]:
@@ -304,6 +266,14 @@ def _propose(
     limits = inputs.limits if sample is None else None  # they are of all agents
     relocation = propose_relocation(k, returns, allowed, own_labels, rounds, inputs.given.frozen, limits)
     return relocation if sample is None else extend_to_all(sample, relocation, labels, inputs), returns, archived_at
+
+
+def _ages(phase: Phase, archived_at: Array, inputs: EStepInput) -> Array:
+    """Iterations in which members were archived, -inf of those that are not to be."""
+    given, member = inputs.given, jnp.arange(archived_at.size)
+    explores = (member > given.number) & (member < inputs.utility.shape[0])
+    same = phase.were_one & explores  # all that explore are one, which is archived once
+    return jnp.where(same | (member < given.frozen), -jnp.inf, archived_at)  # frozen ones are there anyway
 
 
 def _archive(options: EMOptions, adding: Array, returns: Array, archived_at: Array, best: Array, stop: Array) -> Array:
