@@ -24,7 +24,7 @@ config = preset("resource_gathering", k=3)
 # %% [markdown]
 # ## A trainer is functions
 #
-# `init(key) -> state` and `step(state) -> (state, info)`: k policies act, learn, and agents are reassigned. `State` is what
+# `init(key) -> state` and `step(state) -> (state, info)`: k policies act, learn, and agents are reassigned. `state` (a `TrainState`) is what
 # the next step reads, `info` what people read. Nothing is compiled yet; shapes are known all the same.
 
 # %%

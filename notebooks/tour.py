@@ -1,7 +1,7 @@
 # %% [markdown]
 # # A tour on Resource Gathering
 #
-# Five policies for 25 people, from training to the page for a reviewer, in two minutes on a CPU. A walker leaves home, visits
+# Five policies for 25 people, from training to the page for a reviewer, in a minute or two on a CPU. A walker leaves home, visits
 # cells of a 5 x 5 grid and comes back; each person wants one cell visited on a short walk.
 
 # %% tags=["parameters"]
@@ -85,7 +85,7 @@ print("policy", someone.policy, "brings", someone.expected.round(1), "of 100")
 # ## How many policies are worth having?
 #
 # From the same run: the welfare that every number of policies is predicted to reach, and the least that reaches 95% of what
-# one policy each would bring.
+# the best of all policies that the run met brings each person.
 
 # %%
 found = budget(run, ks=(1, 2, 3, 5, 8))

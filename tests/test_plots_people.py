@@ -27,7 +27,7 @@ def test_histogram_shows_who_is_hardly_served_in_grey():
     assert sum(bar.get_height() for bar in above.patches) == 5
     assert "grey: 1 agent with less than 10 of 100" in above.get_title("left") + above.get_title()
     rows = [label.get_text() for label in below.get_yticklabels()]
-    assert rows == ["policy 0: 2 agents, mean 1.10", "policy 1: 2 agents, mean 3.10"]
+    assert rows == ["policy 0: 2 of 3 agents, mean 1.10", "policy 1: 2 agents, mean 3.10"]
 
 
 def test_speed_history_tells_speed_and_targets():

@@ -83,9 +83,8 @@ def _draw_rows(
         if speeds is not None and np.isfinite(speeds[j]):
             (diamond,) = axes.plot([speeds[j]], [row], "D", color=INK, markersize=4 if small else 6.5, zorder=3)
             diamond.set(markeredgecolor="white", markeredgewidth=0.7)
-        count = (
-            f"{agents_word(len(own))}, mean {own.mean():.2f}" if len(own) else "nobody served" if len(waiting) else "no agents"
-        )
+        number = (f"{len(own)} of " if len(waiting) else "") + agents_word(len(own) + len(waiting))
+        count = f"{number}, mean {own.mean():.2f}" if len(own) else "nobody served" if len(waiting) else "no agents"
         names.append(f"{j}: {len(own)}" if small else f"policy {j}: {count}")
     axes.set_yticks(range(len(order)), names, fontsize=5.5 if small else 8)
     axes.set_ylim(len(order) - 0.4, -0.6)
