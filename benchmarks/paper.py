@@ -93,7 +93,11 @@ FIGURES = {
     ),
 }
 # With so many agents: a part of the figure, with as many policies to their number.
-LARGE = {(3, 1000): FigureSpec(Scale(_BODIES[:1], (50,), 1_000_000, 1), Scale(_BODIES[:1], (2,), 40_000, 1), draw_speed)}
+LARGE = {
+    (3, 1000): FigureSpec(
+        Scale(_BODIES[:1], (50,), 1_000_000, 1), Scale(_BODIES[:1], (2,), 40_000, 1), draw_targets, needs="targets"
+    )
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,7 +286,8 @@ def _tell_progress(lines: Sequence[Line], missing: Sequence[tuple[Cell, int]]) -
         f"- {env}: " + "; ".join(f"{name} k = {', '.join(found)}" for name, found in of.items()) for env, of in left.items()
     ]
     seconds = sum((line["wall_s"] + line.get("compile_s", 0.0)) / line.get("runs_together", 1) for line in lines)
-    done = f"{len(lines)} runs are done, in {seconds / 3600:.1f} hours of training and compiling"
+    runs = "1 run is" if len(lines) == 1 else f"{len(lines)} runs are"
+    done = f"{runs} done, in {seconds / 3600:.1f} hours of training and compiling"
     if not told:
         return [f"{done}; none is left.\n"]
     return [f"{done}; {sum(seeds for _, seeds in missing)} are left, seeds in brackets:\n", *told, ""]

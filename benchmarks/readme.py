@@ -16,7 +16,7 @@ from benchmarks.accelerator import RATES, rate_rows
 from benchmarks.common import clean_exit, emit, read_arguments, show
 from benchmarks.gymnasium_results import COLUMNS as GYMNASIUM
 from benchmarks.gymnasium_results import table_rows as gymnasium_rows
-from benchmarks.paper import FIGURES, Paper, make_cells
+from benchmarks.paper import Paper, make_cells
 from benchmarks.paper_lines import same_cell
 from benchmarks.paper_results import compare
 from benchmarks.speed import RATIOS, THROUGHPUT, ratio_rows, throughput_rows
@@ -43,12 +43,13 @@ class Readme:
     """As --check."""
 
 
-def figure_table(figure: int, size: int | None = None) -> list[str]:
-    """A row for each env and k of a figure of the paper, a column for each algorithm."""
-    cells = make_cells(Paper(figure=figure, size=size), narrowed=False)
-    results = RESULTS / f"figure_{figure}{f'_size{size}' if size else ''}.jsonl"
+def figure_table(figure: int, **people: int) -> list[str]:
+    """A row for each env and k of a figure, on grids of another size or with n agents too, a column for each algorithm."""
+    asked = Paper(figure=figure, **people)  # type: ignore[arg-type]
+    cells = make_cells(asked, narrowed=False)
+    results = RESULTS / f"figure_{figure}{''.join(f'_{name}{value}' for name, value in people.items())}.jsonl"
     rows = compare([line for line in read_lines(results) if any(same_cell(line, cell) for cell in cells)])
-    algorithms = [name for name in FIGURES[figure].algorithms if any(row.algorithm == name for row in rows)]
+    algorithms = [name for name in asked.spec.algorithms if any(row.algorithm == name for row in rows)]
     found: dict[tuple[str, int], dict[str, Row]] = {}
     for row in rows:
         found.setdefault((row.env, row.k), {})[row.algorithm] = row
@@ -137,6 +138,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "figure_2": lambda: figure_table(2),
     "figure_2_of_4x4": lambda: figure_table(2, size=4),
     "figure_3": lambda: figure_table(3),
+    "figure_3_n1000": lambda: figure_table(3, n=1000),
     "speed_1M": lambda: speed_table(1_000_000),
     "speed_300k": lambda: speed_table(300_000),
     "parts_of_em": lambda: variants_table("assigners", 1_000_000, _BODIES | {"resource_gathering": 3}, _PARTS),

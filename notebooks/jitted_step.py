@@ -24,8 +24,8 @@ config = preset("resource_gathering", k=3)
 # %% [markdown]
 # ## A trainer is functions
 #
-# `init(key) -> state` and `step(state) -> (state, info)`: k policies act, learn, and agents are reassigned. `state` (a `TrainState`) is what
-# the next step reads, `info` what people read. Nothing is compiled yet; shapes are known all the same.
+# `init(key) -> state` and `step(state) -> (state, info)`: k policies act, learn, and agents are reassigned. `state` (a
+# `TrainState`) is what the next step reads, `info` what people read. Nothing is compiled yet; shapes are known all the same.
 
 # %%
 trainer = make_trainer(env, population, config, plain_em(k=3, n=25))

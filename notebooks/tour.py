@@ -1,8 +1,8 @@
 # %% [markdown]
 # # A tour on Resource Gathering
 #
-# Five policies for 25 people, from training to the page for a reviewer, in a minute or two on a CPU. A walker leaves home, visits
-# cells of a 5 x 5 grid and comes back; each person wants one cell visited on a short walk.
+# Five policies for 25 people, from training to the page for a reviewer, in a minute or two on a CPU. A walker leaves home,
+# visits cells of a 5 x 5 grid and comes back; each person wants one cell visited on a short walk.
 
 # %% tags=["parameters"]
 transitions = 300_000  # of each policy

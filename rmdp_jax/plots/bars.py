@@ -56,7 +56,7 @@ def welfare_by_k(
     names = list(dict.fromkeys(bar.name for bar in fullest))  # in the order of a group that has all, where there is one
     own = {panel: [bar for bar in bars if bar.panel == panel] for panel in panels}
     columns, rows = _grid(len(panels))
-    widest = max((_inches(own[panel]) for panel in panels), default=3.0)
+    widest = max((_inches(own[panel]) + 0.5 for panel in panels), default=3.0)
     figure = new_figure(max(widest * columns + 0.6, 6.4), 3.3 * rows + 1.0, _alt(bars, bounds, bound_name))
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -73,7 +73,7 @@ def welfare_by_k(
 def _draw_panel(axes: Axes, bars: Sequence[Bar], bounds: Mapping[int, float], colors: Mapping[str, str]) -> None:
     ks = sorted({bar.k for bar in bars})
     low, high = _span(bars, bounds)
-    starred, inches = _starred(bars), _inches_per_k(bars)
+    starred, inches = _starred(bars), _inches(bars) / len(ks)
     for place, k in enumerate(ks):
         group = [bar for bar in bars if bar.k == k]
         width = _WIDTH / max(len(group), 2)  # a bar alone is no wider than one of two
@@ -146,14 +146,9 @@ def _span(bars: Sequence[Bar], bounds: Mapping[int, float]) -> tuple[float, floa
 
 
 def _inches(bars: Sequence[Bar]) -> float:
-    """Width of a panel."""
-    return max(len({bar.k for bar in bars}) * _inches_per_k(bars), 2.6) + 0.5
-
-
-def _inches_per_k(bars: Sequence[Bar]) -> float:
-    """Width of a group of bars and of the gap to the next, at least."""
+    """Width of what is drawn in a panel."""
     groups = [sum(bar.k == k for bar in bars) for k in {bar.k for bar in bars}]
-    return max(groups, default=1) * _INCHES_PER_BAR / _WIDTH
+    return max(len(groups) * max(groups, default=1) * _INCHES_PER_BAR / _WIDTH, 2.6)
 
 
 def _grid(panels: int) -> tuple[int, int]:
