@@ -201,7 +201,7 @@ def run_figure(arguments: Paper) -> list[Line]:
     needed = arguments.spec.needs
     lines = [line for line in known if any(same_cell(line, cell) for cell in cells) and needed in (None, *line)]
     lines = list({_key(line): line for line in sorted(lines, key=len)}.values())  # what holds most is last
-    stem = results / (name + _suffix(arguments))
+    stem = results / (name + file_suffix(arguments))
     missing = [(cell, _missing_seeds(arguments, cell, lines)) for cell in asked if not arguments.draw_only]
     for made in _train(missing, out, arguments.workers):
         lines += made
@@ -253,7 +253,7 @@ def _check(arguments: Paper) -> None:
     check("algorithms", arguments.algorithms, asked <= set(shown), f"of this figure: {', '.join(shown)}")
 
 
-def _suffix(arguments: Paper) -> str:
+def file_suffix(arguments: Paper) -> str:
     """Other grids and budgets do not overwrite the figure."""
     whole = arguments.whole
     sized = "".join(f"_{name}{value}" for name, value in (("size", arguments.size), ("n", arguments.n)) if value is not None)

@@ -16,7 +16,7 @@ from benchmarks.accelerator import RATES, rate_rows
 from benchmarks.common import clean_exit, emit, read_arguments, show
 from benchmarks.gymnasium_results import COLUMNS as GYMNASIUM
 from benchmarks.gymnasium_results import table_rows as gymnasium_rows
-from benchmarks.paper import Paper, make_cells
+from benchmarks.paper import Paper, file_suffix, make_cells
 from benchmarks.paper_lines import same_cell
 from benchmarks.paper_results import compare
 from benchmarks.speed import RATIOS, THROUGHPUT, ratio_rows, throughput_rows
@@ -47,7 +47,7 @@ def figure_table(figure: int, **people: int) -> list[str]:
     """A row for each env and k of a figure, on grids of another size or with n agents too, a column for each algorithm."""
     asked = Paper(figure=figure, **people)  # type: ignore[arg-type]
     cells = make_cells(asked, narrowed=False)
-    results = RESULTS / f"figure_{figure}{''.join(f'_{name}{value}' for name, value in people.items())}.jsonl"
+    results = RESULTS / f"figure_{figure}{file_suffix(asked)}.jsonl"
     rows = compare([line for line in read_lines(results) if any(same_cell(line, cell) for cell in cells)])
     algorithms = [name for name in asked.spec.algorithms if any(row.algorithm == name for row in rows)]
     found: dict[tuple[str, int], dict[str, Row]] = {}

@@ -38,3 +38,11 @@ def test_an_algorithm_has_its_color_in_every_panel_and_low_bars_start_at_zero():
     assert first.patches[0].get_facecolor() != first.patches[1].get_facecolor()
     assert first.get_ylim()[0] == 0
     assert [axes.get_title("left") for axes in figure.axes] == ["a", "b"]
+
+
+def test_numbers_of_wide_bars_lie_flat():
+    def turned(drawn):
+        return {note.get_rotation() for note in plots.welfare_by_k(drawn, {}).axes[0].texts if note.get_text()}
+
+    assert turned(bars(em=30.0, random=5.0)) == {0.0}
+    assert turned(bars(em=30.0, plain_em=25.0, end_to_end=20.0, cluster=10.0, random=5.0)) == {90.0}

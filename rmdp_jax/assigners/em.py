@@ -190,7 +190,7 @@ def _reassign(options: EMOptions, sample: SampledAgents | None, before: EMState,
         max_starts=jnp.where(inputs.can_restore, options.starts, 1),
         until=options.relocate_until,
     )
-    since, rounds = _choices(options, phase, start, decision, inputs)
+    since, rounds = _how_to_choose(options, phase, start, decision, inputs)
     relocation, returns, archived_at = _propose(sample, before, inputs, labels, since, rounds)
     index = jnp.arange(k, dtype=jnp.int32)
     labels = jnp.where(relocation.accepted, relocation.labels, labels)
@@ -225,7 +225,9 @@ def _choose_best(phase: Phase, before: EMState, inputs: EStepInput) -> Array:
     return jnp.where(moves, best, before.labels)
 
 
-def _choices(options: EMOptions, phase: Phase, start: Start, decision: Decision, inputs: EStepInput) -> tuple[Array, Array]:
+def _how_to_choose(
+    options: EMOptions, phase: Phase, start: Start, decision: Decision, inputs: EStepInput
+) -> tuple[Array, Array]:
     """Since which iteration () members may be chosen from, and by how many swaps (): none where no choice is due."""
     k = inputs.utility.shape[0]
     due = (phase.hard_for >= 0) & (phase.hard_for % options.relocate_every == 0) & (inputs.progress <= options.relocate_until)

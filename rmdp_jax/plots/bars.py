@@ -78,9 +78,10 @@ def _draw_panel(axes: Axes, bars: Sequence[Bar], bounds: Mapping[int, float], co
         group = [bar for bar in bars if bar.k == k]
         width = _WIDTH / max(len(group), 2)  # a bar alone is no wider than one of two
         left = place - width * len(group) / 2
+        flat = width * inches > _FLAT
         for i, bar in enumerate(group):
-            how: dict[str, bool] = {"star": bar in starred, "flat": width * inches > _FLAT}
-            _draw_bar(axes, bar, left + (i + 0.5) * width, width, (low, high), colors[bar.name], **how)
+            x, color = left + (i + 0.5) * width, colors[bar.name]
+            _draw_bar(axes, bar, x, width, (low, high), color, star=bar in starred, flat=flat)
         if k in bounds:
             ends = [place - _WIDTH / 2 - 0.03, place + _WIDTH / 2 + 0.03]
             axes.plot(ends, [bounds[k]] * 2, color=INK, linewidth=1.2, linestyle=(0, (5, 3)), zorder=5, gid="bound")
