@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.common import machine
 from benchmarks.runs import describe_served, revision_of
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.envs import make
@@ -43,7 +44,7 @@ def complete_line(line: Line, cell: Cell, out: Path) -> Line:
     paid = np.asarray(run.read_result()["utility"])[line["assignment"], np.arange(population.n)]
     targets = population.agents if line["env"].endswith("_speed") else None
     curve = over_training(run.read_metrics(), timed=line["runs_together"] == 1)
-    line = {**line, **describe_served(paid, line["assignment"], targets), "curve": curve}
+    line = {**line, **describe_served(paid, line["assignment"], targets), "curve": curve, "commit": machine()["commit"]}
     if line["algorithm"] != "em":
         return line
     details = _speed_details(run, targets) if targets is not None else _walk_details(folder, line)
