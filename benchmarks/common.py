@@ -6,17 +6,20 @@ import json
 import os
 import re
 import resource
+import signal
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import fields
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from queue import Queue
+from threading import Event
 from typing import Any, TypeVar
 
 import jax
@@ -28,6 +31,7 @@ from rmdp_jax.commands.numbers import REGISTRY
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.records.folder import describe_machine
 from rmdp_jax.running.cache import use_cache
+from rmdp_jax.running.interrupts import Stopped, stops
 
 Name = TypeVar("Name")
 Arguments = TypeVar("Arguments")
@@ -98,14 +102,14 @@ def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
     Raises:
         BrokenProcessPool: it was killed, as happens to those that ask for more memory than there is.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool, _ending_processes():
         return pool.submit(function, *arguments).result()
 
 
 def on_cores(function: Callable[..., Any], calls: Sequence[Sequence[Any]], workers: int) -> Iterator[Any]:
     """Results of `function(*arguments)` as they come, `workers` at once, each in a fresh interpreter on a core of its own.
 
-    One that fails lets those that have begun end, and then raises.
+    One that fails lets those that have begun end, and then raises. A signal that asks for an end ends them.
     """
     cores: Queue[int] = Queue()
     known = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
@@ -115,20 +119,40 @@ def on_cores(function: Callable[..., Any], calls: Sequence[Sequence[Any]], worke
     def run(arguments: Sequence[Any]) -> Any:
         core = cores.get()
         try:
+            if stopped.is_set():
+                raise Stopped("stopped before it began")
             return in_own_process(_on_core, core, function, arguments)
         finally:
             cores.put(core)
 
-    with ThreadPoolExecutor(workers) as pool:
-        begun = [pool.submit(run, arguments) for arguments in calls]
+    with ThreadPoolExecutor(workers) as pool, _ending_processes() as stopped:
+        left = {pool.submit(run, arguments) for arguments in calls}
         try:
-            for done in as_completed(begun):
-                yield done.result()
+            while left:
+                done, left = wait(left, timeout=1.0, return_when=FIRST_COMPLETED)  # without one a signal may not be seen
+                for call in done:
+                    yield call.result()
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _ending_processes() -> Iterator[Event]:
+    """A signal that asks for an end sets the event, and ends the processes of this one, once; those that train save first."""
+    told: set[BaseProcess] = set()
+    with stops() as stopped:
+        try:
+            yield stopped
+        finally:
+            while stopped.is_set() and (running := set(active_children())):  # one may have begun just after it was set
+                for process in running - told:
+                    process.terminate()
+                told |= running
+                time.sleep(0.1)
 
 
 def _on_core(core: int, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all in a terminal; the first process tells this one
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})  # before JAX counts the cores
     use_cache()  # what differs by seed alone is compiled once

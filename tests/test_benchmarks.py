@@ -1,10 +1,13 @@
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from multiprocessing import active_children
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -13,6 +16,7 @@ from benchmarks.common import on_cores
 from benchmarks.processes import ALGORITHMS, ITERATIONS, across_policies, groups_of, task
 from benchmarks.throughput import Throughput, cases, resolve
 from rmdp_jax.running.algorithms import resolve as resolve_algorithm
+from rmdp_jax.running.interrupts import Stopped
 
 COMMANDS = {
     "resource_gathering": [sys.executable, "-m", "benchmarks.resource_gathering", "--quick"],
@@ -213,6 +217,20 @@ def test_calls_have_a_core_each():
     cores = list(on_cores(os.sched_getaffinity, [(0,)] * 3, 2))
     assert [len(of_one) for of_one in cores] == [1, 1, 1]
     assert set.union(*cores) <= os.sched_getaffinity(0)
+
+
+def test_a_signal_ends_the_calls_too():
+    def interrupt():
+        while not active_children():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    begun = time.monotonic()
+    Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(Stopped, match="SIGTERM"):
+        list(on_cores(time.sleep, [(300,)] * 3, 2))
+    assert time.monotonic() - begun < 100
+    assert not active_children()
 
 
 class Read(Exception):

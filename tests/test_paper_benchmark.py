@@ -5,6 +5,7 @@ import pytest
 from matplotlib.image import imread
 
 from benchmarks import paper, paper_lines, paper_results
+from benchmarks.common import machine
 from benchmarks.paper import Paper, make_cells, run_figure
 from benchmarks.variants import Cell as AblationCell
 from rmdp_jax.config import Sizes
@@ -228,6 +229,7 @@ def test_a_tiny_figure_is_trained_drawn_and_gone_on_with(tmp_path, monkeypatch):
     assert sum(first["own_return"]) / 4 == pytest.approx(first["welfare"], abs=0.02)
     assert "utility" not in first
     assert first["curve"][-1][0] == first["transitions_per_policy"]
+    assert first["commit"] == machine()["commit"]
     stem = tmp_path / "figure_1_size2_640"
     assert {path.suffix for path in tmp_path.glob("figure_1*")} == {".jsonl", ".md", ".png"}
     assert max(map(len, stem.with_suffix(".jsonl").read_text().splitlines())) < 5000
