@@ -1,3 +1,4 @@
+import pytest
 from drawn import texts
 
 from rmdp_jax import plots
@@ -46,3 +47,17 @@ def test_numbers_of_wide_bars_lie_flat():
 
     assert turned(bars(em=30.0, random=5.0)) == {0.0}
     assert turned(bars(em=30.0, plain_em=25.0, end_to_end=20.0, cluster=10.0, random=5.0)) == {90.0}
+
+
+@pytest.mark.parametrize("names", [("em",), ("em", "plain_em", "end_to_end", "cluster", "random")])
+@pytest.mark.parametrize("height", [3.0, 6.0, 9.0, 12.0, 15.0])
+def test_no_number_lies_across_a_dashed_level(names, height):
+    low = [plots.Bar("grid", 2, name, height + i / 2, 0.8, False) for i, name in enumerate(names)]
+    high = [plots.Bar("grid", 10, name, 55.0, 1.0, False) for name in names]
+    figure = plots.welfare_by_k([*low, *high], {("grid", 2): 17.79, ("grid", 10): 60.36})
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    level = axes.transData.transform((0, 17.79))[1]
+    spans = {note.get_text(): note.get_window_extent() for note in axes.texts if note.get_text()}
+    assert f"{height:.1f}" in spans
+    assert not [text for text, span in spans.items() if span.y0 + 1 < level < span.y1 - 1]

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import offset_copy
 
@@ -18,6 +17,8 @@ from rmdp_jax.plots.style import INK, algorithm_colors, ink_on, new_figure, styl
 _WIDTH = 0.84  # of a group of bars; groups are 1 apart
 _INCHES_PER_BAR = 0.3
 _FLAT = 0.34  # inches of a bar in which its number has room without being turned
+_HIGH = 0.08  # share of the axis that a flat number takes; of a turned one, each sign takes `_LONG`
+_LONG = 0.035
 _ZOOMED = 0.5  # where all bars are longer than this share of the axis, the axis starts higher up, and says so
 
 
@@ -30,6 +31,15 @@ class Bar(NamedTuple):
     welfare: float  # mean over seeds, 0..100
     standard_error: float | None
     best: bool  # the highest mean, or not told from it
+
+
+class Room(NamedTuple):
+    """What a group of bars has."""
+
+    low: float  # end of the axis
+    high: float  # of the longest bar or level of the panel
+    bound: float | None  # dashed level of the group
+    flat: bool  # numbers lie flat
 
 
 @styled
@@ -78,10 +88,10 @@ def _draw_panel(axes: Axes, bars: Sequence[Bar], bounds: Mapping[int, float], co
         group = [bar for bar in bars if bar.k == k]
         width = _WIDTH / max(len(group), 2)  # a bar alone is no wider than one of two
         left = place - width * len(group) / 2
-        flat = width * inches > _FLAT
+        room = Room(low, high, bounds.get(k), flat=width * inches > _FLAT)
         for i, bar in enumerate(group):
             x, color = left + (i + 0.5) * width, colors[bar.name]
-            _draw_bar(axes, bar, x, width, (low, high), color, star=bar in starred, flat=flat)
+            _draw_bar(axes, bar, x, width, room, color, star=bar in starred)
         if k in bounds:
             ends = [place - _WIDTH / 2 - 0.03, place + _WIDTH / 2 + 0.03]
             axes.plot(ends, [bounds[k]] * 2, color=INK, linewidth=1.2, linestyle=(0, (5, 3)), zorder=5, gid="bound")
@@ -95,23 +105,22 @@ def _draw_panel(axes: Axes, bars: Sequence[Bar], bounds: Mapping[int, float], co
     axes.grid(axis="y")
 
 
-def _draw_bar(
-    axes: Axes, bar: Bar, x: float, width: float, span: tuple[float, float], color: str, *, star: bool, flat: bool
-) -> None:
-    low, high = span
+def _draw_bar(axes: Axes, bar: Bar, x: float, width: float, room: Room, color: str, *, star: bool) -> None:
+    low = room.low
     axes.bar([x], [bar.welfare - low], 0.92 * width, bottom=low, color=color, zorder=2)
     error = bar.standard_error or 0.0
     if error:
         line: dict[str, Any] = {"elinewidth": 1.3, "capsize": 2.5, "capthick": 1.0, "zorder": 4}
         axes.errorbar([x], [bar.welfare], yerr=[error], fmt="none", ecolor=INK, **line)
     text, weight = f"{bar.welfare:.1f}", "bold" if star else "normal"
-    inside = bar.welfare - error - low > (0.09 if flat else 0.24) * (high - low)
+    length = (_HIGH if room.flat else _LONG * len(text)) * (room.high - low)
+    inside = bar.welfare - error - low > length
     at, ink = (bar.welfare - error, ink_on(color)) if inside else (bar.welfare + error, INK)
+    if not inside and room.bound is not None and at < room.bound < at + length:
+        at = room.bound  # over the dashed level, not across it
     note = axes.annotate(text, (x, at), (0, -4 if inside else 4), textcoords="offset points", fontsize=7.5)
     note.set(ha="center", va="top" if inside else "bottom", color=ink, fontweight=weight, zorder=6)
-    note.set_rotation(0 if flat else 90)
-    if not inside:
-        note.set_path_effects([withStroke(linewidth=2.5, foreground="white")])  # it may lie on a dashed level
+    note.set_rotation(0 if room.flat else 90)
     if star:
         below = offset_copy(axes.transData, axes.get_figure(root=True), y=-6, units="points")
         axes.plot([x], [low], "*", color=INK, markersize=6, transform=below, clip_on=False, gid="best")
@@ -124,7 +133,9 @@ def _draw_legend(figure: Figure, colors: Mapping[str, str], *, starred: bool, bo
     if starred:
         text = "best, or not told from it (paired t-test, 0.01)"
         handles.append(Line2D([], [], color=INK, marker="*", linestyle="none", markersize=7, label=text))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), handlelength=1.4, columnspacing=1.4)
+    rows = -(-len(handles) // (8 if figure.get_figwidth() > 10 else 6))
+    ncols = -(-len(handles) // rows)
+    figure.legend(handles=handles, loc="outside lower center", ncols=ncols, handlelength=1.4, columnspacing=1.4)
 
 
 def _starred(bars: Sequence[Bar]) -> list[Bar]:
