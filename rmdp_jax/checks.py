@@ -67,7 +67,7 @@ def check_spec(spec: EnvSpec) -> None:
     if spec.segment_length is not None:
         whole_number("segment_length", spec.segment_length, 1, INT32)
     number_between("discount", spec.discount, 0, 1)
-    real_number("reference_scale", spec.reference_scale, lambda x: math.isfinite(x) and x != 0, "a finite number, and not 0")
+    real_number("reference_scale", spec.reference_scale, lambda x: 0 < x < math.inf, "a finite number above 0")
     real_number("observation_limit", spec.observation_limit, lambda x: x > 0, "a number above 0; inf for no limit")
     instance_of("options", spec.options, Mapping, "a mapping from names to values")
 

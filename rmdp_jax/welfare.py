@@ -12,8 +12,8 @@ which is what the E-step, facility location and the M-step work with. There u is
 worth is infinite, and p is at least `LOWEST`, which stands for all below it.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -93,6 +93,13 @@ def from_worth(value: Array, p: float) -> Array:
 def marginal(returns: Array, p: float) -> Array:
     """The slope of `worth`, 1 at a return of 1; agents who get little count more where p < 1."""
     return jnp.ones_like(returns) if p == 1.0 else _lift(returns) ** (max(p, LOWEST) - 1.0)
+
+
+def describe_terms(result: Mapping[str, Any]) -> str:
+    """On whose terms the welfare in result.json is, in words; nothing where it is the mean over agents."""
+    if "welfare_p" not in result and not result.get("weighted"):
+        return ""
+    return f"p-mean of returns, p = {result.get('welfare_p', 1)}" + (", by weight" * result.get("weighted", False))
 
 
 def _lift(returns: Array) -> Array:

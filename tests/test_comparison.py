@@ -186,6 +186,23 @@ def test_the_picture_has_a_panel_a_task():
     ]
 
 
+def test_panels_of_other_backends_and_close_budgets_are_told_apart():
+    close = [run("em", seed, transitions_per_policy=2049, iterations=2049) for seed in range(2)]
+    figure = draw_comparison(compare_runs([*RUNS, *close, run(backend="mjx")]))
+    titles = [axes.get_title("left") for axes in figure.axes if axes.get_title("left")]
+    assert titles == [
+        f"resource_gathering, n = 4, 2k per policy ({told})" for told in ("2,048, jax", "2,048, mjx", "2,049, jax")
+    ]
+
+
+def test_budgets_of_lines_that_tell_no_iterations_are_their_own():
+    long = [run("em", seed, transitions_per_policy=1_900_000) for seed in range(2)]
+    short = [run("random", seed, transitions_per_policy=1_000_000) for seed in range(2)]
+    for line in (*long, *short):
+        del line["iterations"]
+    assert {row.algorithm: row.transitions for row in compare_runs([*long, *short])} == {"em": 1_900_000, "random": 1_000_000}
+
+
 def test_compare_prints_a_table_that_fits(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     long = [run("end_to_end_surrogate", seed, k=10, welfare=80 + seed) for seed in range(3)]

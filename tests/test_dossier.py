@@ -196,6 +196,8 @@ def test_a_task_that_keeps_no_episodes_has_what_the_result_says(run):
     close(found["agents"]["return"], run.result["utility"][run.assignment, np.arange(N)])
     text = render(found, draw(bare, found, score_run(bare), animations=True))
     assert "There are no intervals" in text
+    assert "none fell or diverged" not in text
+    assert "surely has the best policy" not in text
     assert not re.search(r"\bnan\b", re.sub(r"base64,[^\"]*", "", text))
 
 

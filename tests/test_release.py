@@ -14,8 +14,11 @@ from tiny import CONFIG, assert_same, make_tiny
 
 from rmdp_jax import ConfigError, em, make_act, train
 from rmdp_jax.commands.cli import main
+from rmdp_jax.commands.tables import _describe_verified
+from rmdp_jax.deploy.model_card import model_card
 from rmdp_jax.deploy.release import write_release
 from rmdp_jax.envs import make
+from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.given import given_policies, load_members
 from rmdp_jax.records.loading import load_run
 from rmdp_jax.records.places import outputs_folder, run_folder
@@ -53,6 +56,25 @@ def test_a_release_reads_like_its_run(released):
     assert f"{run.result['welfare']:.2f} ± {run.result['welfare_standard_error']:.2f}" in card
 
 
+def test_a_release_of_very_many_agents_has_their_arrays(released, tmp_path):
+    run, _, _ = released
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder.path, folder)
+    result = RunFolder(folder).read_result()
+    RunFolder(folder).write_result({**result, **{name: np.asarray(result[name]) for name in ("assignment", "utility")}})
+    written = write_release(load_run(folder, make), tmp_path / "small")
+    np.testing.assert_array_equal(load_run(written.folder, make).assignment, run.assignment)
+
+
+def test_the_card_says_on_whose_terms_welfare_is(released):
+    run, _, _ = released
+    terms = run._replace(result={**run.result, "welfare_p": "-inf", "at_most": 2})
+    card = model_card(terms, run.folder.read_config())
+    assert "welfare, p-mean of returns, p = -inf of the 4 agents, with at most 2 agents a policy, of 100" in card
+    assert "mean return" not in card
+    assert "mean_reward" not in card
+
+
 def test_the_release_among_the_examples_is_whole():
     run = load_run(Path(__file__).parent.parent / "examples" / "resource_gathering_k3", make)
     assert (run.config.k, run.config.n, run.iteration) == (3, 25, run.config.iterations)
@@ -84,6 +106,9 @@ def test_evaluate_tells_whether_a_release_agrees(released, tmp_path, capsys):
     assert verify(exact, SimpleNamespace(welfare=3.0, standard_error=0.0), deterministic=True).agrees
     assert not verify(exact, SimpleNamespace(welfare=3.1, standard_error=0.0), deterministic=True).agrees
     assert verify(exact, SimpleNamespace(welfare=float("nan"), standard_error=0.0), deterministic=True) is None
+    unknown = verify(exact, SimpleNamespace(welfare=3.1, standard_error=float("nan")), deterministic=True)
+    assert (unknown.standard_errors, unknown.agrees) == (None, None)  # of one episode
+    assert "nobody can tell" in _describe_verified(**unknown._asdict())
 
 
 def test_policies_of_a_release_may_be_given_to_a_run(released):

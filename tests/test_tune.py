@@ -68,6 +68,24 @@ def test_rounds_have_one_shape_and_their_better_half_goes_on(told, tmp_path):
     assert found.found == pytest.approx(20 * found.values["clip"])
 
 
+def test_sizes_alone_are_drawn_for_every_trial(told, tmp_path, monkeypatch):
+    monkeypatch.setattr(module.Trials, "welfare", lambda self, trials, iteration: [trial.params["epochs"] for trial in trials])
+    found = search_in(tmp_path, Search(settings=(Setting("epochs", choices=(1, 2, 3, 4, 5)),), trials=6, batch=4, rungs=1))
+    assert {trial.state.name for trial in found.trials} == {"COMPLETE"}  # each was alone in its round
+    assert len({trial.params["epochs"] for trial in found.trials}) > 2
+
+
+def test_a_search_that_goes_on_may_find_other_settings(told, tmp_path, monkeypatch):
+    labels = []
+    monkeypatch.setattr(
+        module, "_compare", lambda cell, best, *others: labels.append((best.label, best.config.rates.clip)) or {}
+    )
+    for trials in (3, 6, 9, 12):
+        search_in(tmp_path, Search(settings=RATES[:1], trials=trials, batch=3, rungs=0))
+    assert len(set(labels)) > 1
+    assert len({label for label, _ in labels}) == len({clip for _, clip in labels}) == len(set(labels))
+
+
 @pytest.mark.parametrize("stop", [1, 2, 3, 5])
 def test_a_search_that_was_stopped_goes_on_where_it_was(told, tmp_path, stop):
     search = Search(settings=RATES, trials=8, batch=4, rungs=2)

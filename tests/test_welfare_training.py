@@ -76,6 +76,24 @@ def test_the_standard_error_by_weight_is_that_of_weighted_returns_in_each_episod
     assert float(found.standard_error) == pytest.approx(by_episode.std(ddof=1) / 4, rel=1e-3)
 
 
+@pytest.mark.parametrize("p", [0.5, 0.0, -1.0, -np.inf])
+def test_the_standard_error_is_known_where_somebody_gets_nothing(p):
+    env, population = make_tiny()
+    pays = population.reward
+    population = population._replace(
+        agents={"own": population.agents, "paid": jnp.array([0.0, 1.0, 1.0, 1.0])},
+        reward=lambda agent, outcome: agent["paid"] * pays(agent["own"], outcome),
+    )
+    config = replace(CONFIG, welfare_p=p)
+    policies = policies_of(make_trainer(env, population, config, plain_em(K, N)).init(jax.random.key(0)))
+    labels = jnp.array([0, 1, 1, 0])
+    found = jax.jit(make_evaluate(env, population, config, episodes=16))(policies, labels, jax.random.key(1))
+    if p <= 0:
+        assert (float(found.welfare), float(found.standard_error)) == (0.0, 0.0)
+    else:
+        assert 0 < float(found.standard_error) < float(found.welfare)
+
+
 def test_a_run_on_other_terms_says_so_and_keeps_them(tmp_path):
     env, population = make_tiny()
     weighted, config = population._replace(weights=WEIGHTS), replace(CONFIG, welfare_p=-np.inf)

@@ -6,10 +6,10 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from rmdp_jax.commands.tables import describe_terms
 from rmdp_jax.limits import describe_limits
 from rmdp_jax.records.lines import finite_number
 from rmdp_jax.terminal import PlainConsole, plus_minus, visible
+from rmdp_jax.welfare import describe_terms
 
 if TYPE_CHECKING:
     from rmdp_jax.running.budget import Budget

@@ -40,7 +40,7 @@ def save_pictures(folder: Path, pictures: dict[str, Figure]) -> list[Path]:
 
 def draw_comparison(rows: Sequence[Row], title: str = "Welfare by number of policies") -> Figure:
     """Bars of `compare_runs`' rows, a panel for each task, backend, number of agents and budget."""
-    panels = {row: ", ".join(filter(None, _heading(row))) for row in rows}
+    panels = _headings(rows)
     bars = [
         Bar(panel, row.k, row.algorithm, row.welfare, row.standard_error, row.best)
         for row, panel in sorted(panels.items(), key=lambda item: item[1])
@@ -48,6 +48,16 @@ def draw_comparison(rows: Sequence[Row], title: str = "Welfare by number of poli
     # of rows with other seeds, and so other agents, the one with the most
     bounds = {(panels[row], row.k): row.bound for row in sorted(rows, key=lambda row: row.seeds) if row.bound is not None}
     return welfare_by_k(bars, bounds, title=title)
+
+
+def _headings(rows: Sequence[Row]) -> dict[Row, str]:
+    """Titles of the panels; those that would be the same tell the budget to the step, and the backend."""
+    short = {row: ", ".join(filter(None, _heading(row))) for row in rows}
+    kinds = {heading: {(row.backend, row.transitions) for row in rows if short[row] == heading} for heading in short.values()}
+    return {
+        row: heading if len(kinds[heading]) == 1 else f"{heading} ({row.transitions:,}, {row.backend})"
+        for row, heading in short.items()
+    }
 
 
 def _heading(row: Row) -> list[str]:

@@ -14,6 +14,7 @@ from rmdp_jax.limits import describe_limits
 from rmdp_jax.records.settings import words_of
 from rmdp_jax.records.tables import RETURNS, policy_rows
 from rmdp_jax.terminal import PlainConsole, plus_minus, visible
+from rmdp_jax.welfare import describe_terms
 
 if TYPE_CHECKING:
     from rmdp_jax.commands.health import Finding
@@ -42,10 +43,12 @@ def print_summary(result: dict[str, Any]) -> None:
     limits = describe_limits(result)
     if limits:
         facts.add_row("limits", limits)
-    if bound is not None and result["share_of_bound"] is not None:
+    if bound is not None:
         k = result["n"] if result["env_options"].get("context") else result["k"]  # who is told can behave in n ways
         without = " without limits" if limits else ""
-        facts.add_row("upper bound", f"{bound:.2f} proved for k = {k}{without}; reached {result['share_of_bound']:.1%}")
+        share = result["share_of_bound"]
+        reached = "" if share is None else f"; reached {share:.1%}"
+        facts.add_row("upper bound", f"{bound:.2f} proved for k = {k}{without}{reached}")
     reachable = result.get("reachable")
     if reachable and result["welfare"] is not None:
         facts.add_row("reachable", f"{reachable:.2f}, an estimate, not proved; reached {result['welfare'] / reachable:.1%}")
@@ -72,13 +75,6 @@ def print_summary(result: dict[str, Any]) -> None:
     console.print(_policy_table(result))
 
 
-def describe_terms(result: dict[str, Any]) -> str:
-    """On whose terms welfare is, in words; nothing where it is the mean over agents."""
-    if "welfare_p" not in result and not result.get("weighted"):
-        return ""
-    return f"p-mean of returns, p = {result.get('welfare_p', 1)}" + (", by weight" * result.get("weighted", False))
-
-
 def print_evaluation(evaluation: dict[str, Any]) -> None:
     """The table of `rmdp-jax evaluate`."""
     console = PlainConsole()
@@ -95,9 +91,15 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
 
 
 def _describe_verified(
-    recorded: float, recorded_standard_error: float | None, difference: float, standard_errors: float, agrees: bool
+    recorded: float,
+    recorded_standard_error: float | None,
+    difference: float,
+    standard_errors: float | None,
+    agrees: bool | None,
 ) -> str:
     told = f"recorded {recorded:.2f}{_plus_minus(recorded_standard_error)}: "
+    if standard_errors is None:
+        return told + f"{difference:+.2f}, " + ("agrees" if agrees else "nobody can tell, as the standard error is not known")
     apart = f"{difference:+.2f}, {standard_errors:.1f} standard errors"
     return told + (f"agrees ({apart})" if agrees else f"DOES NOT AGREE ({apart}): other physics or versions, or other policies")
 

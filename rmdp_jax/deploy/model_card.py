@@ -3,8 +3,10 @@
 from typing import Any
 
 from rmdp_jax.env import describe_options
+from rmdp_jax.limits import describe_limits
 from rmdp_jax.records.folder import plain_result
 from rmdp_jax.records.loading import Run
+from rmdp_jax.welfare import describe_terms
 
 _CARD = """---
 library_name: rmdp-jax
@@ -23,8 +25,8 @@ model-index:
       name: {env}
       type: {env}
     metrics:
-    - type: mean_reward
-      name: mean return of {n} agents, 0 to 100
+    - type: {metric}
+      name: {terms} of {n} agents, 0 to 100
       value: {welfare}
 ---
 
@@ -35,7 +37,7 @@ functions of their own ([represented MDPs](https://arxiv.org/abs/2401.06514)).
 
 | | |
 |---|---|
-| welfare, mean return of the {n} agents, of 100 | {welfare}{error} |
+| welfare, {terms} of the {n} agents{limits}, of 100 | {welfare}{error} |
 | acting by the most likely action | {deterministic} |
 | proved upper bound for k = {k} | {bound} |
 | transitions per policy | {transitions:,} |
@@ -70,10 +72,14 @@ def model_card(run: Run, described: dict[str, Any]) -> str:
     result = plain_result(run.result)
     error, bound = result["welfare_standard_error"], result["upper_bound"]
     versions = result.get("versions", {})
+    terms, limits = describe_terms(result), describe_limits(result)
     return _CARD.format(
         env=" ".join(filter(None, [described["env"], describe_options(described["env_options"])])),
         algorithm=described["algorithm"],
         backend=described["backend"],
+        metric="welfare" if terms else "mean_reward",
+        terms=terms or "mean return",
+        limits=f", with {limits}" if limits else "",
         k=run.config.k,
         n=run.config.n,
         seed=run.config.seed,

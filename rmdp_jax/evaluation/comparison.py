@@ -110,7 +110,7 @@ def _common_budgets(lines: Sequence[Line]) -> list[int]:
     groups: dict[tuple[Any, ...], list[list[int]]] = defaultdict(list)
     for i in sorted(range(len(lines)), key=lambda i: budget_of(lines[i])):
         line, alike = lines[i], groups[(*task_of(lines[i]), lines[i]["k"])]
-        iteration = line.get("transitions_per_policy", 0) // max(line.get("iterations", 1), 1)
+        iteration = line.get("transitions_per_policy", 0) // line["iterations"] if line.get("iterations") else 1
         if alike and budget_of(line) - budget_of(lines[alike[-1][0]]) < max(iteration, 1):
             alike[-1].append(i)
         else:

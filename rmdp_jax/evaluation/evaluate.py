@@ -187,7 +187,7 @@ def evaluation_of(
         mean = group.sum(0) / population.n  # (episodes,) welfare in the e-th episode of each policy
         value = mean.mean() if welfare.plain else welfare.mean(returns[labels, jnp.arange(population.n)])
         if not welfare.plain:
-            mean = _linearized(welfare, population, returns, labels, None if estimated else kept)
+            mean = _pseudo_values(welfare, population, labels, None if estimated else kept)
         return Evaluation(
             welfare=scale * jnp.where(known.all(), value, jnp.nan),
             standard_error=scale * mean.std(ddof=1) / number**0.5 if mean.size > 1 else jnp.float32(jnp.nan),
@@ -201,14 +201,18 @@ def evaluation_of(
     return evaluate_all
 
 
-def _linearized(welfare: Welfare, population: Population, returns: Array, labels: Array, kept: Episodes | None) -> Array:
-    """Welfare in each of e kept episodes, (e,), to first order around the mean returns (k, n): its spread is welfare's own."""
+def _pseudo_values(welfare: Welfare, population: Population, labels: Array, kept: Episodes | None) -> Array:
+    """Jackknife pseudo-values (e,) of welfare by e kept episodes: their spread is welfare's own (Tukey 1958).
+
+    Slopes would not do: that of a p-mean is infinite where somebody gets nothing.
+    """
     if kept is None:
         return jnp.zeros(1, jnp.float32)
     agents = jnp.arange(labels.size)
-    slope = jax.grad(welfare.mean)(returns[labels, agents])
-    returns_of = score_episodes(population, kept, population.agents)[labels, :, agents].T
-    return jnp.matmul(returns_of, slope, precision="highest")
+    returns_of = score_episodes(population, kept, population.agents)[labels, :, agents].T  # (e, n)
+    number, total = len(returns_of), returns_of.sum(0)
+    without = jax.vmap(welfare.mean)((total[None] - returns_of) / max(number - 1, 1))
+    return number * welfare.mean(total / number) - (number - 1) * without
 
 
 # key, one policy, weights (n,) -> mean returns (n,), returns of its group in each episode (episodes,), mean length (), kept

@@ -65,7 +65,8 @@ def welfare_curve(
     _draw_running(figure, axes, metrics, welfare, recent)
     _draw_levels(axes, lines)
     if final:
-        share = f"{final['welfare'] / upper_bound:.1%} of the {bound_name}" if upper_bound else ""
+        known = upper_bound is not None and upper_bound > 0
+        share = f"{final['welfare'] / upper_bound:.1%} of the {bound_name}" if known else ""
         below = final["welfare"] - low > 0.3 * (high - low)
         curve = welfare[-1:][np.isfinite(welfare[-1:])].tolist()  # the text keeps clear of it
         near = (min if below else max)([float(final["welfare"]), *curve])

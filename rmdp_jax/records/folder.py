@@ -145,7 +145,7 @@ class RunFolder:
 
     def write_result(self, content: dict[str, Any]) -> None:
         """Write result.json, and what it holds of each agent beside it where that is an array; see `listed`."""
-        arrays = {name: content[name] for name in _ARRAYS if isinstance(content[name], np.ndarray)}
+        arrays = {name: content[name] for name in _ARRAYS if isinstance(content.get(name), np.ndarray)}
         if arrays:
             temporary = self.path / "result.part.npz"  # np.savez wants this ending
             with writing(self.path / "result.npz"):

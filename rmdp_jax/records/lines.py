@@ -195,7 +195,7 @@ def summarize(
         "welfare_deterministic": finite_number(by_mode.welfare),
         "upper_bound": bound,
         **({} if reachable is None else {"reachable": finite_number(env.spec.reference_scale * reachable)}),
-        "share_of_bound": None if not bound else finite_number(welfare / bound),
+        "share_of_bound": finite_number(welfare / bound) if bound is not None and bound > 0 else None,
         "softness": finite_number(entr(weights).sum(0).mean()),  # in nats
         **({} if chosen == list(range(config.k)) else {"policies_from": chosen}),
         "policy_sizes": np.bincount(labels, minlength=config.k).tolist(),

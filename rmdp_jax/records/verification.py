@@ -16,8 +16,8 @@ class Verified(NamedTuple):
     recorded: float
     recorded_standard_error: float | None  # None of the most likely actions, of which none is recorded
     difference: float  # fresh - recorded
-    standard_errors: float  # the difference, in standard errors of it
-    agrees: bool
+    standard_errors: float | None  # the difference, in standard errors of it; None where that of the fresh one is not known
+    agrees: bool | None  # None: nobody can tell
 
 
 def verify(result: Mapping[str, Any], evaluation: Evaluation, *, deterministic: bool) -> Verified | None:
@@ -31,9 +31,10 @@ def verify(result: Mapping[str, Any], evaluation: Evaluation, *, deterministic: 
     welfare, error = float(evaluation.welfare), float(evaluation.standard_error)
     if recorded is None or not math.isfinite(welfare):
         return None
-    error = error if math.isfinite(error) else 0.0
-    of_difference = math.hypot(error, error if known is None else known)
     difference = welfare - recorded
     same = abs(difference) <= _ROUNDING * abs(recorded)
+    if not math.isfinite(error):
+        return Verified(recorded, known, difference, None, True if same else None)
+    of_difference = math.hypot(error, error if known is None else known)
     apart = abs(difference) / of_difference if of_difference else 0.0 if same else math.inf
     return Verified(recorded, known, difference, apart, same or apart <= AGREES)

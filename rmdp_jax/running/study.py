@@ -110,13 +110,16 @@ def unfinished_round(study: "Study", search: Search, config: TrainConfig) -> int
 
 
 def _draw(study: "Study", search: Search, number: int, size: int, config: TrainConfig) -> None:
-    """A round of `size` trials with the same sizes; the first one of all has the settings that the search begins with."""
+    """A round of `size` trials with the same sizes; the first one of all has the settings that the search begins with.
+
+    Of one trial where sizes alone are searched: others with the same would be the same run.
+    """
     distributions = {setting.name: setting.distribution() for setting in search.settings}
     shapes = [setting.name for setting in search.settings if setting.fixes_shapes]
     known = values_of(config, search.settings)
     fixed = {setting.name: known[setting.name] for setting in search.settings if setting.holds(known[setting.name])}
     fixed = fixed if number == 0 else {}
-    for _ in range(size):
+    for _ in range(size if len(shapes) < len(search.settings) else 1):
         study.enqueue_trial(fixed, user_attrs={_ROUND: number})
         trial = study.ask(distributions)
         fixed = {name: trial.params[name] for name in shapes}

@@ -102,7 +102,8 @@ def tune(
         best = best_of(study)
         config = with_values(cell.config, best.params)
     write_json(out / BEST, describe_best(cell, config))
-    final = _compare(cell, config, seeds[search.seeds :], out / "final", make, devices, progress)
+    found = replace(cell, config=config, label=f"best-trial{best.number}")  # a search that goes on may find another
+    final = _compare(cell, found, seeds[search.seeds :], out / "final", make, devices, progress)
     return Tuned(config, best.params, float(best.value or 0.0), final, study.get_trials(), importance_of(study))
 
 
@@ -139,12 +140,12 @@ def _or_least(value: float) -> float:
 
 
 def _compare(
-    cell: Cell, best: TrainConfig, seeds: Sequence[int], out: Path, make: Make, devices: int | None, progress: bool
+    cell: Cell, best: Cell, seeds: Sequence[int], out: Path, make: Make, devices: int | None, progress: bool
 ) -> dict[str, dict[int, float]]:
     """Welfare by seed of the best settings and of those that the search began with."""
     cells = {"preset": replace(cell, label="preset")}
-    if best != cell.config:
-        cells["best"] = replace(cell, config=best, label="best")
+    if best.config != cell.config:
+        cells["best"] = best
     sweep(list(cells.values()), seeds, out, make=make, devices=devices, progress=progress)
 
     def welfare(cell: Cell, seed: int) -> float | None:
