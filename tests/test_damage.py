@@ -1,6 +1,7 @@
 """Checkpoints that were cut, lost or changed by a bit: noticed, and an older one taken; paths that orbax cannot take."""
 
 import errno
+import json
 import shutil
 from dataclasses import replace
 from typing import NamedTuple
@@ -171,6 +172,18 @@ def test_a_run_with_a_damaged_checkpoint_has_the_policies_of_the_older_one(train
     assert_same(loaded.policies.params, kept)
     assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (kept, policies.params)), strict=True))
     np.testing.assert_array_equal(loaded.assignment, loaded.metrics[0]["assignment"])
+
+
+def test_an_assignment_that_no_line_tells_is_that_of_the_end_and_it_says_so(trained, tmp_path):
+    folder = damaged(trained, tmp_path, 20)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("assignment", None)  # as of more than 1,000 agents
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.warns(RunWarning) as told:
+        loaded = load_run(folder, make)
+    assert any("tells no assignment until iteration 15" in str(warning.message) for warning in told)
+    np.testing.assert_array_equal(loaded.assignment, loaded.result["assignment"])
 
 
 def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_older_one(trained, tmp_path):

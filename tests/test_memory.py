@@ -30,6 +30,13 @@ def described(config, algorithm):
     return trainer, like, estimate_memory(like, env.spec, population.agents, config)
 
 
+def test_an_evaluation_of_estimates_takes_as_many_steps_as_it_plays():
+    env, _ = make_tiny()
+    config = replace(CONFIG, sizes=replace(CONFIG.sizes, agents_exact=2), evaluation_steps=100)
+    needed = [estimate_evaluation(64, env.spec._replace(episode_length=length), config, 8) for length in (100, 1_000_000)]
+    assert needed[0] == needed[1]
+
+
 def test_bytes_of_shapes_are_those_of_the_real_state():
     config = probe_config(2, 50, 10)
     trainer, like, memory = described(config, em(2, 50, archive_size=3))

@@ -5,6 +5,7 @@ import json
 import math
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from test_cli import refused
@@ -12,7 +13,7 @@ from tiny import CONFIG
 
 from rmdp_jax import ConfigError
 from rmdp_jax.commands.cli import _parse, main
-from rmdp_jax.commands.tune import describe_final
+from rmdp_jax.commands.tune import describe_final, print_tuned
 from rmdp_jax.envs import make, preset
 from rmdp_jax.running import tune as module
 from rmdp_jax.running.algorithms import resolve
@@ -197,6 +198,16 @@ def test_rungs_are_of_what_groups_leave_to_the_policies(told, tmp_path):
     *_, (last, *_) = told["asked"]
     population = make("resource_gathering", size=2)[1]
     assert last == resolve("cluster", population, cell.config).config.iterations < cell.config.iterations
+
+
+def test_trials_that_diverged_are_listed_last(capsys, tmp_path):
+    trials = [
+        SimpleNamespace(number=number, last_step=20, intermediate_values={20: welfare}, params={"clip": 0.2})
+        for number, welfare in enumerate([1.0, math.nan, 3.0, math.nan, 2.0])
+    ]
+    print_tuned(Tuned(CONFIG, {"clip": 0.2}, 3.0, {"preset": {1: 3.0}}, trials, {}), tmp_path / "best.json", tmp_path / "t.csv")
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[:2] for row in rows if len(row) == 4][1:4] == [["2", "3.00"], ["4", "2.00"], ["0", "1.00"]]
 
 
 def test_a_range_is_searched_where_the_settings_have_the_value_of_the_task(told, tmp_path):

@@ -119,7 +119,7 @@ def read_agents(path: Path, population: Population) -> Table:
                 f"{path}: row {row + 1}: {name} = {shown(texts[row])}: must be {rule}; mend that row, or leave it out"
             )
 
-        values = np.array([_number(text) for text in texts])
+        values = np.array([_number(text, leaf.like.dtype) for text in texts])
         check_values(leaf, values, fail)
         return values
 
@@ -149,12 +149,14 @@ def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]
         raise ConfigError(f"out = {path}: cannot be written ({reason_of(error)}); choose another file") from None
 
 
-def _number(text: str) -> float:
-    """A number as it was written; NaN, which no rule lets pass, where it is none."""
+def _number(text: str, dtype: Any) -> float:
+    """A number as it was written, or a word where it may be one; NaN, which no rule lets pass, where it is neither."""
+    if dtype == jnp.bool_ and (word := text.strip().lower()) in _BOOLS:
+        return float(_BOOLS[word])
     try:
-        return float(text)
+        return np.nan if "_" in text else float(text)  # which Python takes within a number
     except ValueError:
-        return float(_BOOLS.get(text.strip().lower(), np.nan))
+        return np.nan
 
 
 def _read_table(path: Path, known: list[str]) -> tuple[list[str], list[list[str]]]:

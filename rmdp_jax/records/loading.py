@@ -105,7 +105,7 @@ def load_run(path: str | Path, make: Make | None = None) -> Run:
         population=with_people(folder.people, env, population),
         config=config,
         policies=_load_policies(folder.checkpoints, step, env, config, None if older else result.get("policies_from")),
-        assignment=_assignment_at(step, metrics, result["assignment"]) if older else result["assignment"],
+        assignment=_assignment_at(folder.metrics, step, metrics, result["assignment"]) if older else result["assignment"],
         result=result,
         metrics=metrics,
         iteration=step,
@@ -159,10 +159,13 @@ def _remake(folder: RunFolder, described: dict[str, Any], make: Make | None) -> 
         raise ConfigError(f"{folder.path / 'config.json'}: env_options: {reason_of(error)}") from error
 
 
-def _assignment_at(step: int, metrics: list[dict[str, Any]], last: np.ndarray) -> np.ndarray:
+def _assignment_at(path: Path, step: int, metrics: list[dict[str, Any]], last: np.ndarray) -> np.ndarray:
     """The assignment (n,) at an older checkpoint: the last one that was logged until then, or `last` where none is logged."""
     logged = [line["assignment"] for line in metrics if line["iteration"] <= step and "assignment" in line]
-    return np.asarray(logged[-1], np.int32) if logged else last
+    if logged:
+        return np.asarray(logged[-1], np.int32)
+    warn(f"{path}: tells no assignment until iteration {step}, so that of the end is taken, which may not suit its policies")
+    return last
 
 
 def _load_policies(checkpoints: Path, step: int, env: Env, config: TrainConfig, sources: list[int] | None) -> Policies:

@@ -115,7 +115,7 @@ def estimate_evaluation(one_env: int, spec: EnvSpec, config: TrainConfig, episod
     """
     floats = 2 * spec.observation_size + 2 * spec.action_size + 2 * max(config.sizes.hidden)
     if config.estimated:  # whole episodes are kept, and scored at some of their steps; see `rmdp_jax.evaluation.evaluate`
-        one_env *= 2 + spec.episode_length
+        one_env *= 2 + min(spec.episode_length, config.evaluation_steps)
     else:
         one_env, floats = 2 * one_env, floats + 2 * config.n
     return config.k * (episodes * (one_env + _FLOAT * floats) + 3 * _FLOAT * config.n) + 2 * kept

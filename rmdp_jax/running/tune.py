@@ -101,9 +101,9 @@ def tune(
             _run_round(study, number, search, trainer)
         best = best_of(study)
         config = with_values(cell.config, best.params)
-    write_json(out / BEST, describe_best(cell, config))
-    found = replace(cell, config=config, label=f"best-trial{best.number}")  # a search that goes on may find another
-    final = _compare(cell, found, seeds[search.seeds :], out / "final", make, devices, progress)
+        write_json(out / BEST, describe_best(cell, config))
+        found = replace(cell, config=config, label=f"best-trial{best.number}")  # a search that goes on may find another
+        final = _compare(cell, found, seeds[search.seeds :], out / "final", make, devices, progress)
     return Tuned(config, best.params, float(best.value or 0.0), final, study.get_trials(), importance_of(study))
 
 
