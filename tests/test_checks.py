@@ -168,7 +168,7 @@ def test_the_number_of_such_agents_is_not_known(name):
         *[("episode_length", value) for value in (0, -1, 2.5, None, "long", 10**12)],
         *[(name, value) for name in ("observation_size", "action_size") for value in (0, 1.5, None, (3,))],
         *[(name, "no") for name in ("discrete", "finite_horizon", "probe")],
-        *[("reference_scale", value) for value in (0.0, float("inf"), "wide")],
+        *[("reference_scale", value) for value in (0.0, -1.0, float("inf"), "wide")],
         *[("observation_limit", value) for value in (0.0, float("nan"))],
         *[("segment_length", value) for value in (0, 1.5, "short")],
         *[(name, 3) for name in ("name", "backend", "options")],

@@ -1,6 +1,5 @@
 """``rmdp-jax tune``: a search for settings of a task."""
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
@@ -119,15 +118,11 @@ def _last(trial: "FrozenTrial") -> float | None:
     return None if trial.last_step is None else trial.intermediate_values[trial.last_step]
 
 
-def _or_least(welfare: float | None) -> float:
-    """What sorts a trial; one that diverged is the last."""
-    return -math.inf if welfare is None or math.isnan(welfare) else welfare
-
-
 def print_tuned(found: "Tuned", best: Path, table: Path) -> None:
     """The best trials, what was found beside the preset, and where it is."""
     from rich.table import Table
 
+    from rmdp_jax.running.tune import or_least
     from rmdp_jax.terminal import PlainConsole, visible
 
     console, names = PlainConsole(), list(found.values)
@@ -135,7 +130,7 @@ def print_tuned(found: "Tuned", best: Path, table: Path) -> None:
     for name in ("trial", "welfare", "iteration", *names):
         shown.add_column(name, justify="right", overflow="fold")
     ended = [one for one in found.trials if one.last_step is not None and one.params]
-    ended.sort(key=lambda one: (one.last_step or 0, _or_least(_last(one))), reverse=True)
+    ended.sort(key=lambda one: (one.last_step or 0, or_least(_last(one) or 0.0)), reverse=True)
     for one in ended[:SHOWN]:
         values = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in (one.params[name] for name in names)]
         shown.add_row(str(one.number), f"{_last(one):.2f}", str(one.last_step), *values)

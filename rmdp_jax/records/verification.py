@@ -24,7 +24,7 @@ def verify(result: Mapping[str, Any], evaluation: Evaluation, *, deterministic: 
     """The evaluation against result.json; None where nothing was recorded, or one of the two is not a number.
 
     The standard error of the difference is the root of the sum of both squares; of the recorded figure by the most likely
-    actions, which has none, that of the fresh one is taken.
+    actions, which has none, that of the fresh one is taken. Where that is not known, nobody can tell.
     """
     recorded = result["welfare_deterministic" if deterministic else "welfare"]
     known = None if deterministic else result["welfare_standard_error"]

@@ -120,7 +120,7 @@ def _run_round(study: "Study", number: int, search: Search, trainer: Trials) -> 
                 if stop not in trial.intermediate_values:
                     Trial(study, trial._trial_id).report(value, stop)
         reached = [trial for trial in of_round(study, number) if stop in trial.intermediate_values]
-        ranked = sorted(reached, key=lambda trial: _or_least(trial.intermediate_values[stop]), reverse=True)
+        ranked = sorted(reached, key=lambda trial: or_least(trial.intermediate_values[stop]), reverse=True)
         going = {trial.number for trial in ranked[: math.ceil(len(ranked) / search.reduction)]}
         for trial in (trial for trial in ranked if trial.state == TrialState.RUNNING):
             value = trial.intermediate_values[stop]
@@ -135,7 +135,8 @@ def _run_round(study: "Study", number: int, search: Search, trainer: Trials) -> 
             trainer.forget(trial.number)
 
 
-def _or_least(value: float) -> float:
+def or_least(value: float) -> float:
+    """What sorts a welfare; that of a trial that diverged is the least."""
     return -math.inf if math.isnan(value) else value
 
 
