@@ -151,6 +151,11 @@ def is_body(spec: EnvSpec) -> bool:
     return spec.name.removesuffix("_speed") in BODIES and spec.make is None
 
 
+def may_fall(spec: EnvSpec) -> bool:
+    """Whether this is a body whose episodes end when it falls."""
+    return is_body(spec) and BODIES[spec.name.removesuffix("_speed")].falls
+
+
 def body_of(spec: EnvSpec) -> Any:
     """The brax env behind an env that `is_body`."""
     return load_body(spec.name.removesuffix("_speed"), spec.backend, spec.options.get("model", "brax"))

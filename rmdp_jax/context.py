@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmdp_jax.env import Env, Population, Step
+from rmdp_jax.env import Column, Env, Population, Step
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.types import Array, Key, PyTree
 
@@ -83,9 +83,11 @@ def with_context(env: Env, population: Population) -> tuple[Env, Population]:
 
     people = population._replace(
         agents=InContext(jnp.arange(n, dtype=jnp.int32), population.agents),
+        columns=population.columns and (Column("who", 0, n - 1, "number of an agent"), *population.columns),
         reward=reward,
         upper_bound=lambda k: population.upper_bound(n),
         reachable=lambda k: population.reachable(n),
+        best_return=lambda agents: population.best_return(agents.agent),
     )
     return Env(spec, reset, step, for_agent), people
 

@@ -7,7 +7,7 @@ of the linear program is an assignment, so HiGHS's vertex is the answer. With di
 problem, which is NP-hard: HiGHS's branch and bound proves the optimum, or gives up after `PATIENCE` seconds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -134,15 +134,23 @@ def check_room(low: np.ndarray, high: np.ndarray, total: float, what: str) -> No
     """Raise `ConfigError` where sums show that nobody can hold the limits; `what` they count: agents, or "of weight"."""
     k = len(low)
     check_order(low, high, what)
+
+    def each(to_whole: Callable[[float], float]) -> str:
+        """A k-th of the total in whole agents, or in six digits of weight, so that k of them hold the rule."""
+        if what == "agents":
+            return f"{to_whole(total / k):g}"
+        digit = 10.0 ** (np.floor(np.log10(total / k)) - 5)
+        return f"{to_whole(np.round(total / k / digit, 4)) * digit:g}"
+
     if high.sum() < total * (1 - SLACK):
         raise ConfigError(
             f"at_most: the {k} policies have room for {high.sum():g} {what} together, and there are {total:g}; "
-            f"give at least {np.ceil(total / k):g} each"
+            f"give at least {each(np.ceil)} each"
         )
     if low.sum() > total * (1 + SLACK):
         raise ConfigError(
             f"at_least: the {k} policies ask for {low.sum():g} {what} together, and there are {total:g}; "
-            f"give at most {np.floor(total / k):g} each"
+            f"give at most {each(np.floor)} each"
         )
 
 

@@ -104,6 +104,15 @@ def test_the_command_trains_resumes_and_evaluates(tmp_path, capsys):
     assert load_run(out, make).env.spec.observation_size == 2 + 9 + 9
     (row,) = compare_runs(find_runs([tmp_path]).lines)
     assert row.options == "size=3"  # beside the other algorithms on this task
+    people = tmp_path / "people.csv"
+    people.write_text("cell\n1\n")
+    for words in (["assign", str(out), str(people)], ["evaluate", str(out), "--keep"]):
+        with pytest.raises(SystemExit):
+            main(words)
+        assert f"run = {out}: one policy is told for whom it acts" in " ".join(capsys.readouterr().err.split())
+    main(["dossier", str(out), "--out", str(tmp_path / "told")])
+    told = json.loads((tmp_path / "told" / "dossier.json").read_text())
+    assert told["agents"]["columns"] == {"who": list(range(9)), "cell": list(range(9))}
 
 
 def test_runs_whose_agents_differ_have_envs_of_their_own(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +23,9 @@ from rmdp_jax.deploy.export import export_run
 from rmdp_jax.dossier.behaviour import describe_episodes, describe_outcomes
 from rmdp_jax.dossier.describe import dossier
 from rmdp_jax.dossier.page import render
-from rmdp_jax.dossier.people import read_own
+from rmdp_jax.dossier.people import BETTER, SURE, read_own, serve
 from rmdp_jax.dossier.pictures import Pictures, draw
-from rmdp_jax.dossier.scores import score_run
+from rmdp_jax.dossier.scores import Scores, score_run
 from rmdp_jax.dossier.stability import Beside
 from rmdp_jax.envs import make
 from rmdp_jax.evaluation.episodes import Episodes
@@ -33,6 +34,7 @@ from rmdp_jax.records.loading import load_run
 
 TYPED = "<script>alert(1)</script>"
 E = CONFIG.evaluation_episodes
+SPEC = make_tiny()[0].spec
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,16 @@ def test_figures_of_agents_are_those_of_the_episodes(run, told, returns):
     assert agents["columns"] == {"cell": [0, 1, 2, 3]}
 
 
+def test_policies_that_are_alike_are_seldom_surely_better_than_each_other():
+    k, n, number = 5, 20_000, 30
+    draws = np.random.default_rng(0).normal(50.0, 10.0, (k, n, number))
+    scores = Scores(draws.mean(-1), draws.std(-1, ddof=1), None, None, SimpleNamespace(episodes=draws), None)
+    scores = scores._replace(kept=SimpleNamespace(episodes=SimpleNamespace(number=number)))
+    served = serve(SimpleNamespace(assignment=np.arange(n) % k, config=SimpleNamespace(k=k, n=n)), scores)
+    assert 0.01 < (served.verdict == BETTER).mean() < 0.025  # 7% by the interval of one margin
+    assert (served.verdict == SURE).mean() < 0.025
+
+
 def test_figures_of_policies_are_those_of_the_episodes(run, told, returns):
     for j, policy in enumerate(told["policies"]):
         mine, theirs = (returns[o][:, run.assignment == j] for o in (j, 1 - j))
@@ -124,15 +136,18 @@ def test_steps_falls_and_divergences_are_counted():
     alive = np.arange(5) < lengths[:, None]
     speed = np.where(alive, 2.0, 99.0) + np.where(broken[0], 1e6, 0.0)
     episodes = Episodes({"speed": speed[None]}, alive[None], broken)
-    found = describe_episodes(episodes, 0, "hopper_speed")
+    hopper, cheetah = (SPEC._replace(name=name) for name in ("hopper_speed", "halfcheetah_speed"))
+    found = describe_episodes(episodes, 0, hopper)
     assert (found["number"], found["steps"]["least"], found["steps"]["most"], found["steps"]["mean"]) == (4, 2, 5, 3.75)
     assert (found["falls"]["number"], found["falls"]["share"]) == (1, 0.25)
     assert found["diverged"]["number"] == 2
     assert found["falls"]["low"] == pytest.approx(0.0456, abs=1e-3)  # Wilson's for 1 of 4
-    assert describe_episodes(episodes, 0, "halfcheetah_speed")["falls"] is None  # it cannot
-    (outcome,) = describe_outcomes(episodes, 0, "hopper_speed")
+    assert describe_episodes(episodes, 0, cheetah)["falls"] is None  # it cannot
+    (outcome,) = describe_outcomes(episodes, 0, hopper)
     assert (outcome["name"], outcome["unit"], outcome["mean"], outcome["last"]) == ("speed", "m/s", 2.0, 2.0)
-    assert describe_outcomes(episodes, 0, "a task of mine")[0]["unit"] is None
+    for spec in (SPEC, hopper._replace(make="mine:hopper_speed")):  # a task of one's own, whatever its name
+        assert describe_outcomes(episodes, 0, spec)[0]["unit"] is None
+        assert describe_episodes(episodes, 0, spec)["falls"] is None
 
 
 def test_what_stands_out_is_said(run):

@@ -84,6 +84,8 @@ def test_ten_thousand_agents_of_ten_policies_take_seconds():
         (Limits(3), [1, 2], r"weights = \[1, 2\]: must be \(3,\) finite numbers above 0, one an agent"),
         (Limits(3), [1, 2, 0], r"weights = \[1, 2, 0\]: must be \(3,\) finite numbers above 0"),
         (Limits(2), [1, 2, 3], "at_most: the 2 policies have room for 4 of weight together, and there are 6; give at least 3"),
+        (Limits(0.1), [0.1, 0.2, 0.3], "have room for 0.2 of weight together, and there are 0.6; give at least 0.3 each"),
+        (Limits(at_least=0.7), [0.1, 0.2, 1], "ask for 1.4 of weight together, and there are 1.3; give at most 0.65 each"),
     ],
 )
 def test_what_cannot_be_held_is_refused_with_the_numbers(limits, weights, message):

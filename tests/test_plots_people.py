@@ -62,6 +62,15 @@ def test_the_worst_tenth_and_the_best_possible_are_marked():
     assert heights == own.tolist()
 
 
+def test_mean_and_worst_tenth_go_by_weight():
+    own = np.array([50.0, 0.0, 100.0])
+    figure = plots.agent_distribution(np.stack([own, own]), [0, 1, 0], weights=[2.0, 0.5, 7.5])
+    assert "mean 85.0" in texts(figure)
+    assert "worst-served tenth: mean 25.0" in texts(figure)  # half a tenth of 0, half of 50
+    spans = [patch for patch in figure.axes[0].patches if patch.get_alpha() == 0.22]
+    assert [patch.get_width() for patch in spans] == [1.25]  # and a quarter of the second
+
+
 def test_utility_matrix_frames_groups_and_marks_who_should_move():
     utility = np.array([[90.0, 10.0, 50.0], [20.0, 80.0, 60.0]])
     _, axes, _ = plots.utility_matrix(utility, [0, 1, 0]).axes

@@ -105,6 +105,23 @@ def test_a_run_is_extended_by_name_and_said_in_words(copied, capsys):
     assert RunFolder(copied).read_result()["finished"] is True
 
 
+@pytest.mark.parametrize("algorithm", ["cluster", "affinity"])
+def test_a_run_whose_groups_took_training_is_extended_with_its_groups_and_what_they_took(tmp_path, algorithm, monkeypatch):
+    monkeypatch.setattr("rmdp_jax.running.cluster.CLUSTER_TRANSITIONS", 32)
+    folder = RunFolder(tmp_path / "run")
+    words = [algorithm if word == "random" else word for word in GRID]
+    main([*words, "--transitions", str(BUDGET), "--out", str(folder.path)])
+    before = folder.read_config()["pretraining_transitions"]
+    groups = folder.read_result()["assignment"]
+    for _ in range(2):  # as what was extended is extended
+        main(["train", str(folder.path), "--extend", str(2 * BUDGET), "--quiet"])
+        assert folder.read_config()["pretraining_transitions"] == before
+        assert said(folder.path) == (2 * BUDGET - before,) * 2
+        assert folder.read_result()["assignment"] == groups
+    main(["train", str(folder.path), "--resume", "--quiet"])
+    assert said(folder.path) == (2 * BUDGET - before,) * 2
+
+
 @pytest.mark.parametrize(
     ("refuses", "transitions", "ended"),
     [("records.writer.RunWriter.restore", BUDGET, True), ("running.loop._loop", 960, False)],

@@ -41,7 +41,7 @@ class Assign(Compiling):
         from rmdp_jax.records.agents_csv import read_agents, write_table
         from rmdp_jax.records.files import to_json
         from rmdp_jax.records.folder import listed
-        from rmdp_jax.records.loading import load_run
+        from rmdp_jax.records.loading import check_tells_of_all, load_run
         from rmdp_jax.running.assign import assign
 
         path = local_path("agents", self.agents)
@@ -49,6 +49,7 @@ class Assign(Compiling):
         if out is not None and out.resolve() == path.resolve():
             raise ConfigError(f"out = {out}: is the file of the agents; choose another file")
         run = load_run(self.run_dir, make)
+        check_tells_of_all(run)
         table = read_agents(path, run.population)
         limits = None if self.at_most is self.at_least is None else Limits(self.at_most, self.at_least)
         found = assign(run, table.agents, limits=limits, weights=table.weights)

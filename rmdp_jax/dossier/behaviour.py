@@ -6,29 +6,29 @@ import jax
 import numpy as np
 
 from rmdp_jax.dossier.figures import number, share, with_interval
-from rmdp_jax.envs.speed import BODIES
+from rmdp_jax.env import EnvSpec
+from rmdp_jax.envs.speed import is_body, may_fall
 from rmdp_jax.evaluation.episodes import Episodes
 
 MOST_COMPONENTS = 100  # of outcomes, of which the rest are left out
 
 
-def describe_episodes(episodes: Episodes, policy: int, env: str) -> dict[str, Any]:
+def describe_episodes(episodes: Episodes, policy: int, spec: EnvSpec) -> dict[str, Any]:
     """How a policy's episodes go: number, steps, falls, divergences; falls are None of a task that knows none."""
     alive = np.asarray(episodes.alive[policy])
     broken = (np.asarray(episodes.diverged[policy]) & alive).any(1)
     steps = alive.sum(1)
     early = (steps < alive.shape[1]) & ~broken
-    body = BODIES.get(env.removesuffix("_speed"))
     return {
         "number": len(steps),
         "steps": {**with_interval(steps), "least": int(steps.min()), "most": int(steps.max()), "limit": alive.shape[1]},
         "ended_early": share(early),
-        "falls": share(early) if body is not None and body.falls else None,
+        "falls": share(early) if may_fall(spec) else None,
         "diverged": share(broken),
     }
 
 
-def describe_outcomes(episodes: Episodes, policy: int, env: str) -> list[dict[str, Any]]:
+def describe_outcomes(episodes: Episodes, policy: int, spec: EnvSpec) -> list[dict[str, Any]]:
     """Each number that the env reports of a step, of a policy's episodes.
 
     Of each its mean over an episode's steps, averaged over episodes, with the 95% interval of that; the middle nine tenths of
@@ -43,13 +43,13 @@ def describe_outcomes(episodes: Episodes, policy: int, env: str) -> list[dict[st
                 return told
             name = jax.tree_util.keystr(at, simple=True, separator=".") or "outcome"
             name += "".join(f"[{i}]" for i in index)
-            told.append({"name": name, "unit": unit_of(name, env), **_describe(values[(..., *index)], alive)})
+            told.append({"name": name, "unit": unit_of(name, spec), **_describe(values[(..., *index)], alive)})
     return told
 
 
-def unit_of(name: str, env: str) -> str | None:
+def unit_of(name: str, spec: EnvSpec) -> str | None:
     """Unit of an outcome; None where it is the env's own."""
-    return "m/s" if name == "speed" and env.removesuffix("_speed") in BODIES else None
+    return "m/s" if name == "speed" and is_body(spec) else None
 
 
 def _describe(values: np.ndarray, alive: np.ndarray) -> dict[str, Any]:

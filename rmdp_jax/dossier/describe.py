@@ -121,15 +121,15 @@ def _describe_fairness(run: Run, served: Served, groups: np.ndarray | None) -> d
 
 def _describe_policy(run: Run, scores: Scores, served: Served, j: int, beside: Sequence[Beside]) -> dict[str, Any]:
     own = run.assignment == j
-    kept, name = scores.kept, run.env.spec.name
+    kept, spec = scores.kept, run.env.spec
     told = {
         "policy": j,
         "agents": int(own.sum()),
         "share_of_weight": number(_share(run, own)),
         "serves": describe_wishes(run, own),
         "returns": _describe_returns(run, scores, served, j, own),
-        "episodes": None if kept is None else describe_episodes(kept.episodes, j, name),
-        "outcomes": [] if kept is None else describe_outcomes(kept.episodes, j, name),
+        "episodes": None if kept is None else describe_episodes(kept.episodes, j, spec),
+        "outcomes": [] if kept is None else describe_outcomes(kept.episodes, j, spec),
         "sureness": _describe_sureness(served, own),
         "others": [_compare(scores, served, j, other, own) for other in range(run.config.k) if other != j],
         "without": _describe_loss(run, served, own),

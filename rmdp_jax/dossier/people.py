@@ -13,8 +13,11 @@ from rmdp_jax.evaluation.fairness import served_above
 from rmdp_jax.records.agents_csv import Table, columns_of, read_agents
 from rmdp_jax.records.folder import LARGEST_LISTED
 from rmdp_jax.records.loading import Run
+from rmdp_jax.running.assign import known_returns
 
-SURE, OPEN, BETTER = "sure", "open", "better elsewhere"  # what the interval of a margin says: above 0, about 0, below 0
+# What the interval of a margin says: above 0, about 0, below 0. The last by an interval for all k - 1 margins at once, as the
+# second policy is the best of the others in the same episodes: the best of several is above its own mean more often than not.
+SURE, OPEN, BETTER = "sure", "open", "better elsewhere"
 
 
 class Served(NamedTuple):
@@ -41,7 +44,10 @@ def serve(run: Run, scores: Scores) -> Served:
     others = np.where(np.arange(run.config.k)[:, None] == labels, -np.inf, scores.utility)
     second = others.argmax(0)
     margin, width = expected - others.max(0), scores.interval_of_margin(labels, second)
-    verdict = None if width is None else np.select([margin - width > 0, margin + width < 0], [SURE, BETTER], OPEN)
+    of_all = scores.interval_of_margin(labels, second, run.config.k - 1)
+    verdict = None
+    if width is not None and of_all is not None:
+        verdict = np.select([margin - width > 0, margin + of_all < 0], [SURE, BETTER], OPEN)
     return Served(expected, scores.interval(labels), second, margin, width, verdict, unserved, threshold)
 
 
@@ -54,7 +60,7 @@ def describe_people(run: Run, served: Served, table: Table | None) -> dict[str, 
         for leaf, values in columns_of(run.population)
         for i, name in enumerate(leaf.names)
     }
-    best = run.population.best_return(run.population.agents)
+    best = known_returns(run.population, run.population.agents)
     scale, ends = run.env.spec.reference_scale, (served.width, served.margin_width)
     low, margin_low = (None if w is None else x - w for x, w in zip((served.expected, served.margin), ends, strict=True))
     high, margin_high = (None if w is None else x + w for x, w in zip((served.expected, served.margin), ends, strict=True))
@@ -72,7 +78,7 @@ def describe_people(run: Run, served: Served, table: Table | None) -> dict[str, 
         "margin_low": numbers(margin_low),
         "margin_high": numbers(margin_high),
         "verdict": None if served.verdict is None else served.verdict.tolist(),
-        "to_bound": None if best is None else numbers(scale * np.asarray(best, float) - served.expected),
+        "to_bound": None if best is None else numbers(scale * best - served.expected),
         "unserved": None if served.unserved is None else served.unserved.tolist(),
     }
     return {"listed": True, "columns": columns, **{name: found[name] for name in _NAMES}}

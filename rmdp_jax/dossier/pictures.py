@@ -88,7 +88,7 @@ def _outcomes(run: Run, scores: Scores, j: int) -> list[Figure]:
     for at, leaf in jax.tree_util.tree_leaves_with_path(episodes.outcome):
         if leaf.ndim == 3 and len(figures) < MOST_OUTCOMES and alive.any():
             name = jax.tree_util.keystr(at, simple=True, separator=".") or "outcome"
-            unit = unit_of(name, run.env.spec.name)
+            unit = unit_of(name, run.env.spec)
             wishes = _wishes(run, j) if unit else None
             figures.append(plots.outcome_over_steps(leaf[j], alive, color, name, unit, wishes))
     return figures

@@ -39,12 +39,17 @@ class Scores(NamedTuple):
             return None
         return half_width(self.deviation[labels, np.arange(len(labels))], self.episodes)
 
-    def interval_of_margin(self, first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
-        """The same of the difference of two policies' mean returns for each agent, (n,); their episodes are independent."""
+    def interval_of_margin(self, first: np.ndarray, second: np.ndarray, differences: int = 1) -> np.ndarray | None:
+        """The same of the difference of two policies' mean returns for each agent, (n,); their episodes are independent.
+
+        `differences` is that of `half_width_of_difference`.
+        """
         if self.deviation is None:
             return None
         agents = np.arange(len(first))
-        return half_width_of_difference(self.deviation[first, agents], self.deviation[second, agents], self.episodes)
+        return half_width_of_difference(
+            self.deviation[first, agents], self.deviation[second, agents], self.episodes, differences=differences
+        )
 
 
 def score_run(run: Run) -> Scores:

@@ -54,9 +54,9 @@ def fairness(returns: ArrayLike, unserved: ArrayLike | None = None, weights: Arr
     )
 
 
-def mean_and_worst_tenth(returns: ArrayLike) -> tuple[float, float]:
-    """Two figures of `fairness`, of agents who count alike."""
-    spread = fairness(returns)
+def mean_and_worst_tenth(returns: ArrayLike, weights: ArrayLike | None = None) -> tuple[float, float]:
+    """Two figures of `fairness`."""
+    spread = fairness(returns, weights=weights)
     return spread.mean, spread.worst_tenth
 
 

@@ -55,17 +55,18 @@ def half_width(deviation: ArrayLike, number: int) -> np.ndarray:
     return stats.t.ppf((1 + CONFIDENCE) / 2, number - 1) * np.asarray(deviation, float) / number**0.5
 
 
-def half_width_of_difference(a: ArrayLike, b: ArrayLike, number: int) -> np.ndarray:
+def half_width_of_difference(a: ArrayLike, b: ArrayLike, number: int, *, differences: int = 1) -> np.ndarray:
     """Half of the `CONFIDENCE` interval of the difference of two means of `number` independent values each, after Welch (1947).
 
     Args:
         a, b: (...) deviations of the values of either, as in `half_width`.
         number: of values of each, at least 2.
+        differences: of so many the interval holds all at once, by Bonferroni; for one that was chosen among them.
     """
     first, second = (np.asarray(x, float) ** 2 / number for x in (a, b))
     total, squares = first + second, first**2 + second**2
     freedom = (number - 1) * np.where(squares > 0, total**2 / np.where(squares > 0, squares, 1.0), 1.0)
-    return stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(total)
+    return stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * differences), freedom) * np.sqrt(total)
 
 
 def paired_p(a: Mapping[int, float], b: Mapping[int, float]) -> float | None:

@@ -103,7 +103,7 @@ def _mark_better(axes: Axes, values: np.ndarray, edges: np.ndarray, owners: np.n
 
 
 @styled
-def agent_distribution(utility: ArrayLike, assignment: ArrayLike) -> Figure:
+def agent_distribution(utility: ArrayLike, assignment: ArrayLike, weights: ArrayLike | None = None) -> Figure:
     """Return of every agent under its own policy, from the worst to the best served, with the worst-served tenth marked.
 
     With more than 1000 agents a thousand of them are drawn, evenly spread from the worst to the best served.
@@ -111,13 +111,15 @@ def agent_distribution(utility: ArrayLike, assignment: ArrayLike) -> Figure:
     Args:
         utility: (k, n) mean returns in reference units (0..100).
         assignment: (n,) policy of each agent, 0..k-1.
+        weights: (n,) above 0, by which the mean and the worst tenth count agents; 1 each when not given.
     """
     utility, labels = np.asarray(utility), np.asarray(assignment)
     k, n = utility.shape
+    weight = np.ones(n) if weights is None else np.asarray(weights, float)
     own, sizes = utility[labels, np.arange(n)].astype(float), np.bincount(labels, minlength=k).tolist()
     order = np.argsort(own, kind="stable")
-    own, labels = own[order], labels[order]
-    tenth, (mean, worst) = max(1.0, n / 10), mean_and_worst_tenth(own)
+    own, labels, weight = own[order], labels[order], weight[order]
+    tenth, (mean, worst) = _worst(weight), mean_and_worst_tenth(own, weight)
     alt = f"Returns of {agents_word(n)} from worst to best served: mean {mean:.1f}, worst-served tenth {worst:.1f} of 100."
     figure = new_figure(7.6, 4.0, alt)
     axes = figure.add_subplot(title="How good it is for everyone", ylabel="return (0 to 100)")
@@ -141,6 +143,12 @@ def agent_distribution(utility: ArrayLike, assignment: ArrayLike) -> Figure:
         handles = [Patch(color=color, label=f"policy {j}: {agents_word(size)}") for j, (color, size) in entries]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(k, 5 if n < 10_000 else 4), handlelength=1)
     return figure
+
+
+def _worst(weight: np.ndarray) -> float:
+    """How many of the agents, worst served first, have a tenth of all weight (n,): at least one, and a part of the last."""
+    ends = np.cumsum(weight)
+    return float(max(1.0, np.interp(0.1 * ends[-1], [0.0, *ends], np.arange(len(weight) + 1))))
 
 
 def _draw_level(axes: Axes, height: float, text: str, va: str, style: Any) -> None:

@@ -233,6 +233,8 @@ def evaluate_run(run: Run, episodes: int, seed: int, deterministic: bool, keep: 
     Raises:
         ConfigError: they are to be kept, and are of an older checkpoint than the result, or too large, or cannot be written.
     """
+    if keep:
+        check_tells_of_all(run)
     kept = kept_episodes(run.env, run.config, episodes) if keep else 0
     if keep and run.iteration != run.result["iterations"]:
         raise ConfigError(
@@ -256,12 +258,22 @@ def evaluate_run(run: Run, episodes: int, seed: int, deterministic: bool, keep: 
     return evaluation
 
 
+def check_tells_of_all(run: Run) -> None:
+    """Raise `ConfigError` where an episode of the run is for one agent alone, so that no other is scored on it."""
+    if run.env.for_agent is not None:
+        raise ConfigError(
+            f"run = {run.folder.path}: one policy is told for whom it acts, so no episode tells what others would get: none is "
+            "kept, and nobody new is assigned; rmdp-jax evaluate plays episodes for each of its agents"
+        )
+
+
 def load_episodes(run: Run) -> KeptEpisodes:
     """What the fresh episodes of the run brought, as numpy arrays; see `rmdp_jax.records.episodes` for the format.
 
     Raises:
         ConfigError: there are none, as older runs have, or they are damaged, or of other policies than the run ended with.
     """
+    check_tells_of_all(run)
     return read_episodes(run.folder.episodes, run.env, run.config, run.result["iterations"])
 
 

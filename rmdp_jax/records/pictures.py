@@ -29,7 +29,8 @@ def utility(run: Finished) -> Figure:
 
 def agents(run: Finished) -> Figure:
     """Return of every agent under its own policy, from worst to best served."""
-    return plots.agent_distribution(np.asarray(run.summary["utility"], float), np.asarray(run.assignment))
+    people = np.asarray(run.summary["utility"], float), np.asarray(run.assignment)
+    return plots.agent_distribution(*people, run.population.weights)
 
 
 GENERAL: dict[str, Callable[[Finished], Figure]] = {

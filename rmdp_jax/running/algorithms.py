@@ -18,6 +18,7 @@ from rmdp_jax.config import TrainConfig
 from rmdp_jax.context import InContext, with_context
 from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import ConfigError, check, known_name
+from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.running.affinity import affinity_batch
 from rmdp_jax.running.cluster import after_pretraining, assigner_of, cluster_batch
 from rmdp_jax.trainer import check_limits
@@ -90,22 +91,22 @@ def _pretrained(name: str, batch: Callable[..., list[Assigner]]) -> Algorithm:
         new = [request for request in requests if request.checkpoints is None]
         made = iter(batch(env, [r.population for r in new], [r.config for r in new], **training_options) if new else [])
         return [
-            Plan(
-                after_pretraining(request.config, name),
-                next(made) if request.checkpoints is None else _saved_groups(request, name),
-            )
+            Plan(after_pretraining(request.config, name), next(made))
+            if request.checkpoints is None
+            else _saved_plan(request.config, request.checkpoints, name)
             for request in requests
         ]
 
     return Algorithm(lambda population, config: Resolved(after_pretraining(config, name), {}), plan)
 
 
-def _saved_groups(request: PlanRequest, name: str) -> Assigner:
+def _saved_plan(config: TrainConfig, checkpoints: Path, name: str) -> Plan:
+    """Of a run that goes on, perhaps for longer than it was made for: its groups, and what was spent on them at its start."""
     from rmdp_jax.records.checkpoint import restore_checkpoint  # orbax takes half a second to import
 
-    assert request.checkpoints is not None
-    like = jnp.zeros(request.config.n, jnp.int32)
-    return assigner_of(request.config, restore_checkpoint(request.checkpoints, like, ".assignment"), name)
+    spent = RunFolder(checkpoints.parent).read_config().get("pretraining_transitions")
+    labels = restore_checkpoint(checkpoints, jnp.zeros(config.n, jnp.int32), ".assignment")
+    return Plan(after_pretraining(config, name, spent), assigner_of(config, labels, name, spent))
 
 
 def _cover(population: Population, config: TrainConfig) -> Assigner:
@@ -185,7 +186,8 @@ def make_plan(
     Args:
         name: a key of `ALGORITHMS`.
         env, population, config: the task as `task_of` gives it, and settings with the whole budget.
-        checkpoints: folder with a checkpoint of the run that is to go on; nothing is trained for its plan then.
+        checkpoints: folder with a checkpoint of the run that is to go on, beside its config.json; nothing is trained for its
+            plan then, and of the budget, which may be longer now, the plan took what it took at the run's start.
         devices: how many to train on at most, where a plan takes training; as in `train`.
         progress: show a bar on stderr where a plan takes training.
 

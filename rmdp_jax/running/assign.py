@@ -69,7 +69,7 @@ def assign(run: "Run", agents: PyTree, *, limits: Limits | None = None, weights:
     labels = utility.argmax(0).astype(np.int32) if limits is None else assign_within(utility, limits, weights)
     expected = utility[labels, np.arange(m)]
     width = None if deviation is None else _half_width(abs(scale) * deviation[labels, np.arange(m)], episodes.number)
-    best = run.population.best_return(agents)
+    best = known_returns(run.population, agents)
     own = np.asarray(run.result["utility"], float)[np.asarray(run.result["assignment"]), np.arange(run.config.n)]
     threshold = served_above(float(own.max()))
     return Assigned(
@@ -78,7 +78,7 @@ def assign(run: "Run", agents: PyTree, *, limits: Limits | None = None, weights:
         low=None if width is None else expected - width,
         high=None if width is None else expected + width,
         margin=_margin(utility, labels),
-        to_bound=None if best is None else scale * _known(best, m) - expected,
+        to_bound=None if best is None else scale * best - expected,
         unserved=None if threshold is None else expected <= threshold,
         utility=utility,
         unserved_below=threshold,
@@ -148,7 +148,15 @@ def _rows(agents: PyTree) -> int:
     return len(jax.tree.leaves(agents)[0])
 
 
-def _known(best: ArrayLike, m: int) -> np.ndarray:
+def known_returns(population: Population, agents: PyTree) -> np.ndarray | None:
+    """The best return of each of m agents alone, (m,) float64, in the units of the rewards; None where it is not known.
+
+    Raises:
+        ConfigError: `Population.best_return` gives something else.
+    """
+    best, m = population.best_return(agents), _rows(agents)
+    if best is None:
+        return None
     values = np.asarray(best, np.float64)
     if values.shape != (m,) or not np.isfinite(values).all():
         raise ConfigError(

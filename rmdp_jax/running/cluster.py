@@ -98,20 +98,25 @@ def pretrain(
         return unstack(jax.device_get(observe_all(people_of(runs), policies_of(states), keys)), len(runs))
 
 
-def after_pretraining(config: TrainConfig, name: str = "cluster") -> TrainConfig:
+def after_pretraining(config: TrainConfig, name: str = "cluster", spent: int | None = None) -> TrainConfig:
     """What algorithm `name`, which trains a policy for everybody first, leaves of a budget to train with.
+
+    Args:
+        config: settings with the whole budget.
+        name: of the algorithm.
+        spent: environment steps that were taken for the groups, of a run that goes on; None of one that begins.
 
     Raises:
         ConfigError: nothing is left.
     """
-    spent = _spent(config)
+    spent = _spent(config) if spent is None else spent
     check("transitions", config.transitions, config.transitions > spent, f"above the {spent} that {name} spends on its groups")
     return replace(config, transitions=config.transitions - spent)
 
 
-def assigner_of(config: TrainConfig, labels: ArrayLike, name: str = "cluster") -> Assigner:
-    """The assigner of algorithm `name` with groups, labels (n,), that are known, for a run of the whole budget `config`."""
-    return fixed(config.k, config.n, labels)._replace(name=name, pretraining=_spent(config))
+def assigner_of(config: TrainConfig, labels: ArrayLike, name: str = "cluster", spent: int | None = None) -> Assigner:
+    """The assigner of algorithm `name` with groups, labels (n,), that are known; the rest as of `after_pretraining`."""
+    return fixed(config.k, config.n, labels)._replace(name=name, pretraining=_spent(config) if spent is None else spent)
 
 
 def _for_everybody(population: Population, config: TrainConfig, name: str) -> RunSpec:
