@@ -50,6 +50,7 @@ def from_brax(
     reference_scale: float = 1.0,
     segment_length: int | None = None,
     shortest_episode: int = 1,
+    finite_horizon: bool = False,
     observation_limit: float = 1e3,
     scale_actions: bool = True,
     observe: Observe = all_of_it,
@@ -76,6 +77,7 @@ def from_brax(
         reference_scale: welfare in reference units = reference_scale * mean return.
         segment_length: steps that show what a behaviour is worth if it is held; whole episodes when not given. See `EnvSpec`.
         shortest_episode: steps before which no episode ends; fewer fresh starts are drawn the larger it is.
+        finite_horizon: the cut is part of the task and nothing follows it; with a discount of 1 it has to be.
         observation_limit: size of an observation (m, rad, m/s, rad/s) that no sound physics reaches; raise it for odd units.
         scale_actions: False leaves actions in [-1, 1] whatever the actuators take.
         observe: the observation -> the part of it that policies see, of any structure: dicts become one vector (see
@@ -148,6 +150,7 @@ def from_brax(
         discount=discount,
         reference_scale=reference_scale,
         backend=backend,
+        finite_horizon=finite_horizon,
         segment_length=segment_length,
         shortest_episode=shortest_episode,
         observation_limit=observation_limit,

@@ -46,7 +46,7 @@ def optimum(k):
 
 def main(out="runs/treasure", transitions=300_000, seed=0):
     """Train, compare with the optimum, assign others, ask how many policies, write the dossier."""
-    spec = EnvSpec("deep_sea_treasure", 21, 4, True, 100, 1.0, 9.0, "jax", finite_horizon=True)  # 9 makes the best return 98
+    spec = EnvSpec("deep_sea_treasure", 21, 4, True, 100, 1.0, 9.0, "jax")  # 9 makes the best return 98
     env = Env(spec, lambda key: start(jnp.zeros(2, jnp.int32)), step)
     people = Population({"time": 1 - LIKES, "treasure": LIKES}, lambda likes, got: sum(likes[x] * got[x] for x in got), optimum)
     rates = Rates(entropy=(0.2, 1e-4), gae_lambda=1.0)

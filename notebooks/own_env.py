@@ -80,8 +80,8 @@ people = Population({"likes": likes, "thrift": thrift}, reward, columns=columns)
 # %% [markdown]
 # ## Train
 #
-# What breaks its word (shapes, rewards that are not finite, an observation that is not the successor's) is named before
-# anything is compiled. A `TrainConfig` of your own: the sizes fix shapes, the rates may be swept.
+# What breaks its word (shapes, kinds, a step that gives something else each time) is named before training is compiled,
+# rewards that are not finite while it trains. A `TrainConfig` of your own: the sizes fix shapes, the rates may be swept.
 
 # %%
 config = TrainConfig(

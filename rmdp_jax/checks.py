@@ -64,6 +64,7 @@ def check_spec(spec: EnvSpec) -> None:
     for name in ("discrete", "finite_horizon", "probe"):
         flag(name, getattr(spec, name))
     whole_number("episode_length", spec.episode_length, 1, INT32)
+    whole_number("shortest_episode", spec.shortest_episode, 1, INT32)
     if spec.segment_length is not None:
         whole_number("segment_length", spec.segment_length, 1, INT32)
     number_between("discount", spec.discount, 0, 1)
@@ -197,17 +198,22 @@ def being_traced() -> bool:
 
 
 def _check_episodes(broken: Broken, env: Env) -> None:
-    """What only real steps show: two ends at once, and an env that resets itself."""
+    """What only real steps show: two ends at once, an env that resets itself, a horizon that is none."""
     spec = env.spec
-    both, resets = _play(env.reset, env.step, bool(spec.discrete), int(spec.action_size), int(spec.episode_length))
+    both, resets, late = _play(env.reset, env.step, bool(spec.discrete), int(spec.action_size), int(spec.episode_length))
     if both:
         raise broken("a step is terminated and truncated together; let truncated be so only where it is not terminated")
     if resets:
         raise broken("an episode that ended begins anew by itself; step must give the true successor, resets are done here")
+    if spec.finite_horizon and late:
+        raise broken(
+            f"finite_horizon = True, and an episode goes on after episode_length = {spec.episode_length} steps; let "
+            "step count them and report truncated at the last, or leave finite_horizon out"
+        )
 
 
-def _play(reset: Callable, step: Callable, discrete: bool, action_size: int, length: int) -> tuple[bool, bool]:
-    """Whether any of a few episodes with random actions ends twice at once, and whether the clock goes back at an end."""
+def _play(reset: Callable, step: Callable, discrete: bool, action_size: int, length: int) -> tuple[bool, bool, bool]:
+    """Whether any of a few episodes with random actions ends twice at once, its clock goes back at an end, or it has no end."""
     try:
         return _play_known(reset, step, discrete, action_size, length)
     except TypeError:  # functions that cannot be hashed
@@ -215,13 +221,13 @@ def _play(reset: Callable, step: Callable, discrete: bool, action_size: int, len
 
 
 @lru_cache(maxsize=8)  # a trainer is made several times for a run
-def _play_known(reset: Callable, step: Callable, discrete: bool, action_size: int, length: int) -> tuple[bool, bool]:
+def _play_known(reset: Callable, step: Callable, discrete: bool, action_size: int, length: int) -> tuple[bool, bool, bool]:
     def act(key: Key) -> Array:
         if discrete:
             return jax.random.randint(key, (), 0, action_size, jnp.int32)
         return jax.random.uniform(key, (action_size,), jnp.float32, -1.0, 1.0)
 
-    def play(key: Key) -> tuple[Array, Array]:
+    def play(key: Key) -> tuple[Array, Array, Array]:
         begin_key, other_key, act_key = jax.random.split(key, 3)
         first, others = reset(begin_key)[0], reset(other_key)[0]
         begun = _scalars(first)
@@ -239,10 +245,11 @@ def _play_known(reset: Callable, step: Callable, discrete: bool, action_size: in
         no = jnp.bool_(False)
         start = (jnp.int32(0), first, jnp.ones(begun.shape, bool), no, no, no)
         steps = min(length, PROBED_STEPS) + 1
-        return jax.lax.while_loop(lambda carry: (carry[0] < steps) & ~carry[3], advance, start)[4:]
+        number, _, _, _, both, back = jax.lax.while_loop(lambda carry: (carry[0] < steps) & ~carry[3], advance, start)
+        return both, back, number > length
 
-    both, back = jax.jit(jax.vmap(play))(jax.random.split(jax.random.key(0), PROBED_EPISODES))
-    return bool(both.any()), bool(back.any())
+    both, back, late = jax.jit(jax.vmap(play))(jax.random.split(jax.random.key(0), PROBED_EPISODES))
+    return bool(both.any()), bool(back.any()), bool(late.any())
 
 
 def _scalars(state: PyTree) -> Array:

@@ -217,7 +217,11 @@ class TrainConfig:
         check("k", self.k, self.k <= self.n, f"at most n = {self.n}, one policy per agent")
         _convert(self, "checkpoint_every", partial(whole_number, low=0, high=MOST_ITERATIONS))
         _convert(self, "max_fault_share", partial(number_between, low=0, high=1))
-        _convert(self, "welfare_p", partial(real_number, holds=lambda p: p <= 1.0, rule="a number up to 1, or -inf"))
+        _convert(
+            self,
+            "welfare_p",
+            partial(real_number, holds=_is_exponent, rule="a number up to 1, or -inf, and 0 or at least 0.001 away from 0"),
+        )
         _convert(self, "seed", seed_number)
         for name in ("at_most", "at_least"):
             _convert(self, name, _per_policy)
@@ -258,6 +262,11 @@ def settings_of(config: TrainConfig, without: Iterable[str]) -> dict[str, Any]:
 def _convert(settings: Any, name: str, convert: Callable[[str, Any], Any]) -> None:
     """Put what `convert(name, value)` makes of a field in its place, or raise its ConfigError."""
     object.__setattr__(settings, name, convert(name, getattr(settings, name)))
+
+
+def _is_exponent(p: float) -> bool:
+    """Up to 1, and not so near 0 that float32 loses the root of a mean of p-th powers; 0 itself is the geometric mean."""
+    return p <= 1.0 and (p == 0.0 or abs(p) >= 1e-3)
 
 
 def _rate(name: str, value: Any, holds: Callable[[float], bool], rule: str) -> Any:

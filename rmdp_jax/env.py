@@ -28,7 +28,9 @@ class EnvSpec(NamedTuple):
     discount: float  # gamma of the task, the default of training
     reference_scale: float  # welfare in reference units (0..100) = reference_scale * mean return
     backend: str  # what steps it: "jax", "native", "mjx", ...
-    finite_horizon: bool = False  # the cut is part of the task and nothing follows it; else learners look past the cut
+    finite_horizon: bool = (
+        False  # the cut is part of the task and nothing follows it, which `step` tells by `truncated`; else learners look past
+    )
     # Steps of one segment return, scaled to an episode; None: whole episodes, which suits rewards that come at their end. Where
     # they come at every step, short segments tell what a policy does now: a whole episode may have begun many updates ago.
     segment_length: int | None = None

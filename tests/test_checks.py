@@ -170,7 +170,7 @@ def test_the_number_of_such_agents_is_not_known(name):
         *[(name, "no") for name in ("discrete", "finite_horizon", "probe")],
         *[("reference_scale", value) for value in (0.0, -1.0, float("inf"), "wide")],
         *[("observation_limit", value) for value in (0.0, float("nan"))],
-        *[("segment_length", value) for value in (0, 1.5, "short")],
+        *[(name, value) for name in ("segment_length", "shortest_episode") for value in (0, 1.5, "short")],
         *[(name, 3) for name in ("name", "backend", "options")],
     ],
 )
@@ -246,3 +246,18 @@ def test_a_bound_that_raises_or_is_none_is_found_out_before_training(bound, mess
         train(env, population._replace(upper_bound=bound), CONFIG, em(2, 4))
     check_knowledge(population._replace(upper_bound=lambda k: np.float32(k)), 2)
     check_knowledge(population, 2)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_finite_horizon_that_step_does_not_tell_is_refused(told):
+    def step(clock, action):
+        return clock + 1, Step(jnp.zeros(1), jnp.float32(1), jnp.bool_(False), (clock + 1 >= 7) & told)
+
+    spec = EnvSpec("clock", 1, 2, True, 7, 1.0, 1.0, "jax", finite_horizon=True)
+    env = Env(spec, lambda key: (jnp.int32(0), jnp.zeros(1)), step)
+    people = Population(jnp.ones(2), lambda agent, paid: agent * paid)
+    if told:
+        check_env(env, people)
+    else:
+        with pytest.raises(ConfigError, match="finite_horizon = True, and an episode goes on after episode_length = 7 steps"):
+            check_env(env, people)

@@ -13,6 +13,7 @@ from rmdp_jax import plain_em
 from rmdp_jax.commands.cli import _parse, main
 from rmdp_jax.envs import make
 from rmdp_jax.errors import ConfigError
+from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.lines import describe_run
 from rmdp_jax.records.settings import changed_settings, check_algorithm_options
 from rmdp_jax.records.spec import RunSpec
@@ -28,7 +29,7 @@ def test_the_config_of_a_run_is_that_run(tmp_path):
     config = replace(CONFIG, welfare_p=-float("inf"), at_most=(3.0,))
     env, population = make("resource_gathering", size=2, seed=3)
     described = describe_run(env, RunSpec(population, config, plain_em(2, 4)))
-    parsed = _parse(["train", "--config", written(tmp_path, {"format": 1, **described})])
+    parsed = _parse(["train", "--config", written(tmp_path, {"format": 1, **described, "release": {"by": "rmdp-jax"}})])
     assert (parsed.env, parsed.algorithm, parsed.env_options.size) == ("resource_gathering", "plain_em", 2)
     assert parsed.task()[2] == config
 
@@ -117,3 +118,19 @@ def test_options_that_one_side_lacks_are_told():
     assert changed({}, {"model": "gymnasium"}) == ["model (None there, gymnasium here)"]
     assert changed({"context": True}, {}) == ["context (True there, None here)"]
     assert changed({"backend": "auto"}, {"backend": "native"}) == []
+
+
+def test_a_run_is_gone_on_with_by_its_name_under_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    env, population = make("resource_gathering", size=2, seed=3)
+    folder = RunFolder(Path("runs/first"))
+    folder.path.mkdir(parents=True)
+    folder.write_config(describe_run(env, RunSpec(population, CONFIG, plain_em(2, 4))))
+    parsed = _parse(["train", "first", "--extend", "960"])
+    assert (parsed.env, parsed.out, parsed.algorithm) == ("resource_gathering", Path("runs/first"), "plain_em")
+
+
+@pytest.mark.parametrize(("algorithm", "k"), [("single", 3), ("individual", 3), ("contextual", 3)])
+def test_an_algorithm_that_says_its_k_takes_few_people(algorithm, k):
+    _, population, config = _parse(["train", "halfcheetah_speed", "--algorithm", algorithm, "--n", "3"]).task()
+    assert (population.n, config.k) == (3, k)

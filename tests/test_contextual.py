@@ -110,6 +110,11 @@ def test_the_command_trains_resumes_and_evaluates(tmp_path, capsys):
         with pytest.raises(SystemExit):
             main(words)
         assert f"run = {out}: one policy is told for whom it acts" in " ".join(capsys.readouterr().err.split())
+    main(["export", str(out), "--formats", "safetensors"])
+    manifest = json.loads((out / "export" / "manifest.json").read_text())
+    table = np.loadtxt(out / "export" / manifest["observation"]["appended"], delimiter=",", skiprows=1)
+    np.testing.assert_array_equal(table[:, 1:], context_vectors(np.arange(9)))
+    assert manifest["observation"]["size"] == 2 + 9 + table.shape[1] - 1
     main(["dossier", str(out), "--out", str(tmp_path / "told")])
     told = json.loads((tmp_path / "told" / "dossier.json").read_text())
     assert told["agents"]["columns"] == {"who": list(range(9)), "cell": list(range(9))}

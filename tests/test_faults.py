@@ -104,6 +104,11 @@ def test_a_reward_that_is_hardly_ever_a_number_ends_training(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text()
 
 
+def test_of_several_runs_the_faulty_one_is_named():
+    with pytest.raises(TrainingError, match=r"^seed 0: the reward of agent 1 "):
+        run(line_walk(), spoiled(1, lambda x: x > -9.0), seeds=2)
+
+
 def test_a_start_that_is_no_number_ends_its_episode():
     with pytest.warns(RunWarning, match="of the steps diverged"):
         result = run(line_walk(first=lambda x: jnp.where(x[1] > 0.8, jnp.nan, x)))

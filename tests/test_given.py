@@ -264,6 +264,33 @@ def test_extend_gives_all_policies_of_a_run_and_its_settings(described, trained,
     assert (env.spec.name, assigner.name, assigner.k) == ("resource_gathering", "plain_em", 3)
 
 
+@pytest.mark.parametrize("algorithm", ["single", "individual"])
+def test_a_run_that_says_its_k_is_extended_by_em(described, trained, monkeypatch, algorithm):
+    monkeypatch.setattr("rmdp_jax.records.given.given_policies", lambda *of: None)
+    folder = RunFolder(described)
+    config = folder.read_config()
+    folder.write_config({**config, "algorithm": algorithm, "train": {**config["train"], "k": 1}})
+    with pytest.raises(SystemExit):
+        main(["extend", str(described), "--k", "3", "--quiet"])
+    ((_, config, assigner, options),) = trained
+    assert (assigner.name, config.k, options["frozen"]) == ("em", 3, [(str(described), 0)])
+
+
+def test_what_extend_is_not_told_again_is_as_it_was(described, trained, monkeypatch, tmp_path):
+    monkeypatch.setattr("rmdp_jax.records.given.given_policies", lambda *of: None)
+    monkeypatch.chdir(tmp_path)
+    out = RunFolder(tmp_path / "more")
+    out.path.mkdir()
+    shorter = replace(CONFIG, k=3, transitions=320, at_most=(3.0,))
+    frozen = [{"run": "run", "policy": j, "sha256": "0"} for j in (0, 1)]
+    env, population = make_tiny()
+    out.write_config({**describe_run(env, RunSpec(population, shorter, plain_em(3, N))), "frozen": frozen})
+    with pytest.raises(SystemExit):
+        main(["extend", str(described), "--k", "3", "--out", "more", "--quiet", "--resume"])
+    ((_, config, _, options),) = trained
+    assert (config, options["frozen"]) == (shorter, [("run", 0), ("run", 1)])
+
+
 def test_a_folder_says_which_policies_it_was_given(described):
     config = RunFolder(described).read_config()
     RunFolder(described).write_config(

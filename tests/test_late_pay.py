@@ -4,18 +4,18 @@ import jax.numpy as jnp
 import pytest
 
 from rmdp_jax import Env, EnvSpec, Population, Rates, Step, TrainConfig
-from rmdp_jax.running.late_pay import late_pay_note, notes_on, see_pay
+from rmdp_jax.running.late_pay import endless_note, late_pay_note, notes_on, see_pay
 
 PEOPLE = Population(jnp.array([1.0, 3.0]), lambda agent, paid: agent * paid)
 
 
-def walk(pay, length=6, probe=True):
+def walk(pay, length=6, probe=True, finite_horizon=True):
     """Episodes of `length` steps; step t of 1..length pays `pay(t)`."""
 
     def step(clock, action):
         return clock + 1, Step(jnp.zeros(1), jnp.float32(pay(clock + 1)), clock + 1 >= length, jnp.bool_(False))
 
-    spec = EnvSpec("walk", 1, 2, True, 20, 1.0, 1.0, "jax", finite_horizon=True, probe=probe)
+    spec = EnvSpec("walk", 1, 2, True, 20, 1.0, 1.0, "jax", finite_horizon=finite_horizon, probe=probe)
     return Env(spec, lambda key: (jnp.int32(0), jnp.zeros(1)), step)
 
 
@@ -26,7 +26,7 @@ def at_the_end(clock):
 def test_pay_is_seen_by_hand():
     """Two agents weigh it 1 and 3, so a step that pays x is seen as 2 x."""
     pay = see_pay(walk(lambda clock: jnp.where(clock == 6, 5.0, 0.5)), PEOPLE)
-    assert pay == pytest.approx((10.0, 1.0, 6.0))
+    assert pay == pytest.approx((10.0, 1.0, 6.0, 0.0))
 
 
 def test_what_an_adapter_changed_is_told_too():
@@ -52,3 +52,21 @@ def test_what_an_adapter_changed_is_told_too():
 def test_it_is_told_where_it_is_late_and_nobody_chose_lambda(env, rates, told):
     note = late_pay_note(env, PEOPLE, TrainConfig(k=2, n=2, rates=rates))
     assert note is None if told is None else told in note
+
+
+@pytest.mark.parametrize(
+    ("env", "rates", "told"),
+    [
+        (walk(at_the_end, length=30, finite_horizon=False), Rates(), True),  # cut after 20 steps
+        (walk(at_the_end, length=30, finite_horizon=False), Rates(discount=0.99), False),
+        (walk(at_the_end, length=6, finite_horizon=False), Rates(), False),
+        (walk(at_the_end, length=30), Rates(), False),
+        (walk(at_the_end, length=30, finite_horizon=False, probe=False), Rates(), False),
+    ],
+)
+def test_a_value_without_end_is_told(env, rates, told):
+    note = endless_note(env, PEOPLE, TrainConfig(k=2, n=2, rates=rates))
+    assert (note is not None) == told
+    assert not told or (
+        note.startswith("the discount is 1") and note in notes_on(env, PEOPLE, TrainConfig(k=2, n=2, rates=rates))
+    )

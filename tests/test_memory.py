@@ -111,6 +111,8 @@ def test_too_much_is_refused_with_advice():
     message = r"k = 50, n = 1000000, .*: .* 13.5 GiB of memory, must be at most the 8.0 GiB .* 9.0 GiB .* smaller n or k"
     with pytest.raises(ConfigError, match=message):
         check_memory(memory, 8 * GIBIBYTE, config)
+    with pytest.raises(ConfigError, match=r"^20 runs in one program, k = 50, .*: train fewer seeds at once, or "):
+        check_memory(memory, 8 * GIBIBYTE, config, 20)
 
 
 def test_this_machine_has_memory():
@@ -121,11 +123,11 @@ def test_train_says_it_first_and_compiles_nothing_that_would_not_fit(monkeypatch
     def refuse(*arguments, **options):
         raise AssertionError("the iteration was compiled")
 
-    monkeypatch.setattr("rmdp_jax.running.loop.available_memory", lambda: 10**6)
+    monkeypatch.setattr("rmdp_jax.running.loop.available_memory", lambda mesh: 10**6)
     monkeypatch.setattr("jax.stages.Lowered.compile", refuse)
     with pytest.raises(ConfigError, match="would take about"):
         train(*make_tiny(), CONFIG, plain_em(K, N))
-    monkeypatch.setattr("rmdp_jax.running.loop.available_memory", lambda: 100 * GIBIBYTE)
+    monkeypatch.setattr("rmdp_jax.running.loop.available_memory", lambda mesh: 100 * GIBIBYTE)
     with pytest.raises(AssertionError, match="the iteration was compiled"):
         train(*make_tiny(), CONFIG, plain_em(K, N))
     assert capsys.readouterr().err.startswith("memory: about 1.3 GiB of 100.0 GiB\ncompiling")

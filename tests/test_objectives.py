@@ -23,7 +23,7 @@ WEIGHTS = np.stack([1 - np.linspace(0, 1, 41), np.linspace(0, 1, 41)], 1)
 
 @pytest.fixture(scope="module")
 def env():
-    spec = EnvSpec("deep_sea_treasure", 21, 4, True, 100, 1.0, 1.0, "jax", finite_horizon=True)
+    spec = EnvSpec("deep_sea_treasure", 21, 4, True, 100, 1.0, 1.0, "jax")
     return Env(spec, lambda key: sea.start(jnp.zeros(2, jnp.int32)), sea.step)
 
 

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from drawn import texts
 from matplotlib.colors import same_color
 
@@ -60,6 +61,15 @@ def test_the_worst_tenth_and_the_best_possible_are_marked():
     assert sorted({line.get_ydata()[0] for line in axes.lines}) == [47.5, 100.0]
     heights = [bar.get_height() for bars in axes.containers for bar in bars]
     assert heights == own.tolist()
+
+
+@pytest.mark.parametrize(("highest", "top"), [(100.0, 112.0), (105.0, 112.0), (450.0, 504.0)])
+def test_returns_in_units_of_their_own_have_an_axis_of_their_own(highest, top):
+    own = np.array([20.0, highest])
+    (axes,) = plots.agent_distribution(np.stack([own, own]), [0, 1]).axes
+    assert axes.get_ylim() == (0.0, pytest.approx(top))
+    assert any("possible" in text.get_text() for text in axes.texts) == (highest < 110)
+    assert axes.get_ylabel() == ("return (0 to 100)" if highest < 110 else "return")
 
 
 def test_mean_and_worst_tenth_go_by_weight():

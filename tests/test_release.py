@@ -132,15 +132,21 @@ def test_a_release_goes_to_a_new_folder(released, capsys):
 
 
 @pytest.mark.parametrize(
-    ("address", "repository", "revision", "folder"),
+    ("address", "repository", "revision", "folder", "named"),
     [
-        ("hf://somebody/walks", "somebody/walks", None, ""),
-        (Path("hf://somebody/walks@v1/k5"), "somebody/walks", "v1", "k5"),
-        ("https://huggingface.co/somebody/walks", "somebody/walks", None, ""),
-        (Path("https://huggingface.co/somebody/walks/tree/v1/a/k5"), "somebody/walks", "v1", "a/k5"),
+        ("hf://somebody/walks", "somebody/walks", None, "", "somebody--walks"),
+        (Path("hf://somebody/walks@v1/k5"), "somebody/walks", "v1", "k5", "somebody--walks--v1--k5"),
+        ("https://huggingface.co/somebody/walks", "somebody/walks", None, "", "somebody--walks"),
+        (
+            Path("https://huggingface.co/somebody/walks/tree/v1/a/k5"),
+            "somebody/walks",
+            "v1",
+            "a/k5",
+            "somebody--walks--v1--a--k5",
+        ),
     ],
 )
-def test_an_address_of_the_hub_is_downloaded(monkeypatch, tmp_path, address, repository, revision, folder):
+def test_an_address_of_the_hub_is_downloaded(monkeypatch, tmp_path, address, repository, revision, folder, named):
     called = []
 
     def snapshot_download(repo_id, **how):
@@ -150,7 +156,7 @@ def test_an_address_of_the_hub_is_downloaded(monkeypatch, tmp_path, address, rep
     monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download, __spec__=1))
     assert run_folder("run", address) == tmp_path / folder
     assert called == [(repository, {"revision": revision, "allow_patterns": [f"{folder}/*"] if folder else None})]
-    assert outputs_folder("run", address) == Path("runs/walks")  # not into the cache of downloads
+    assert outputs_folder("run", address) == Path("runs") / named  # not into the cache of downloads
 
 
 def test_a_snapshot_of_links_is_read(released, monkeypatch, tmp_path):
@@ -167,7 +173,7 @@ def test_a_snapshot_of_links_is_read(released, monkeypatch, tmp_path):
     before = sorted((tmp_path / "snapshot").rglob("*"))
     monkeypatch.chdir(tmp_path)
     main(["report", "hf://somebody/walks"])
-    assert list((tmp_path / "runs/walks").glob("*.png"))
+    assert list((tmp_path / "runs/somebody--walks").glob("*.png"))
     assert sorted((tmp_path / "snapshot").rglob("*")) == before  # a cache stays what was downloaded
 
 

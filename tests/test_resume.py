@@ -105,6 +105,29 @@ def test_a_run_is_extended_by_name_and_said_in_words(copied, capsys):
     assert RunFolder(copied).read_result()["finished"] is True
 
 
+def test_what_was_kept_of_a_finished_run_stays(copied):
+    main(["evaluate", str(copied), "--episodes", "24", "--keep"])
+    folder = RunFolder(copied)
+    result, kept = folder.read_result(), folder.episodes.read_bytes()
+    folder.write_result({**result, "device": "gpu: of another machine", "versions": {"jax": "0.0.1"}})
+    main(["train", str(copied), "--resume", "--quiet"])
+    after = folder.read_result()
+    assert folder.episodes.read_bytes() == kept
+    assert (after["device"], after["versions"], after["episodes_kept"]) == ("gpu: of another machine", {"jax": "0.0.1"}, 24)
+
+
+def test_seeds_that_are_added_begin_nothing_anew(tmp_path):
+    run(out=tmp_path, seeds=1)
+    folder = RunFolder(tmp_path / f"seed-{CONFIG.seed}")
+    checkpoints = sorted(path.name for path in folder.checkpoints.iterdir())
+    with pytest.raises(
+        ConfigError, match=r"has no checkpoint, and .* is at iteration 20; .* so train the new ones by themselves"
+    ):
+        run(out=tmp_path, seeds=2, resume=True)
+    assert sorted(path.name for path in folder.checkpoints.iterdir()) == checkpoints
+    assert len(folder.read_metrics()) == 4
+
+
 @pytest.mark.parametrize("algorithm", ["cluster", "affinity"])
 def test_a_run_whose_groups_took_training_is_extended_with_its_groups_and_what_they_took(tmp_path, algorithm, monkeypatch):
     monkeypatch.setattr("rmdp_jax.running.cluster.CLUSTER_TRANSITIONS", 32)

@@ -7,15 +7,16 @@ from itertools import product
 import pytest
 from tiny import CONFIG, SIZES, N, timeless
 
-from rmdp_jax import ConfigError
+from rmdp_jax import ConfigError, TrainingError
 from rmdp_jax.commands.cli import main
 from rmdp_jax.commands.grids import Sweep
 from rmdp_jax.envs import make
 from rmdp_jax.evaluation.comparison import compare_runs, flat_settings
 from rmdp_jax.records.files import RunWarning, read_lines
 from rmdp_jax.records.finished import find_runs
-from rmdp_jax.records.folder import RunFolder
+from rmdp_jax.records.folder import RunFolder, describe_numerics
 from rmdp_jax.running import cluster, loop
+from rmdp_jax.running import sweep as sweeping
 from rmdp_jax.running.sweep import Cell, sweep
 
 LENGTH = 10
@@ -261,3 +262,38 @@ def test_the_command_trains_a_grid_whose_runs_can_be_reported(tmp_path, capsys):
     main(["evaluate", str(tmp_path / "resource_gathering-size2-random-k2-s5"), "--episodes", "4", "--json"])
     (line,) = read_lines(tmp_path / "runs.jsonl")
     assert json.loads(capsys.readouterr().out)["assignment"] == line["assignment"]
+
+
+@pytest.mark.parametrize("precision", ["highest", "default"])
+def test_runs_of_other_numerics_are_no_runs_of_a_sweep(tmp_path, monkeypatch, precision):
+    def find():
+        return sweeping._find(CELL, 0, tmp_path, make, lambda cell, seed: [])
+
+    found = find()
+    assert found.description["numerics"] == describe_numerics()
+    numerics = {**describe_numerics(), "JAX_DEFAULT_MATMUL_PRECISION": precision}
+    found.folder.path.mkdir()
+    found.folder.write_config({**found.description, "numerics": numerics})
+    if precision == "highest":
+        with pytest.raises(
+            ConfigError, match=r"was made with other JAX_DEFAULT_MATMUL_PRECISION \(highest there, default here\)"
+        ):
+            find()
+    monkeypatch.setattr(sweeping, "describe_numerics", lambda: numerics)
+    assert find().iteration == 0
+
+
+def test_a_run_that_breaks_stops_no_other_cell(tmp_path, monkeypatch):
+    tried = []
+
+    def train(runs, *arguments):
+        tried.append(runs[0].config.k)
+        if len(tried) == 1:
+            raise TrainingError("seed 0: broken")
+        return [{"k": runs[0].config.k}]
+
+    monkeypatch.setattr(sweeping, "_train", train)
+    cells = [replace(CELL, config=replace(TINY, k=k)) for k in (1, 2, 3)]
+    with pytest.raises(TrainingError, match="seed 0: broken"):
+        run(cells, [0], tmp_path)
+    assert tried == [1, 2, 3]

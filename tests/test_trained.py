@@ -12,7 +12,7 @@ from matplotlib import _pylab_helpers
 from matplotlib.figure import Figure
 from tiny import CONFIG, K, N, assert_same, make_tiny, stop_at, timeless
 
-from rmdp_jax import ConfigError, Results, load_run, random_even, train
+from rmdp_jax import ConfigError, Result, Results, load_run, random_even, train
 from rmdp_jax.commands.cli import main
 from rmdp_jax.records.tables import MOST_ROWS, html_table
 
@@ -59,6 +59,15 @@ def test_tables_say_what_the_summary_says(one):
     assert history["iteration"].tolist() == [5, 10]
     assert history["policy_sizes_1"].tolist() == [line["policy_sizes"][1] for line in one.metrics]
     assert not {"assignment", "policy_sizes"} & set(history)
+
+
+def test_what_an_agent_is_made_of_is_kept_beside_what_it_gets(one):
+    (column,) = one.population.columns
+    population = one.population._replace(columns=(column._replace(name="return"),))
+    of_one = {"spec": one.spec._replace(population=population)} if isinstance(one, Result) else {"population": population}
+    agents = one._replace(**of_one).agents()
+    assert agents["return_"].tolist() == one.agents()[column.name].tolist()
+    assert agents["return"].tolist() == one.agents()["return"].tolist()
 
 
 def test_every_picture_is_a_figure_that_shows_itself(one):

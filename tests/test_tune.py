@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from types import SimpleNamespace
 
 import pytest
@@ -85,6 +85,16 @@ def test_a_search_that_goes_on_may_find_other_settings(told, tmp_path, monkeypat
         search_in(tmp_path, Search(settings=RATES[:1], trials=trials, batch=3, rungs=0))
     assert len(set(labels)) > 1
     assert len({label for label, _ in labels}) == len({clip for _, clip in labels}) == len(set(labels))
+
+
+def test_few_choices_are_each_tried_once(told, tmp_path):
+    settings = (Setting("clip", choices=(0.1, 0.2, 0.3)), Setting("epochs", choices=(1, 2)))
+    found = search_in(tmp_path, Search(settings=settings, trials=24, batch=4, rungs=0))
+    tried = [(trial.params["epochs"], trial.params["clip"]) for trial in found.trials]
+    assert tried[0] == (2, 0.2)  # the settings it begins with
+    assert sorted(tried) == list(product((1, 2), (0.1, 0.2, 0.3)))
+    assert all(len(shapes) == 1 for *_, shapes in told["asked"])
+    assert len(search_in(tmp_path, Search(settings=settings, trials=24, batch=4, rungs=0)).trials) == 6
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 5])

@@ -49,6 +49,7 @@ def describe_ladder(ladder: "Ladder") -> dict[str, Any]:
         "recommended": ladder.recommended._asdict(),
         "confirmed": ladder.confirmed._asdict(),
         "seeds": list(ladder.seeds),
+        **ladder.terms,
         "budgets": [describe_budget(one) for one in ladder.budgets],
     }
 
@@ -93,7 +94,9 @@ def print_ladder(told: dict[str, Any]) -> None:
     console.print(f"the individual end: {told['individual']:.2f}, the best of what it met for each agent")
     before = ", with those of the ks before, whose policies it began with" if told["warm"] else ""
     console.print(f"steps: of all policies of a seed{before}; {_steps(sum(_own_steps(told)) * seeds)} in all")
-    _print_limits(told["budgets"][0])
+    if terms := describe_terms(told):
+        console.print(f"welfare: {terms}")
+    _print_limits({**told["budgets"][0], "weighted": told.get("weighted", False)})
     _print_recommended("recommended by what is predicted", told["recommended"])
     _print_recommended("recommended by what was trained", told["confirmed"])
 

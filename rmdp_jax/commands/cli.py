@@ -36,6 +36,7 @@ from rmdp_jax.errors import ConfigError, TrainingError
 from rmdp_jax.records.files import RunWarning
 from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.lock import Locked
+from rmdp_jax.records.places import RUNS
 from rmdp_jax.running.interrupts import BACKGROUND, stops, watched
 from rmdp_jax.terminal import visible
 
@@ -152,9 +153,10 @@ def _parse(arguments: Sequence[str]) -> Any:
     parsed = _parse_with(configure(_preset_defaults(guess, arguments)), arguments)
     if not isinstance(parsed, Train):
         return parsed
-    if not is_task(parsed.env) and Path(parsed.env).is_dir():  # the folder of a run
-        found = _parse_with(replace(Train(env=tyro.MISSING), **settings_of(Path(parsed.env))), arguments)
-        env = RunFolder(Path(parsed.env)).read_task()
+    folder = next((path for path in (Path(parsed.env), RUNS / parsed.env) if path.is_dir()), None)
+    if not is_task(parsed.env) and folder is not None:  # of a run
+        found = _parse_with(replace(Train(env=tyro.MISSING), **settings_of(folder)), arguments)
+        env = RunFolder(folder).read_task()
         if found.config is not None:
             raise ConfigError(f"config = {found.config}: settings are those of the run in {parsed.env}; leave it out")
         return replace(found, env=env, resume=True)

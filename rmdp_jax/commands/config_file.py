@@ -11,7 +11,8 @@ from rmdp_jax.config import TrainConfig
 from rmdp_jax.errors import ConfigError, plain_number, shown, unknown_name
 from rmdp_jax.paths import local_path
 
-_TOLD = ("format", "backend", "numerics", "algorithm_options", "pretraining_transitions", "frozen", "start")  # of a run's own
+# Of a run's own.
+_TOLD = ("format", "backend", "numerics", "algorithm_options", "pretraining_transitions", "frozen", "start", "release")
 _OF_TRAIN = tuple(field.name for field in fields(TrainConfig))
 _OPTIONS_TOLD = ("n", "seed", "context")  # which other flags say
 

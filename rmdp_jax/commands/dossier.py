@@ -16,7 +16,7 @@ class Dossier(Compiling):
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder of a finished run."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Folder for the two files. Default: the run's own, of a run from the hub runs/NAME."""
+    """Folder for the two files. Default: the run's own, of a run from the hub runs/USER--NAME."""
     beside: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR ...")] = ()
     """Finished runs of the same task and people, from other seeds: do they put the same people together?"""
     people: Annotated[Path | None, tyro.conf.arg(metavar="AGENTS.csv")] = None

@@ -1,5 +1,6 @@
 """``rmdp-jax extend``: more policies for the people of a finished run, beside those that it has."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -7,8 +8,10 @@ from typing import Annotated
 import tyro
 
 from rmdp_jax.commands.compiling import Compiling
-from rmdp_jax.commands.train import Train, settings_of
+from rmdp_jax.commands.train import Train, read_policies, settings_of
 from rmdp_jax.errors import whole_number
+
+_AS_IT_WAS = ("transitions", "at_most", "at_least")  # of the run in --out, where it is gone on with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,7 @@ class Extend(Compiling):
     at_least: tuple[float, ...] | None = None
     """Agents that a policy serves at least, likewise."""
     out: Path | None = None
-    """Folder to write to. Default: DIR-kK, of a run from the hub runs/NAME-kK."""
+    """Folder to write to. Default: DIR-kK, of a run from the hub runs/USER--NAME-kK."""
     resume: bool = False
     """Go on with the run in --out; begin it where there is none. What is not given is as it was."""
     devices: int | None = None
@@ -47,16 +50,30 @@ class Extend(Compiling):
 
         source = run_folder("run", self.run_dir)
         settings, k = settings_of(source), whole_number("k", self.k)
+        if settings["algorithm"] in ("single", "individual"):
+            settings["algorithm"] = "em"  # which they are, with k = 1 and k = n
+        home = outputs_folder("run", self.run_dir).absolute()
+        out = self.out or home.with_name(f"{home.name}-k{k}")
         own = f"{source}:" + ",".join(map(str, range(settings["k"])))
         given = {"freeze": (), "start_from": (), ("start_from" if self.keep_learning else "freeze"): (own,)}
-        for name in ("transitions", "at_most", "at_least"):
+        if self.resume and RunFolder(out).holds_run():
+            there = settings_of(out)
+            settings |= {name: there[name] for name in _AS_IT_WAS}
+            begun_with = there["freeze"] + there["start_from"]
+            if _places(begun_with) == _places((own,)) and not (self.keep_learning and there["freeze"]):
+                given = {name: there[name] for name in given}  # however DIR was spelled
+        for name in _AS_IT_WAS:
             if getattr(self, name) is not None:
                 settings[name] = getattr(self, name)
-        home = outputs_folder("run", self.run_dir).absolute()
-        settings["out"] = self.out or home.with_name(f"{home.name}-k{k}")
+        settings["out"] = out
         how = {"resume": self.resume, "devices": self.devices, "quiet": self.quiet, "no_cache": self.no_cache}
         env = RunFolder(source).read_task()
         command = replace(Train(env=env), **{**settings, **given, **how, "k": k})
         env_and_people = command.task()[:2]
         check_people(RunFolder(source).people, *env_and_people)
         command.train()
+
+
+def _places(words: Sequence[str]) -> list[tuple[Path, int]]:
+    """The policies that words ``DIR:J,J`` mean."""
+    return [(Path(run).resolve(), policy) for run, policy in read_policies("freeze", words)]

@@ -64,7 +64,7 @@ class Report(Compiling):
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder of a run, or hf://USER/NAME."""
     pictures: Path | None = None
-    """Folder for the pictures. Default: the run's own, if you may write there, of a run from the hub runs/NAME."""
+    """Folder for the pictures. Default: the run's own, if you may write there, of a run from the hub runs/USER--NAME."""
 
     def run(self) -> None:
         """Draw and print."""
@@ -81,7 +81,7 @@ class Report(Compiling):
 
 @dataclass(frozen=True, kw_only=True)
 class Render(Compiling):
-    """Show a policy of a speed task at work: policy_J.html and policy_J.mp4 in the run's folder (from the hub: runs/NAME)."""
+    """Show a policy of a speed task at work: policy_J.html and policy_J.mp4 in the run's folder (hub: runs/USER--NAME)."""
 
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder of a run, or hf://USER/NAME."""
@@ -146,7 +146,7 @@ class Export(Compiling):
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder of a run, or hf://USER/NAME."""
     out: Path | None = None
-    """Folder to write. Default: export in the run's own, of a run from the hub in runs/NAME."""
+    """Folder to write. Default: export in the run's own, of a run from the hub in runs/USER--NAME."""
     formats: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FORMAT ...")] = ("onnx", "jax", "safetensors")
     """onnx (for its runtimes), jax (for jax.export on cpu, cuda, tpu), safetensors (with run_policy.py, which takes numpy)."""
 

@@ -201,12 +201,14 @@ class Train(Compiling):
     def task(self) -> "tuple[Env, Population, TrainConfig]":
         """What is trained in, for whom, and how."""
         from rmdp_jax.envs import make
-        from rmdp_jax.running.algorithms import task_of
+        from rmdp_jax.running.algorithms import ALGORITHMS, task_of
 
         env, population = task_of(self.algorithm, *make(self.env, n=self.n, seed=self.seed, **self.env_options.given()))
         settings = {name: getattr(self, name) for name in SETTINGS}
         if self.extend is not None:
             settings["transitions"] = self.extend
+        if ALGORITHMS[self.algorithm].sets_k:
+            settings["k"] = min(self.k, population.n)  # the default of k may be more than there are people
         return env, population, TrainConfig(n=population.n, **settings)
 
 

@@ -53,7 +53,7 @@ class Tune(Compiling):
     algorithm: str = "em"
     """Algorithm, as of `rmdp-jax train`."""
     preset: str = "default"
-    """Settings to begin with: default, or reference. They are the first trial."""
+    """Settings to begin with: default, or reference. They are the first trial, as far as they are among what is searched."""
     k: int = 5
     """Policies."""
     n: int | None = None

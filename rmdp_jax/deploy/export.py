@@ -11,7 +11,16 @@ import jax
 import numpy as np
 
 from rmdp_jax.deploy.formats import FORMATS, Source, check_formats
-from rmdp_jax.deploy.manifest import ASSIGNMENT, BEGUN, MANIFEST, describe_export, holds_export, policy_file
+from rmdp_jax.deploy.manifest import (
+    ASSIGNMENT,
+    BEGUN,
+    CONTEXT,
+    MANIFEST,
+    describe_export,
+    holds_export,
+    policy_file,
+    vectors_of,
+)
 from rmdp_jax.deploy.plain import plain_arrays
 from rmdp_jax.errors import ConfigError
 from rmdp_jax.paths import local_path
@@ -38,8 +47,9 @@ def export_run(run: Run, out: str | os.PathLike[str], formats: Iterable[str] = t
 
     A file acts as `make_act` does without a key: observations are normalised inside, and the action is the most likely one, as
     the env takes it. Files: policy_J.onnx, policy_J.jax, policy_J.safetensors (with run_policy.py, which runs them by numpy
-    alone), assignment.csv (who is served by which policy) and manifest.json (what all of it is). An earlier export in `out` is
-    replaced, and what else lies there stays. While files are written the manifest says `"complete": false`.
+    alone), assignment.csv (who is served by which policy), of `contextual` context.csv (what follows the observation, for each
+    agent), and manifest.json (what all of it is). An earlier export in `out` is replaced, and what else lies there stays. While
+    files are written the manifest says `"complete": false`.
 
     Args:
         run: of `load_run`.
@@ -57,6 +67,8 @@ def export_run(run: Run, out: str | os.PathLike[str], formats: Iterable[str] = t
         folder.mkdir(parents=True, exist_ok=True)
     _write(folder / MANIFEST, _text(BEGUN))
     written = [_write(folder / ASSIGNMENT, _assignment_table(run.assignment))]
+    if (vectors := vectors_of(run)) is not None:
+        written.append(_write(folder / CONTEXT, _context_table(vectors)))
     for name in names:
         written += [_write(folder / path.name, path.read_bytes()) for path in FORMATS[name].beside]
         written += [_write(folder / policy_file(name, j), FORMATS[name].write(source)) for j, source in enumerate(sources)]
@@ -115,6 +127,14 @@ def _text(content: dict[str, Any]) -> bytes:
 def _assignment_table(assignment: np.ndarray) -> bytes:
     """Lines "agent,policy", agents 0..n-1 in turn."""
     return "\n".join(["agent,policy", *map("{},{}".format, range(len(assignment)), assignment.tolist()), ""]).encode()
+
+
+def _context_table(vectors: np.ndarray) -> bytes:
+    """A line an agent of what comes after its observation, float32 as it is, under names context_0 .. ."""
+    names = ",".join(["agent", *(f"context_{i}" for i in range(vectors.shape[1]))])
+    return "\n".join(
+        [names, *(",".join([str(i), *map(str, row)]) for i, row in enumerate(vectors.astype(np.float32))), ""]
+    ).encode()
 
 
 def _remove_stale(folder: Path, written: set[str]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rmdp_jax.context import InContext, context_vectors
 from rmdp_jax.deploy.formats import FORMATS
 from rmdp_jax.env import EnvSpec
 from rmdp_jax.errors import ConfigError
@@ -14,7 +15,7 @@ from rmdp_jax.records.files import read_json
 from rmdp_jax.records.folder import describe_versions
 from rmdp_jax.records.loading import Run
 
-MANIFEST, ASSIGNMENT = "manifest.json", "assignment.csv"
+MANIFEST, ASSIGNMENT, CONTEXT = "manifest.json", "assignment.csv", "context.csv"
 BEGUN = {"kind": "rmdp_jax export", "format": 1, "complete": False}  # what stands there while files are written
 
 _ABOUT_RESULT = ("iterations", "transitions_per_policy", "welfare", "welfare_deterministic", "upper_bound")
@@ -65,7 +66,14 @@ def describe_export(run: Run, formats: Sequence[str], files: Sequence[Path]) -> 
 def _describe_observation(run: Run) -> dict[str, Any]:
     """What a policy takes: observations of the env as they are."""
     normalised = run.config.sizes.normalize_observations
-    return {"size": run.env.spec.observation_size, "dtype": "float32", "normalized_inside": normalised}
+    told = {"size": run.env.spec.observation_size, "dtype": "float32", "normalized_inside": normalised}
+    return told if vectors_of(run) is None else {**told, "appended": CONTEXT}
+
+
+def vectors_of(run: Run) -> np.ndarray | None:
+    """What the policy of a run in context is told of each agent, (n, c), after the observation; None without context."""
+    agents = run.population.agents
+    return context_vectors(agents.agent) if isinstance(agents, InContext) else None
 
 
 def _describe_action(spec: EnvSpec) -> dict[str, Any]:

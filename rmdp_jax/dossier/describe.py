@@ -131,7 +131,7 @@ def _describe_policy(run: Run, scores: Scores, served: Served, j: int, beside: S
         "episodes": None if kept is None else describe_episodes(kept.episodes, j, spec),
         "outcomes": [] if kept is None else describe_outcomes(kept.episodes, j, spec),
         "sureness": _describe_sureness(served, own),
-        "others": [_compare(scores, served, j, other, own) for other in range(run.config.k) if other != j],
+        "others": [_compare(run, scores, served, j, other, own) for other in range(run.config.k) if other != j],
         "without": _describe_loss(run, served, own),
         "stability": [{"run": one.name, "overlap": number(overlap(run.assignment, one.assignment, j))} for one in beside],
         "training_faults": {name: run.result.get(name, [0] * run.config.k)[j] for name in ("diverged", "recovered")},
@@ -178,12 +178,18 @@ def _describe_sureness(served: Served, own: np.ndarray) -> dict[str, Any] | None
     return {**counts, "least_margin": number(served.margin[own].min()), "mean_margin": number(served.margin[own].mean())}
 
 
-def _compare(scores: Scores, served: Served, j: int, other: int, own: np.ndarray) -> dict[str, Any]:
+def _compare(run: Run, scores: Scores, served: Served, j: int, other: int, own: np.ndarray) -> dict[str, Any]:
     """What the policy's agents would lose if `other` served them, on average and how many would gain."""
     if not own.any():
         return {"policy": other, "loss": None, "low": None, "high": None, "better_for": 0}
     gain = scores.utility[other, own] - served.expected[own]
-    told = {"policy": other, "loss": number(-gain.mean()), "low": None, "high": None, "better_for": int((gain > 0).sum())}
+    told = {
+        "policy": other,
+        "loss": number(-np.average(gain, weights=_weights(run, own))),
+        "low": None,
+        "high": None,
+        "better_for": int((gain > 0).sum()),
+    }
     if scores.group is None or scores.episodes < 2:
         return told
     mine, theirs = scores.group[j, j], scores.group[j, other]

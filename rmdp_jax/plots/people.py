@@ -119,11 +119,16 @@ def agent_distribution(utility: ArrayLike, assignment: ArrayLike, weights: Array
     own, sizes = utility[labels, np.arange(n)].astype(float), np.bincount(labels, minlength=k).tolist()
     order = np.argsort(own, kind="stable")
     own, labels, weight = own[order], labels[order], weight[order]
+    in_units = bool(own[-1] <= 110.0)  # more than the best possible, up to noise: the task has no reference_scale
+    top = 100.0 if in_units else float(own[-1])
     tenth, (mean, worst) = _worst(weight), mean_and_worst_tenth(own, weight)
-    alt = f"Returns of {agents_word(n)} from worst to best served: mean {mean:.1f}, worst-served tenth {worst:.1f} of 100."
+    alt = f"Returns of {agents_word(n)} from worst to best served: mean {mean:.1f}, worst-served tenth {worst:.1f}"
+    alt += " of 100." if in_units else "."
     figure = new_figure(7.6, 4.0, alt)
-    axes = figure.add_subplot(title="How good it is for everyone", ylabel="return (0 to 100)")
-    axes.set(xlim=(0.5 - 0.01 * n, n + 0.5), ylim=(min(0.0, 1.1 * own[0]), 112), xlabel="agents, from worst to best served")
+    axes = figure.add_subplot(title="How good it is for everyone", ylabel="return" + " (0 to 100)" * in_units)
+    axes.set(
+        xlim=(0.5 - 0.01 * n, n + 0.5), ylim=(min(0.0, 1.1 * own[0]), 1.12 * top), xlabel="agents, from worst to best served"
+    )
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.xaxis.set_major_formatter(count_agents)
     gap, named = 0.12 if n <= 100 else 0.0, k <= _MOST_NAMED  # stripes of more than 20 colours would tell nothing
@@ -135,9 +140,10 @@ def agent_distribution(utility: ArrayLike, assignment: ArrayLike, weights: Array
         mine = labels[drawn] == j
         axes.bar(places[mine] + 1, own[places[mine]], (1 - gap) * n / bars, color=color if named else FAINT, zorder=2)
     axes.axvspan(0.5, tenth + 0.5, color=FAINT, alpha=0.22, linewidth=0, zorder=1)
-    axes.annotate(f"worst-served tenth: mean {worst:.1f}", (0.5, 106), (3, 0), textcoords="offset points", va="center")
-    _draw_level(axes, 100.0, "best\npossible", "bottom", (0, (5, 3)))
-    _draw_level(axes, mean, f"mean {mean:.1f}", "top" if mean > 90 else "center", "-")
+    axes.annotate(f"worst-served tenth: mean {worst:.1f}", (0.5, 1.06 * top), (3, 0), textcoords="offset points", va="center")
+    if in_units:
+        _draw_level(axes, 100.0, "best\npossible", "bottom", (0, (5, 3)))
+    _draw_level(axes, mean, f"mean {mean:.1f}", "top" if mean > 0.9 * top else "center", "-")
     if named:
         entries = enumerate(zip(policy_colors(k), sizes, strict=True))
         handles = [Patch(color=color, label=f"policy {j}: {agents_word(size)}") for j, (color, size) in entries]

@@ -69,6 +69,16 @@ def read_episodes(path: Path, env: Env, config: TrainConfig, iterations: int) ->
     return kept
 
 
+def kept_number(path: Path, iterations: int) -> int | None:
+    """How many episodes of each policy the file holds; None where it is not there, damaged, or of another iteration."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            same = int(arrays["format"]) == FORMAT and int(arrays["iterations"]) == iterations
+            return int(arrays["alive"].shape[1]) if same else None
+    except UNREADABLE:
+        return None
+
+
 def _read(path: Path, env: Env, again: str) -> KeptEpisodes:
     like = outcome_like(env)
     try:

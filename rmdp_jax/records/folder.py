@@ -128,7 +128,7 @@ class RunFolder:
     def previous_timing(self) -> dict[str, Any]:
         """What an earlier result says of how long training took; nothing where there is none."""
         result = self.earlier_result() or {}
-        names = ("wall_s", "compile_s", "transitions_per_s", "runs_together", "devices")
+        names = ("wall_s", "compile_s", "transitions_per_s", "runs_together", "devices", "device", "versions")
         return {name: result[name] for name in names if name in result}
 
     def append_metrics(self, line: dict[str, Any]) -> None:

@@ -47,11 +47,12 @@ def run_folder(name: str, value: str | os.PathLike[str]) -> Path:
 
 
 def outputs_folder(name: str, value: str | os.PathLike[str]) -> Path:
-    """Where what is made of a run goes: its own folder; of one from the hub, whose folder is a cache, runs/NAME."""
+    """Where what is made of a run goes: its own folder; of one from the hub, whose folder is a cache, runs/USER--NAME."""
     address = _HUB.match(os.fspath(value))
     if address is None:
         return run_folder(name, value)
-    return RUNS / _hub_folder(name, f"hf://{address['rest']}", address["rest"]).repository.partition("/")[2]
+    hub = _hub_folder(name, f"hf://{address['rest']}", address["rest"])
+    return RUNS / "--".join([*hub.repository.split("/"), *filter(None, [hub.revision]), *filter(None, hub.folder.split("/"))])
 
 
 def _hub_folder(name: str, text: str, rest: str) -> HubFolder:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from rmdp_jax.policies.model import Policies
 
 
+_TOLD = ("weight", "policy", "return", "best_policy", "best_return")  # columns beside those that agents are made of
+
+
 class Trained:
     """Base of `Result` and `Run`; returns are in reference units (0..100)."""
 
@@ -58,12 +61,14 @@ class Trained:
     def agents(self) -> "pd.DataFrame":
         """A row an agent: what it is made of, its policy, its return by that, and the policy that was best for it.
 
+        A number of an agent that is called like one of the results gets a stroke: `return_`.
+
         Raises:
             ConfigError: pandas is not installed.
         """
         utility, n = np.asarray(self.summary["utility"], float), self.population.n
         columns: dict[str, Any] = {
-            name: values.reshape(n, -1)[:, i]
+            name + "_" * (name in _TOLD): values.reshape(n, -1)[:, i]
             for leaf, values in columns_of(self.population)
             for i, name in enumerate(leaf.names)
         }

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rmdp_jax.errors import ConfigError
-from rmdp_jax.records.episodes import KeptEpisodes, write_episodes
+from rmdp_jax.records.episodes import KeptEpisodes, kept_number, write_episodes
 from rmdp_jax.records.files import warn
 from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.sinks import Sinks
@@ -93,17 +93,35 @@ class RunWriter:
         if self.folder is None or not self.folder.holds_run():
             return
         lines = self.folder.read_metrics()
-        train, last = self.folder.read_config()["train"], max((line["iteration"] for line in lines), default=0)
-        log_every, every = (train.get(name) for name in ("log_every", "checkpoint_every"))
-        known = isinstance(log_every, int) and isinstance(every, int) and log_every > 0
-        first = -(-every // log_every) * log_every if known and every else float("inf")  # type: ignore[operator]
-        if self.folder.has_result() or last > first:
+        last = max((line["iteration"] for line in lines), default=0)
+        if self.folder.has_result() or last > self._first_checkpoint():
             raise ConfigError(
                 f"resume: {self.folder.checkpoints} holds no checkpoint, though the run came to iteration {last}; bring "
                 "it back, or begin anew in another folder"
             )
         if lines:
             warn(f"out = {self.folder.path}: the run ended before its first checkpoint, so it begins again at iteration 0")
+
+    def check_may_begin_anew(self, beside: RunFolder) -> None:
+        """Raise `ConfigError` where this run is beyond its first checkpoint, as one `beside` it that has none begins at 0."""
+        from rmdp_jax.records.checkpoint import saved_steps
+
+        assert self.folder is not None
+        last = max(saved_steps(self.folder.checkpoints), default=0)
+        if self.folder.has_result() or last > self._first_checkpoint():
+            raise ConfigError(
+                f"resume: {beside.path} has no checkpoint, and {self.folder.path} is at iteration {last}; runs that are "
+                "trained together go on from one iteration, so train the new ones by themselves (of seeds: a config with the "
+                "first new one as its seed), or all by sweep"
+            )
+
+    def _first_checkpoint(self) -> float:
+        """The iteration of the first checkpoint that the run writes while it goes on."""
+        assert self.folder is not None
+        train = self.folder.read_config()["train"]
+        log_every, every = (train.get(name) for name in ("log_every", "checkpoint_every"))
+        known = isinstance(log_every, int) and isinstance(every, int) and log_every > 0
+        return -(-every // log_every) * log_every if known and every else float("inf")  # type: ignore[operator]
 
     def close(
         self, summary: dict[str, Any], state: TrainState, *, trained: bool, kept: KeptEpisodes | None = None
@@ -120,7 +138,10 @@ class RunWriter:
             self.describe()
         summary = summary if trained else summary | self.folder.previous_timing()
         if summary.get("evaluated", True) or not self._has_result_of(summary["iterations"]):
-            if kept is not None:  # before the result, so that a finished run has them
+            there = None if trained else kept_number(self.folder.episodes, summary["iterations"])
+            if there is not None and there >= summary["episodes_kept"]:  # by `evaluate --keep`, perhaps
+                summary = {**summary, "episodes_kept": there}
+            elif kept is not None:  # before the result, so that a finished run has them
                 write_episodes(self.folder.episodes, kept)
             self.folder.write_result(summary)
         return summary
@@ -162,6 +183,9 @@ def common_step(writers: Sequence[RunWriter]) -> int | None:
         if writer.folder is not None and not has_checkpoint(writer.folder.checkpoints):
             writer.check_begun()
             if any(map(has_checkpoint, folders)):
+                for other in writers:
+                    if other.folder is not None and has_checkpoint(other.folder.checkpoints):
+                        other.check_may_begin_anew(writer.folder)
                 warn(f"{writer.folder.path}: has no checkpoint yet, so all runs that are trained with it begin at iteration 0")
                 return None
     return latest_step(*folders) if folders else None

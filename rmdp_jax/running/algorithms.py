@@ -53,6 +53,7 @@ class Algorithm(NamedTuple):
 
     resolve: Callable[[Population, TrainConfig], Resolved]  # or the plan's `ConfigError`; trains nothing
     plan: Callable[..., list[Plan]]  # as `make_plans` without the name
+    sets_k: bool = False  # it takes no k
     # what is trained in and for, made of the task as it is; everything else takes what this gives
     task: Callable[[Env, Population], tuple[Env, Population]] = lambda env, population: (env, population)
 
@@ -138,9 +139,9 @@ ALGORITHMS: dict[str, Algorithm] = {
     "cover": _direct(_cover),
     "random": _direct(lambda population, config: random_even(config.k, config.n)),
     "oracle": _direct(lambda population, config: oracle(population, config.k)),
-    "single": _direct(_em, lambda config: replace(config, k=1)),
-    "individual": _direct(_em, lambda config: replace(config, k=config.n)),
-    "contextual": _direct(_contextual, lambda config: replace(config, k=1))._replace(task=_in_context),
+    "single": _direct(_em, lambda config: replace(config, k=1))._replace(sets_k=True),
+    "individual": _direct(_em, lambda config: replace(config, k=config.n))._replace(sets_k=True),
+    "contextual": _direct(_contextual, lambda config: replace(config, k=1))._replace(task=_in_context, sets_k=True),
 }
 
 

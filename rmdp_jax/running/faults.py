@@ -22,10 +22,13 @@ class FaultWatch:
         spec, config: of the run.
         warn: takes what is to be said.
         before: iteration of the line before.
+        name: of the run among others, with which all that is said begins.
     """
 
-    def __init__(self, spec: EnvSpec, config: TrainConfig, warn: Callable[[str], None], before: int = 0) -> None:
-        self.spec, self.config, self.warn, self.before = spec, config, warn, before
+    def __init__(
+        self, spec: EnvSpec, config: TrainConfig, warn: Callable[[str], None], before: int = 0, name: str = ""
+    ) -> None:
+        self.spec, self.config, self.warn, self.before, self.name = spec, config, warn, before, name
         self.said: set[str] = set()
         self.window, self.recovered = 0, [0] * config.k
 
@@ -74,11 +77,11 @@ class FaultWatch:
 
     def _weigh(self, kind: str, what: str, share: float, worth_saying: float) -> None:
         if share > self.config.max_fault_share:
-            raise TrainingError(f"{what} (max_fault_share = {self.config.max_fault_share:g})")
+            raise TrainingError(f"{self.name}{what} (max_fault_share = {self.config.max_fault_share:g})")
         if share > worth_saying:
             self._say(kind, what)
 
     def _say(self, kind: str, what: str) -> None:
         if kind not in self.said:
             self.said.add(kind)
-            self.warn(what)
+            self.warn(self.name + what)

@@ -1,8 +1,9 @@
 """A ladder: runs of several numbers of policies and seeds, beside what the one with the largest k predicts for the others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +33,7 @@ class Ladder(NamedTuple):
     seeds: tuple[int, ...]
     budgets: tuple[Budget, ...]  # of each seed
     warm: bool  # each k began with the policies of the one before
+    terms: Mapping[str, Any] = MappingProxyType({})  # welfare_p and weighted, where welfare is not the mean over agents
 
 
 def train_ladder(
@@ -104,4 +106,5 @@ def train_ladder(
         seeds=tuple(seeds),
         budgets=budgets,
         warm=warm,
+        terms={name: largest[0].result[name] for name in ("welfare_p", "weighted") if name in largest[0].result},
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -80,7 +81,7 @@ def learn(
     chunk, states, first = _prepare(env, runs, mesh, writers if resume else None, reporter)
     compile_s, saved_s = time.perf_counter() - begun, seconds_saved() - saved_before
     reporter.say(f"compiled in {compile_s:.1f} s" + (f", {saved_s:.0f} s less by the cache" if saved_s else ""))
-    watches = [FaultWatch(env.spec, run.config, reporter.warn, first) for run in runs]
+    watches = [FaultWatch(env.spec, run.config, reporter.warn, first, _name_of(run) if len(runs) > 1 else "") for run in runs]
     if first == 0 and any(run.given.sources for run in runs):
         _save(writers, states, first)  # so that going on does not take the folders of those runs
     states, timing = _loop(env, chunk, states, first, runs, writers, watches, reporter)
@@ -128,7 +129,7 @@ def _prepare(
     )
     kept_size = kept_bytes(env, first.config, first.config.evaluation_episodes)
     memory = estimate_memory(like, env.spec, first.population.agents, first.config, number, kept_size)
-    reporter.note(check_memory(memory, available_memory(), first.config))
+    reporter.note(check_memory(memory, available_memory(mesh), first.config, number))
     reporter.say("compiling")
     like = laid_out(mesh, like)
     states = _restore(resumed, like) if resumed else None  # before compiling, as it may be refused
@@ -155,6 +156,11 @@ def _prepare(
         states = jax.jit(lambda states: states, out_shardings=shardings)(states)
     jax.block_until_ready(states)
     return partial(compiled["chunk"], people), states, int(states.iteration.max())
+
+
+def _name_of(run: RunSpec) -> str:
+    """What tells a run from those that are trained with it."""
+    return f"seed {run.config.seed}: " if run.out is None else f"{Path(run.out).name}: "
 
 
 def _chunk_of_run(env: Env, run: RunSpec) -> Callable[[PyTree, TrainState, Array], tuple[TrainState, Info]]:

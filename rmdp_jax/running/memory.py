@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, EnvSpec, starts_needed
@@ -142,19 +143,19 @@ def _process() -> int:
     return _PROCESS if jax.default_backend() == "cpu" else 0
 
 
-def available_memory() -> int | None:
-    """Bytes that the device has, or this host (within its control group) where the device has none of its own."""
+def available_memory(mesh: Mesh | None = None) -> int | None:
+    """Bytes that the device has, or all of `mesh`; this host (or its control group) where devices have none of their own."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"])
+        return int(stats["bytes_limit"]) * (1 if mesh is None else mesh.size)
     names = getattr(os, "sysconf_names", {})
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if "SC_PHYS_PAGES" in names else []
     texts = [path.read_text().strip() for path in map(Path, _CGROUPS) if path.is_file()]
     return min([*limits, *(int(text) for text in texts if text.isdigit())], default=None)
 
 
-def check_memory(memory: Memory, available: int | None, config: TrainConfig) -> str:
-    """The estimate in words.
+def check_memory(memory: Memory, available: int | None, config: TrainConfig, runs: int = 1) -> str:
+    """The estimate in words, of so many runs in one program.
 
     Raises:
         ConfigError: there is not as much; it names what takes most, and what to lower.
@@ -165,11 +166,12 @@ def check_memory(memory: Memory, available: int | None, config: TrainConfig) -> 
     if memory.total > available:
         parts = memory._fields if memory.process > available else [name for name in memory._fields if name != "process"]
         part = max(parts, key=lambda name: getattr(memory, name))  # of what can be lowered
+        together, fewer = (f"{runs} runs in one program, ", "train fewer seeds at once, or ") if runs > 1 else ("", "")
         raise ConfigError(
-            f"k = {config.k}, n = {config.n}, environments = {config.sizes.environments}, evaluation_episodes = "
+            f"{together}k = {config.k}, n = {config.n}, environments = {config.sizes.environments}, evaluation_episodes = "
             f"{config.evaluation_episodes}: would take about "
             f"{_gibibytes(memory.total)} of memory, must be at most the {_gibibytes(available)} there are; "
-            f"{_gibibytes(getattr(memory, part))} of it are for the {part}: {_ADVICE[part]}"
+            f"{_gibibytes(getattr(memory, part))} of it are for the {part}: {fewer}{_ADVICE[part]}"
         )
     return f"{said} of {_gibibytes(available)}"
 

@@ -1,8 +1,11 @@
 """The study of a search, by Optuna: what was drawn, in which rounds, and what came of it."""
 
 import json
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,24 +104,50 @@ def unfinished_round(study: "Study", search: Search, config: TrainConfig) -> int
     running = [trial for trial in running if set(trial.params) == names]
     if running:
         return int(running[0].user_attrs[_ROUND])
-    drawn = sum(set(trial.params) == names for trial in trials)
-    if drawn >= search.trials:
+    drawn = [trial.params for trial in trials if set(trial.params) == names]
+    left = _undrawn(search, drawn)
+    if len(drawn) >= search.trials or left == []:
         return None
     number = 1 + max((trial.user_attrs.get(_ROUND, -1) for trial in trials), default=-1)
-    _draw(study, search, number, min(search.batch, search.trials - drawn), config)
+    _draw(study, search, number, min(search.batch, search.trials - len(drawn)), config, left)
     return number
 
 
-def _draw(study: "Study", search: Search, number: int, size: int, config: TrainConfig) -> None:
+def _undrawn(search: Search, drawn: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
+    """The combinations that were not drawn, where there are so few in all that each is a trial; else None."""
+    choices = [setting.choices for setting in search.settings]
+    if not all(choices) or prod(map(len, choices)) > search.trials:  # type: ignore[arg-type]
+        return None
+    names = [setting.name for setting in search.settings]
+    every = [dict(zip(names, values, strict=True)) for values in product(*choices)]  # type: ignore[arg-type]
+    return [values for values in every if values not in drawn]
+
+
+def _draw(
+    study: "Study",
+    search: Search,
+    number: int,
+    size: int,
+    config: TrainConfig,
+    left: list[dict[str, Any]] | None,
+) -> None:
     """A round of `size` trials with the same sizes; the first one of all has the settings that the search begins with.
 
-    Of one trial where sizes alone are searched: others with the same would be the same run.
+    Of one trial where sizes alone are searched: others with the same would be the same run. Likewise each combination once
+    where they are few: those `left` in turn.
     """
     distributions = {setting.name: setting.distribution() for setting in search.settings}
     shapes = [setting.name for setting in search.settings if setting.fixes_shapes]
     known = values_of(config, search.settings)
     fixed = {setting.name: known[setting.name] for setting in search.settings if setting.holds(known[setting.name])}
     fixed = fixed if number == 0 else {}
+    if left is not None:
+        first = fixed if fixed in left else left[0]
+        alike = [values for values in left if values != first and all(values[name] == first[name] for name in shapes)]
+        for values in [first, *alike][:size]:
+            study.enqueue_trial(values, user_attrs={_ROUND: number})
+            study.ask(distributions)
+        return
     for _ in range(size if len(shapes) < len(search.settings) else 1):
         study.enqueue_trial(fixed, user_attrs={_ROUND: number})
         trial = study.ask(distributions)

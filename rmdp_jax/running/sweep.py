@@ -12,11 +12,11 @@ import jax
 from rmdp_jax.config import Rates, TrainConfig
 from rmdp_jax.devices.mesh import check_devices
 from rmdp_jax.env import Env, Population
-from rmdp_jax.errors import MOST_SEEDS, ConfigError, check, seed_number
+from rmdp_jax.errors import MOST_SEEDS, ConfigError, TrainingError, check, seed_number
 from rmdp_jax.evaluation.comparison import flat_settings
 from rmdp_jax.paths import folder_name, local_path
 from rmdp_jax.records.files import append_line, read_lines, to_json
-from rmdp_jax.records.folder import RunFolder, check_run, dump_train_config, plain_result
+from rmdp_jax.records.folder import RunFolder, check_run, describe_numerics, dump_train_config, plain_result
 from rmdp_jax.records.given import Named, describe_given, given_policies
 from rmdp_jax.records.lines import describe_task
 from rmdp_jax.records.lock import Locked, locked
@@ -100,6 +100,8 @@ def sweep(
 
     Raises:
         ConfigError: before anything is trained: a cell cannot be, or `out` holds a run of other settings.
+        TrainingError: a run lost more than its `max_fault_share`, and with it the runs that were trained in its program; when
+            all others are trained.
         KeyboardInterrupt: Ctrl-C. The same call goes on where it was.
     """
     check_devices(devices)
@@ -115,6 +117,7 @@ def sweep(
             _check_writable(run)
     done = _Lines(out / "runs.jsonl")
     lines: list[Line] = []
+    failed: TrainingError | None = None
     for number, runs in enumerate(programs, 1):
         with ExitStack() as held:
             runs = _hold(runs, held, number, progress)  # and as they are now: others may have got on with them
@@ -122,7 +125,13 @@ def sweep(
             announce(progress and bool(runs), f"cell {number}/{len(programs)}  {_describe_program(runs, missing)}")
             lines += [done.append_once(_line_of(run, run.result)) for run in runs if run.result is not None]
             for group in _groups(missing):
-                lines += _train(group, done, sinks, devices, progress, on_done)
+                try:
+                    lines += _train(group, done, sinks, devices, progress, on_done)
+                except TrainingError as error:  # of one program: the others are trained before it is raised
+                    announce(progress, f"cell {number}  is left: {error}")
+                    failed = failed or error
+    if failed is not None:
+        raise failed
     return lines
 
 
@@ -176,6 +185,7 @@ def _find(cell: Cell, seed: int, out: Path, make: Make, start_of: StartOf) -> _R
         **task,
         "algorithm_options": dict(algorithm_options),
         "train": dump_train_config(resolved),
+        "numerics": describe_numerics(),
         **describe_given(GivenPolicies(start=start)),
     }
     return _as_it_is(_Run(cell, env, population, config, folder, description, None, None, start))
