@@ -119,7 +119,7 @@ def agent_distribution(utility: ArrayLike, assignment: ArrayLike, weights: Array
     own, sizes = utility[labels, np.arange(n)].astype(float), np.bincount(labels, minlength=k).tolist()
     order = np.argsort(own, kind="stable")
     own, labels, weight = own[order], labels[order], weight[order]
-    in_units = bool(own[-1] <= 110.0)  # more than the best possible, up to noise: the task has no reference_scale
+    in_units = not own[-1] > 110.0  # else above the best possible by more than noise: no reference_scale; NaN was not evaluated
     top = 100.0 if in_units else float(own[-1])
     tenth, (mean, worst) = _worst(weight), mean_and_worst_tenth(own, weight)
     alt = f"Returns of {agents_word(n)} from worst to best served: mean {mean:.1f}, worst-served tenth {worst:.1f}"
