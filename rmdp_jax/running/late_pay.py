@@ -32,10 +32,7 @@ def notes_on(env: Env, population: Population, config: TrainConfig) -> list[str]
 
 
 def endless_note(env: Env, population: Population, config: TrainConfig) -> str | None:
-    """What to say where the value of a state has no end: no discount, and episodes that are cut, beyond which learners look.
-
-    On the walk of docs/your_own_env.md without a discount the critic says 61 after 80 iterations, 609 after 720; 12 is most.
-    """
+    """What to say where the value of a state has no end: no discount, and episodes that are cut, beyond which learners look."""
     spec = env.spec
     discount = spec.discount if config.rates.discount is None else config.rates.discount
     if not spec.probe or being_traced() or spec.finite_horizon or discount < 1.0 or see_pay(env, population).cut <= 0.5:
