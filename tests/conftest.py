@@ -72,7 +72,7 @@ def pytest_collection_modifyitems(items):
 
 
 # Where keys are drawn and split: tests of these see that a random key is used once (those that repeat something clone it).
-# Looking takes a fifth of the time of a test, and the others run the same programs.
+# Looking takes an eighth of the time of a test, so it is left out with the slow tests, and the others run the same programs.
 KEYS_USED_ONCE = {
     "test_adapters",
     "test_algorithms",
@@ -103,7 +103,8 @@ KEYS_USED_ONCE = {
 
 @pytest.fixture(autouse=True, scope="module")
 def keys_used_once(request):
-    jax.config.update("jax_debug_key_reuse", request.module.__name__.rpartition(".")[2] in KEYS_USED_ONCE)
+    looked_at = request.config.option.markexpr != "not slow" and request.module.__name__.rpartition(".")[2] in KEYS_USED_ONCE
+    jax.config.update("jax_debug_key_reuse", looked_at)
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,7 @@ def same_groups(labels, other):
     return ((labels[:, None] == labels[None]) == (other[:, None] == other[None])).all()
 
 
+@pytest.mark.slow
 def test_opposite_wishes_are_two_groups_in_every_run_of_a_batch():
     env, population = make_probe(PROBES["both"], 6)
     configs = [probe_config(2, 6, 40), probe_config(2, 6, 40)]

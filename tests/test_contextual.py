@@ -120,6 +120,7 @@ def test_the_command_trains_resumes_and_evaluates(tmp_path, capsys):
     assert told["agents"]["columns"] == {"who": list(range(9)), "cell": list(range(9))}
 
 
+@pytest.mark.slow
 def test_runs_whose_agents_differ_have_envs_of_their_own(tmp_path, monkeypatch):
     programs, original = [], train_module.learn
     monkeypatch.setattr(

@@ -84,6 +84,7 @@ def test_lines_that_were_lost_on_a_full_disk_are_told(tmp_path, monkeypatch):
     assert [line["iteration"] for line in RunFolder(tmp_path).read_metrics()] == [5, 15, 20]
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_grow_ends_a_command_in_a_line(tmp_path):
     """6 KiB are too few for a checkpoint."""
     command = [sys.executable, "-m", "rmdp_jax", *COMMAND, "--quiet", "--no-cache"]

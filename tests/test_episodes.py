@@ -123,6 +123,7 @@ def test_not_more_is_kept_than_fits(monkeypatch):
     assert nothing.summary["welfare"] == result.summary["welfare"]
 
 
+@pytest.mark.slow
 def test_runs_that_are_trained_together_keep_their_own(run, tmp_path):
     env, population = make_tiny()
     runs = [

@@ -228,6 +228,7 @@ def test_statistics_of_groups_add_up_to_those_of_all():
         np.testing.assert_allclose(several, np.full(2, one), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_exploring_alone_equals_exploring_with_other_seeds(exploring):
     """Of two seeds one has split already and the other has not."""
     states = [exploring.init(jax.random.key(seed)) for seed in (0, 1)]
@@ -244,6 +245,7 @@ def _stack(*leaves):
     return jax.random.clone(stacked) if jnp.issubdtype(stacked.dtype, jax.dtypes.prng_key) else stacked
 
 
+@pytest.mark.slow
 def test_a_shared_trunk_does_not_explore():
     config = TrainConfig(k=K, n=N, transitions=CONFIG.transitions, sizes=replace(SIZES, trunk="shared"))
     trainer = make_trainer(*make_tiny(), config, em(K, N, **EM))

@@ -93,7 +93,9 @@ def outspoken(policies):
     return policies._replace(params=policies.params._replace(own={**own, "head": head}))
 
 
-@pytest.fixture(scope="module", params=TASKS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(task, marks=pytest.mark.slow) if "one trunk" in task else task for task in TASKS]
+)
 def exported(request, tmp_path_factory):
     """A run, loaded, with decided policies, and its export beside it."""
     place = tmp_path_factory.mktemp("exports")

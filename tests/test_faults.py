@@ -89,6 +89,7 @@ def test_a_reward_that_is_no_number_counts_as_zero_for_its_agent_alone():
     assert good.summary["nonfinite_rewards"] == 0
 
 
+@pytest.mark.slow
 def test_rewards_of_very_many_agents_are_looked_at_too():
     config = replace(CONFIG, sizes=replace(SIZES, agents_exact=2, utility_steps=16))
     with pytest.warns(RunWarning, match="the reward of agent 2 was not finite"):
@@ -104,6 +105,7 @@ def test_a_reward_that_is_hardly_ever_a_number_ends_training(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_of_several_runs_the_faulty_one_is_named():
     with pytest.raises(TrainingError, match=r"^seed 0: the reward of agent 1 "):
         run(line_walk(), spoiled(1, lambda x: x > -9.0), seeds=2)

@@ -141,6 +141,7 @@ def test_a_resumed_run_is_bit_for_bit_and_needs_no_source(source, beside, tmp_pa
     assert [of["sha256"] for of in resumed.summary["frozen"]] == [of["sha256"] for of in beside[1].summary["frozen"]]
 
 
+@pytest.mark.slow
 def test_seeds_in_one_program_and_the_same_episodes_as_where_it_comes_from(source):
     folder, before = source
     for result in learn(2, plain_em(2, N, warmup=10), seeds=2, frozen=[(folder, 0)]):

@@ -101,6 +101,7 @@ def test_agents_wait_until_a_start_has_warmed_up():
     assert moved == [3, 4, 5, 6, 7, 8]  # the turn of eight iterations ends with the eighth
 
 
+@pytest.mark.slow
 def test_one_program_trains_it():
     trainer = make_trainer(*make_probe(PROBES["action"], 4), probe_config(2, 4, 12), halving_em(2, 4, warmup=1))
     state = jax.jit(lambda key: jax.lax.fori_loop(0, 12, lambda _, s: trainer.step(s)[0], trainer.init(key)))(jax.random.key(0))

@@ -68,7 +68,11 @@ def test_labels_beyond_limits_change_as_little_as_can_be():
 
 @pytest.mark.parametrize(
     ("make_assigner", "limits"),
-    [(plain_em, {"at_most": 2}), (plain_em, {"at_least": (1, 3)}), (em, {"at_most": (1, 3)})],
+    [
+        (plain_em, {"at_most": 2}),
+        (plain_em, {"at_least": (1, 3)}),
+        pytest.param(em, {"at_most": (1, 3)}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_ends_within_its_limits(make_assigner, limits, tmp_path):
     env, population = make_tiny()
@@ -166,6 +170,7 @@ def test_equal_weights_are_counted_as_agents():
     assert loads_of(Limits(0.3), *SHAPE, weights=tenths) == loads_of(Limits(3), *SHAPE)
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_the_best_within_its_limits_by_weight():
     env, population = make_tiny()
     weights = jnp.array([1.0, 2.0, 3.0, 4.0])

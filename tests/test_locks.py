@@ -84,6 +84,7 @@ def test_a_sweep_leaves_runs_that_others_train_to_them(tmp_path, capsys):
     assert [line["seed"] for line in read_lines(tmp_path / "runs.jsonl")] == [0, 2, 1]
 
 
+@pytest.mark.slow
 def test_a_sweep_takes_runs_as_they_are_when_it_comes_to_them(tmp_path, monkeypatch):
     """Another process trained the run between its being found and its being held."""
     other = sweep([CELL], [0], tmp_path / "other", make=make, progress=False)

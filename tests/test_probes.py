@@ -10,7 +10,12 @@ from rmdp_jax import end_to_end, make_trainer, plain_em
 from rmdp_jax.policies.model import make_model
 
 K, N, ITERATIONS, WARMUP = 2, 4, 300, 30
-KINDS = [("mixed", "separate"), ("mixed", "shared"), ("per_agent", "separate"), ("per_agent", "shared")]
+KINDS = [
+    ("mixed", "separate"),
+    ("per_agent", "separate"),
+    pytest.param(("mixed", "shared"), marks=pytest.mark.slow),
+    pytest.param(("per_agent", "shared"), marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture(scope="module", params=KINDS, ids="-".join)

@@ -111,6 +111,7 @@ def test_evaluate_tells_whether_a_release_agrees(released, tmp_path, capsys):
     assert "nobody can tell" in _describe_verified(**unknown._asdict())
 
 
+@pytest.mark.slow
 def test_policies_of_a_release_may_be_given_to_a_run(released):
     run, written, _ = released
     named = [(written.folder, 1), (written.folder, 0)]

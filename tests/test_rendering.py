@@ -84,6 +84,7 @@ def test_a_page_holds_nothing_that_was_typed_as_markup(run, tmp_path, no_opengl)
         assert "alert(1)" not in page.read_text()
 
 
+@pytest.mark.slow
 def test_options_choose_the_episode(run, no_opengl):
     def shown(policy, **options):
         return read_page(render_run(run, policy, **options).page)["states"]["x"]

@@ -128,7 +128,8 @@ def test_seeds_that_are_added_begin_nothing_anew(tmp_path):
     assert len(folder.read_metrics()) == 4
 
 
-@pytest.mark.parametrize("algorithm", ["cluster", pytest.param("affinity", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["cluster", "affinity"])
 def test_a_run_whose_groups_took_training_is_extended_with_its_groups_and_what_they_took(tmp_path, algorithm, monkeypatch):
     monkeypatch.setattr("rmdp_jax.running.cluster.CLUSTER_TRANSITIONS", 32)
     folder = RunFolder(tmp_path / "run")

@@ -119,7 +119,7 @@ def test_few_agents_are_scored_as_before(monkeypatch):
     assert_same(*states)
 
 
-@pytest.mark.parametrize("algorithm", ["plain_em", "em"])
+@pytest.mark.parametrize("algorithm", ["plain_em", pytest.param("em", marks=pytest.mark.slow)])
 def test_estimates_lead_to_the_same_welfare(algorithm, monkeypatch):
     """200 agents of two wishes, 16 of whom are drawn: both policies find their wish, as with all agents."""
     monkeypatch.setattr("rmdp_jax.learning.segments.LARGEST_UNSAMPLED", 50)
@@ -137,6 +137,7 @@ def test_estimates_lead_to_the_same_welfare(algorithm, monkeypatch):
         assert state.assignment.returns.shape == (16 + 2, 32, 20)
 
 
+@pytest.mark.slow
 def test_two_seeds_together_are_estimated_as_each_alone():
     env, population = make_probe(PROBES["action"], 30)
     config = probe_config(2, 30, 10, agents_exact=8, utility_steps=8, epochs=1)

@@ -97,6 +97,7 @@ def test_cells_that_differ_in_rates_are_trained_in_one_program(tmp_path, trained
     assert trained[1:] == [(LENGTH, [0, 1])]  # the cell without a label
 
 
+@pytest.mark.slow
 def test_seeds_with_envs_of_their_own_are_trained_apart(tmp_path, trained):
     def make_scaled(name, *, seed, **options):
         env, population = make(name, seed=seed, **options)
@@ -132,6 +133,7 @@ def test_a_stopped_sweep_goes_on(tmp_path, trained, monkeypatch):
         assert [line["iteration"] for line in RunFolder(tmp_path / f"{NAME}{seed}").read_metrics()] == [5, 10]
 
 
+@pytest.mark.slow
 def test_a_sweep_takes_the_older_checkpoint_where_the_latest_is_damaged(tmp_path, trained):
     (line,) = run([CELL], [0], tmp_path)
     folder = tmp_path / f"{NAME}0"

@@ -189,6 +189,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         run(out=tmp_path / "file" / "run")
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(written, tmp_path):
     run(out=tmp_path, on_metrics=stop_at(5))
     shutil.rmtree(tmp_path / "checkpoints")
@@ -258,6 +259,7 @@ def test_runs_in_one_program_learn_what_they_learn_alone(written):
     assert first.summary["transitions_per_s"] == pytest.approx(speed, rel=0.2)
 
 
+@pytest.mark.slow
 def test_every_run_begins_with_the_labels_of_its_own_assigner():
     env, population = make_tiny()
     groups = ([1, 1, 1, 0], [0, 1, 0, 1])

@@ -40,6 +40,7 @@ def test_on_nash_terms_one_policy_shares_its_time_between_opposites():
     assert share_of_first_wish(0.0, (3.0, 1.0)) == pytest.approx(0.75, abs=0.1)
 
 
+@pytest.mark.slow
 def test_by_weight_the_heavier_agent_has_the_policy():
     assert share_of_first_wish(1.0, (3.0, 1.0)) > 0.95
     assert share_of_first_wish(1.0, (1.0, 3.0)) < 0.05
