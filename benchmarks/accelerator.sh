@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What one accelerator does: a table of rates and memory, then a short training. Under 9 minutes, no network.
+# What one accelerator does: a table of rates, memory and parity with C MuJoCo. Under 9 minutes, no network.
 # Takes --quick (also on a CPU). PYTHON names the interpreter; the package need not be installed, its dependencies must be.
 set -euo pipefail
 repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
