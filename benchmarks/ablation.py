@@ -7,7 +7,7 @@ the same command goes on where it was.
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,11 +16,10 @@ import numpy as np
 
 from benchmarks.ablation_results import COLUMNS, current_lines, draw, table_rows, write_table
 from benchmarks.common import clean_exit, emit, machine, on_cores, read_arguments, show
-from benchmarks.runs import OF_RUNS, describe_served
+from benchmarks.runs import OF_RUNS, describe_served, summarize_runs
 from benchmarks.variants import COMPARISONS, Cell, Line, of_cell, trained_as
 from rmdp_jax import Result, RunSpec, train_batch
 from rmdp_jax.errors import check, several, unknown_name
-from rmdp_jax.evaluation.statistics import summarize_values
 from rmdp_jax.records.files import read_lines, write_lines
 from rmdp_jax.running.progress import announce
 
@@ -103,16 +102,14 @@ def run_ablation(arguments: Ablation) -> list[Line]:
     for number, cell in enumerate(cells, 1):
         known = next((line for line in read_lines(arguments.results) if of_cell(line, cell)), None)
         enough = known is not None and {*known["seeds"]} >= {*range(arguments.seeds)}
-        line = known if enough else same_training(cell, arguments)
-        missing = [seed for seed in range(arguments.seeds) if line is None or seed not in line["seeds"]]
+        before = known if enough else same_training(cell, arguments)
+        missing = [seed for seed in range(arguments.seeds) if before is None or seed not in before["seeds"]]
         told = f"seeds {missing}" if missing else "finished before"
         announce(True, f"cell {number}/{len(cells)}  {cell.env} k = {cell.k} {cell.variant}: {told}")
-        if missing:
-            line = train_cell(cell, missing, line, arguments.workers)
-        assert line is not None
-        if line is not known:
+        for line in train_cell(cell, missing, before, arguments.workers) if missing else filter(None, [before]):
             others = [other for other in read_lines(arguments.results) if not of_cell(other, cell)]
-            write_lines(arguments.results, [*others, line])
+            if line is not known:
+                write_lines(arguments.results, [*others, line])
         emit({name: value for name, value in line.items() if name not in ("runs", "settings")})
         found.append(line)
         write_results(arguments)
@@ -150,16 +147,14 @@ def write_results(arguments: Ablation) -> None:
     draw(arguments.results, [line for line in lines if line["budget"] == arguments.transitions])
 
 
-def train_cell(cell: Cell, seeds: Sequence[int], before: Line | None, workers: int) -> Line:
-    """The line of `cell` after training `seeds`, with the runs of its line from `before`."""
-    begun = time.perf_counter()
-    if workers:
-        new = [run for runs in on_cores(train_seeds, [(cell, [seed], False) for seed in seeds], workers) for run in runs]
-    else:
-        new = train_seeds(cell, seeds, True)
-    wall_s = time.perf_counter() - begun + (before["wall_s"] if before else 0.0)
-    runs = sorted([*(before["runs"] if before else []), *new], key=lambda run: run["seed"])
-    return cell.describe() | summarize_runs(runs) | {"wall_s": round(wall_s, 1), "runs": runs, **machine()}
+def train_cell(cell: Cell, seeds: Sequence[int], before: Line | None, workers: int) -> Iterator[Line]:
+    """The line of `cell` whenever more of `seeds` are trained, with the runs of its line from `before`."""
+    begun, runs = time.perf_counter(), [*before["runs"]] if before else []
+    alone = [(cell, [seed], False) for seed in seeds]
+    for new in on_cores(train_seeds, alone, workers) if workers else [train_seeds(cell, seeds, True)]:
+        wall_s = time.perf_counter() - begun + (before["wall_s"] if before else 0.0)
+        runs = sorted([*runs, *new], key=lambda run: run["seed"])
+        yield cell.describe() | summarize_runs(runs) | {"wall_s": round(wall_s, 1), "runs": runs, **machine()}
 
 
 def train_seeds(cell: Cell, seeds: Sequence[int], progress: bool) -> list[Line]:
@@ -185,22 +180,6 @@ def _describe_run(result: Result) -> Line:
     curve = [[line["transitions_per_policy"], round(line["welfare"], 2)] for line in result.metrics]
     told = summary | describe_served(pays, labels, targets) | {"curve": curve, "commit": machine()["commit"]}
     return {name: told.get(name) for name in OF_RUNS}
-
-
-def summarize_runs(runs: Sequence[Line]) -> Line:
-    """Welfare per seed and its mean, share of each seed's own bound, and transitions, which are the same for all."""
-    welfare = [run["welfare"] for run in runs]
-    summary = summarize_values(welfare)
-    shares = [run["share_of_bound"] for run in runs]
-    return {
-        "seeds": [run["seed"] for run in runs],
-        "transitions_per_policy": runs[0]["transitions_per_policy"],
-        "total_transitions": runs[0]["total_transitions"],
-        "welfare": welfare,
-        "welfare_mean": None if summary.mean is None else round(summary.mean, 3),
-        "welfare_standard_error": None if summary.standard_error is None else round(summary.standard_error, 3),
-        "share_of_bound": None if None in shares else round(float(np.mean(shares)), 4),
-    }
 
 
 def _command(arguments: Ablation) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks.runs import summarize_runs
 from benchmarks.variants import COMPARISONS, Line, cell_of, of_cell
 from rmdp_jax.evaluation.statistics import LEVEL, paired_p
 from rmdp_jax.plots import save, welfare_of_variants
@@ -18,13 +19,13 @@ def current_lines(results: Path, env: str, of: str) -> list[Line]:
     """Lines in the results that are of the variants as they are now, by budget, k and variant."""
     order = list(COMPARISONS[of].variants)
     lines = [line for line in read_lines(results) if (line["env"], line["of"]) == (env, of) and line["variant"] in order]
-    lines = [line for line in lines if of_cell(line, cell_of(line))]
+    lines = [line | summarize_runs(line["runs"]) for line in lines if of_cell(line, cell_of(line))]  # to all their digits
     return sorted(lines, key=lambda line: (line["budget"], line["k"], order.index(line["variant"])))
 
 
 def p_against(line: Line, lines: Sequence[Line]) -> float | None:
     """p of the paired t-test of `line` against the baseline's line of the same budget and k, where there is one."""
-    same = [other for other in lines if (other["budget"], other["k"]) == (line["budget"], line["k"])]
+    same = [other for other in lines if all(other.get(name) == line.get(name) for name in ("budget", "k", "backend"))]
     baseline = next((other for other in same if other["variant"] == COMPARISONS[line["of"]].against), None)
     if baseline is None or baseline is line:
         return None

@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.common import TURNS, emit, read_arguments, show
+from benchmarks.common import TURNS, clean_exit, emit, read_arguments, show
 from rmdp_jax.envs import native
+from rmdp_jax.errors import check, known_name
 
 PATIENCE = 180.0  # seconds after which those that are compiled no longer wait for the rest
 DETERMINISTIC = (("XLA_FLAGS", "--xla_gpu_deterministic_ops=true"),)
@@ -165,19 +166,29 @@ def measure_wave(rows: Sequence[Row], deadline: float, precision: str) -> Iterat
                 process = subprocess.Popen(command, stdout=out, stderr=err, text=True, env=told, start_new_session=True)
             running[number] = row, process
         waiting, begun = True, time.monotonic()
-        while running:
-            late = time.monotonic() > deadline
-            for number, (row, process) in list(running.items()):
-                if late and process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
-                if process.poll() is not None:
-                    yield from _lines(row, process.wait(), Path(outputs, str(number)), late)
-                    del running[number]
-            checking = any(not row.takes_turns for row, _ in running.values())
-            if waiting and not checking and (ready(len(running)) or time.monotonic() > begun + PATIENCE):
-                let_them()
-                waiting = False
-            time.sleep(0.2)
+        try:
+            while running:
+                late = time.monotonic() > deadline
+                for number, (row, process) in list(running.items()):
+                    if late:
+                        _end(process)
+                    if process.poll() is not None:
+                        yield from _lines(row, process.wait(), Path(outputs, str(number)), late)
+                        del running[number]
+                checking = any(not row.takes_turns for row, _ in running.values())
+                if waiting and not checking and (ready(len(running)) or time.monotonic() > begun + PATIENCE):
+                    let_them()
+                    waiting = False
+                time.sleep(0.2)
+        finally:  # Ctrl-C: they have sessions of their own, and would go on
+            for _, process in running.values():
+                _end(process)
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """With the processes that it started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _lines(row: Row, code: int, output: Path, late: bool) -> Iterator[dict[str, Any]]:
@@ -255,6 +266,20 @@ def _cell(value: Any) -> str:
     return f"{value:.1e}" if isinstance(value, float) and value < 0.1 else str(value)
 
 
+def rows_of(arguments: Accelerator) -> list[list[Row]]:
+    """What is asked for, by waves.
+
+    Raises:
+        ConfigError: there is no such wave, or nothing of it is asked for.
+    """
+    check("first", arguments.first, 1 <= arguments.first <= len(WAVES), f"1 to {len(WAVES)}")
+    only, waves = set(arguments.only), QUICK_WAVES if arguments.quick else WAVES[arguments.first - 1 :]
+    words = dict.fromkeys(word for wave in waves for row in wave for word in (row.what, *row.flags))
+    for word in arguments.only:
+        known_name("only", word, words)
+    return [[row for row in wave if not only or {row.what, *row.flags} & only] for wave in waves]
+
+
 def main() -> None:
     """Waves, then the tables."""
     arguments = read_arguments(Accelerator, __doc__)
@@ -263,8 +288,9 @@ def main() -> None:
         return
     deadline = time.monotonic() + 60 * arguments.minutes
     lines = []
-    for wave in QUICK_WAVES if arguments.quick else WAVES[arguments.first - 1 :]:
-        rows = [row for row in wave if not arguments.only or {row.what, *row.flags} & set(arguments.only)]
+    with clean_exit("accelerator", "lines so far are kept"):
+        waves = rows_of(arguments)
+    for rows in waves:
         for line in measure_wave(rows, deadline, arguments.precision):
             emit(line)
             lines.append(line)

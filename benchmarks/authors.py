@@ -43,16 +43,14 @@ TASKS = {"resource_gathering": Task("end_to_end", 5, 25, 1_000_000), "halfcheeta
 
 @dataclass(frozen=True, kw_only=True)
 class Authors:
-    """Train what is missing of one task, and write its lines, the table and the picture."""
+    """Train ours of one task anew, and write their lines, the table and the picture."""
 
     env: str = "resource_gathering"
     """Task: resource_gathering or halfcheetah_speed."""
     presets: tuple[str, ...] = ("reference", "default")
     """Of ours, to train."""
-    seed: int = 0
-    """Of ours; theirs is 0, which also draws the targets."""
     transitions: int | None = None
-    """Per policy. Default: as many as the authors' run."""
+    """Per policy. Default: as many as the authors' run. The table is of the runs with most."""
     quick: bool = False
     """10,000 transitions; results go to runs/authors."""
     results: Path | None = None
@@ -67,11 +65,11 @@ def runs_of(env: str, presets: Sequence[str]) -> list[tuple[str, str]]:
     return list(dict.fromkeys(runs + [("default", "em")] * ("default" in presets)))
 
 
-def train_one(env: str, kind: str, algorithm: str, seed: int, transitions: int) -> Line:
-    """The line of one run of ours, with welfare and seconds over training."""
+def train_one(env: str, kind: str, algorithm: str, transitions: int) -> Line:
+    """The line of one run of ours, with welfare and seconds over training; by seed 0, as theirs, which draws the targets."""
     task = TASKS[env]
-    made, population = make(env, seed=seed, n=task.n)
-    config = preset(env, kind, k=task.k, n=task.n, seed=seed, transitions=transitions)
+    made, population = make(env, seed=0, n=task.n)
+    config = preset(env, kind, k=task.k, n=task.n, seed=0, transitions=transitions)
     plan, begun = make_plan(algorithm, made, population, config), time.perf_counter()
     result = train(made, population, plan.config, plan.assigner, progress=False)
     summary = result.summary
@@ -79,7 +77,7 @@ def train_one(env: str, kind: str, algorithm: str, seed: int, transitions: int) 
         raise KeyboardInterrupt  # a line of half the training would pass for one of all
     return {
         "benchmark": "authors",
-        **{"env": env, "preset": kind, "algorithm": algorithm, "k": task.k, "n": task.n, "seed": seed, "budget": transitions},
+        **{"env": env, "preset": kind, "algorithm": algorithm, "k": task.k, "n": task.n, "seed": 0, "budget": transitions},
         "settings": flat_settings(dump_train_config(config)),
         **{
             name: summary[name]
@@ -115,11 +113,16 @@ def _at(curve: Sequence[Sequence[float]], mark: int) -> str:
     return f"{nearest[1]:.1f}" if abs(nearest[0] - mark) <= mark / 10 else ""
 
 
+def longest(lines: Sequence[Line]) -> list[Line]:
+    """Lines of the runs with the most transitions, as others are nothing to compare."""
+    return [line for line in lines if line["budget"] == max(line["budget"] for line in lines)]
+
+
 def write(results: Path, lines: Sequence[Line]) -> None:
     """The markdown beside the lines, and a picture of each task."""
     text = ["# The authors' code beside ours\n"]
     for env in TASKS:
-        of_env = [line for line in lines if line["env"] == env]
+        of_env = longest([line for line in lines if line["env"] == env])
         if not of_env:
             continue
         known = {f"the authors' {TASKS[env].algorithm}": [np.array(theirs(env))[:, :2]]}
@@ -129,8 +132,7 @@ def write(results: Path, lines: Sequence[Line]) -> None:
         picture = save(welfare_of_variants(title, known, fresh, upper_bound=bound), results.with_name(f"authors_{env}.png"))
         text += [f"## {env}\n", f"![{env}]({picture.name})\n", "| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
         text += ["| " + " | ".join(row) + " |" for row in table_of(env, of_env)]
-        budget = max(line["budget"] for line in of_env)
-        text += [f"\nMade by `python -m benchmarks.authors --env {env} --transitions {budget}`.\n"]
+        text += [f"\nMade by `python -m benchmarks.authors --env {env} --transitions {of_env[0]['budget']}`.\n"]
     text.append(
         "Running estimates of welfare by transitions of each policy, one seed each, all policies scored on their own episodes; "
         "seconds are those up to the last figure, with physics and learning, theirs with one thread of a busy machine. The "
@@ -149,7 +151,7 @@ COLUMNS = ("run", *(f"{mark / 1e6:g}M" for mark in MARKS), "seconds")
 def main() -> None:
     """A line for each run of ours on stdout, the table of the task on stderr."""
     arguments = read_arguments(Authors, __doc__)
-    with clean_exit("authors"):
+    with clean_exit("authors", "the same command begins anew"):
         known_name("env", arguments.env, TASKS)
         for kind in arguments.presets:
             known_name("preset", kind, {"reference": None, "default": None})
@@ -158,14 +160,15 @@ def main() -> None:
         results.parent.mkdir(parents=True, exist_ok=True)
         transitions = 10_000 if arguments.quick else _budget(arguments)
         for kind, algorithm in runs_of(arguments.env, arguments.presets):
-            line = train_one(arguments.env, kind, algorithm, arguments.seed, transitions)
-            same = ("env", "preset", "algorithm")
+            line = train_one(arguments.env, kind, algorithm, transitions)
+            same = ("env", "preset", "algorithm", "budget")
             others = [other for other in read_lines(results) if any(other[name] != line[name] for name in same)]
             write_lines(results, [*others, line])
             emit({name: value for name, value in line.items() if name not in ("settings", "curve")})
         lines = read_lines(results)
         write(results, lines)
-    rows: list[list[Any]] = list(table_of(arguments.env, [line for line in lines if line["env"] == arguments.env]))
+    own = longest([line for line in lines if line["env"] == arguments.env])
+    rows: list[list[Any]] = list(table_of(arguments.env, own))
     show(f"{arguments.env}: the authors' code beside ours, by transitions of each policy", list(COLUMNS), rows)
 
 

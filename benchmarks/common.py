@@ -181,15 +181,15 @@ def resident_mib() -> float:
 
 
 @contextmanager
-def clean_exit(name: str) -> Iterator[None]:
-    """What stops the script `name`, which can be called again to go on, told in a line on stderr: refused input, or Ctrl-C."""
+def clean_exit(name: str, again: str = "the same command goes on") -> Iterator[None]:
+    """What stops the script `name` told in a line on stderr: refused input, or Ctrl-C and what comes of calling it `again`."""
     try:
         yield
     except ConfigError as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; the same command goes on", file=sys.stderr)
+        print(f"{name}: interrupted; {again}", file=sys.stderr)
         raise SystemExit(130) from None
 
 

@@ -36,7 +36,7 @@ def main() -> None:
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which what a shell starts in the background ignores
     rows: dict[tuple[str, str], list[Tried]] = {}
-    with clean_exit("faults"), tempfile.TemporaryDirectory() as folder:
+    with clean_exit("faults", "the same command begins anew"), tempfile.TemporaryDirectory() as folder:
         for kind in arguments.only:
             place = Path(folder) / kind
             place.mkdir()

@@ -192,6 +192,8 @@ def main() -> None:
     names, algorithms = arguments.envs, arguments.algorithms
     if arguments.quick:
         names, algorithms = names[:1], algorithms[:2]
+    if arguments.write and (set(names), set(algorithms)) != (set(Lowering().envs), set(Lowering().algorithms)):
+        raise SystemExit("lowering: error: write: takes all envs and algorithms, as the file is written anew")
     lines = []
     for name in names:
         for algorithm in algorithms:

@@ -11,12 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.common import emit, machine, read_arguments, show
+from benchmarks.common import clean_exit, emit, machine, read_arguments, show
 from benchmarks.depth import DEVICES, placed
 from rmdp_jax import em, plain_em
 from rmdp_jax.assigners.base import Assigner
 from rmdp_jax.envs import make
 from rmdp_jax.envs.presets import preset
+from rmdp_jax.errors import known_name
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.running.batch import init_arguments, make_init, people_of, trainer_for
 from rmdp_jax.running.loop import make_chunk
@@ -88,6 +89,9 @@ def measure(arguments: MemoryCheck, k: int, n: int) -> dict[str, Any]:
 def main() -> None:
     """Compile, compare, print."""
     arguments = read_arguments(MemoryCheck, __doc__)
+    with clean_exit("memory"):
+        known_name("target", arguments.target, {**DEVICES, "cpu": None})
+        known_name("algorithm", arguments.algorithm, ALGORITHMS)
     if arguments.quick:
         arguments = MemoryCheck(ks=(2,), ns=(25,), environments=16)
     lines = []

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.common import machine
 from rmdp_jax.commands.pictures import draw_comparison
-from rmdp_jax.envs.speed import BODIES
+from rmdp_jax.envs.speed import BODIES, SAME_MDP
 from rmdp_jax.evaluation.comparison import TELLING, Line, Row, compare_runs, order_of
 from rmdp_jax.evaluation.statistics import (
     LEVEL,
@@ -117,8 +117,9 @@ def _draw_training(body: str, runs: dict[str, list[Line]], by_seconds: bool) -> 
 
 
 def compare(lines: Sequence[Line]) -> list[Row]:
-    """Rows of `compare_runs`; all runs of a cell have the same settings."""
-    return compare_runs([{name: value for name, value in line.items() if name != "settings"} for line in lines])
+    """Rows of `compare_runs`; all runs of a cell have the same settings, and backends that step the same MDP are one."""
+    same = [line | {"backend": SAME_MDP[0]} if line["backend"] in SAME_MDP else line for line in lines]
+    return compare_runs([{name: value for name, value in line.items() if name != "settings"} for line in same])
 
 
 def write_results(stem: Path, lines: Sequence[Line], shown: Sequence[Line], draw: Draw, notes: Sequence[str]) -> list[Path]:
@@ -165,9 +166,10 @@ def _markdown(name: str, lines: Sequence[Line], pictures: Sequence[Path], notes:
             "|" + "---|" * len(_COLUMNS),
             *("| " + " | ".join(cells) + " |" for cells in table),
             "\nWelfare: mean ± standard error over seeds, fresh episodes acting as trained; the interval is a bootstrap (BCa) "
-            f"of the mean. Best: the highest mean, and what a paired t-test at {LEVEL} does not tell from it, if as many seeds "
-            f"would tell {TELLING:.0%} of the bound with a chance of {POWER:.0%}, by the spread that there is. Transitions per "
-            "policy count those that `cluster` spends on its groups; those of all policies are all environment steps.\n",
+            "of the mean. Best: the highest mean over common seeds, and what a paired t-test at "
+            f"{LEVEL} does not tell from it, if as many seeds would tell {TELLING:.0%} of the bound with a chance of "
+            f"{POWER:.0%}, by the spread that there is. Transitions per policy count those that `cluster` spends on its "
+            "groups; those of all policies are all environment steps.\n",
             *([_TIMED] if any(picture.stem.endswith("_seconds") for picture in pictures) else []),
             *_over_tasks(lines),
             *_reached(lines),

@@ -32,6 +32,7 @@ from rmdp_jax.running.progress import report_progress
 from rmdp_jax.trainer import make_trainer, policies_of
 from rmdp_jax.types import Array, Key, PyTree
 
+RESULTS = Path("benchmarks/results/reachable.jsonl")
 WIDE = 0.5  # share of training in which the reward narrows
 GRID = 201  # targets, evenly spaced over the range, for which every policy's pay is measured
 
@@ -49,15 +50,14 @@ class Reachable:
     quick: bool = False
     """2 targets, 10,000 transitions; results go to runs/reachable."""
     results: Path | None = None
-    """File of lines. Default: benchmarks/results/reachable.jsonl."""
+    """File of lines. Default: benchmarks/results/reachable.jsonl, from which the package's own data is written, too."""
 
 
 def narrow(arguments: Reachable) -> Reachable:
     """`arguments` with the sizes of --quick, checked, and with a file."""
     known_name("env", arguments.env, {f"{body}_speed": None for body in BODIES})
     check("targets", arguments.targets, arguments.targets >= 1, "a whole number of at least 1")
-    folder = Path("runs/reachable" if arguments.quick else "benchmarks/results")
-    results = arguments.results or folder / "reachable.jsonl"
+    results = arguments.results or (Path("runs/reachable/reachable.jsonl") if arguments.quick else RESULTS)
     arguments = replace(arguments, results=results)
     return replace(arguments, targets=2, transitions=10_000) if arguments.quick else arguments
 
@@ -162,7 +162,7 @@ KS, SEEDS = (1, 2, 5, 10), 5
 
 def main() -> None:
     """A line of the env on stdout, then the table of all envs measured so far."""
-    with clean_exit("reachable"):
+    with clean_exit("reachable", "the same command begins anew"):
         arguments = narrow(read_arguments(Reachable, __doc__))
         results = arguments.results
         assert results is not None  # `narrow` sees to it
@@ -171,7 +171,7 @@ def main() -> None:
         lines = [other for other in read_lines(results) if other["env"] != arguments.env]
         write_lines(results, sorted([*lines, line], key=lambda line: line["env"]))
         emit({name: value for name, value in line.items() if name not in ("pays", "settings")})
-        if not arguments.quick:
+        if results == RESULTS:
             write_data(read_lines(results))
         rows = write_tables(results)
     show(TITLE, ["env", "k", "proved", "reachable", "share"], rows)

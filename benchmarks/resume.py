@@ -14,9 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.common import emit, machine, read_arguments, show
+from benchmarks.common import clean_exit, emit, machine, read_arguments, show
 from rmdp_jax import em, random_even, train
 from rmdp_jax.envs import make, preset
+from rmdp_jax.errors import check
 from rmdp_jax.records.loading import load_run
 
 
@@ -28,6 +29,7 @@ class Resume:
     backend: str | None = None
     environments: int = 64
     iterations: int = 60
+    """A multiple of 4: lines come every 2, and the stop at half of them."""
     quick: bool = False
     """Two environments, four iterations, fixed groups."""
 
@@ -63,6 +65,9 @@ def outcome(folder: Path) -> list[np.ndarray]:
 def main() -> None:
     """Train, stop, go on, compare."""
     arguments = read_arguments(Resume, __doc__)
+    with clean_exit("resume"):
+        rule = "a multiple of 4 of at least 4"
+        check("iterations", arguments.iterations, arguments.iterations >= 4 and arguments.iterations % 4 == 0, rule)
     with tempfile.TemporaryDirectory() as folder:
         whole, parts = Path(folder) / "whole", Path(folder) / "parts"
         trained(arguments, whole, None, False)

@@ -1,6 +1,6 @@
 """What lines of `benchmarks.ablation` and `benchmarks.paper` tell of a run alike, so that the runs of one serve the other."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from rmdp_jax.evaluation.comparison import Line
 from rmdp_jax.evaluation.fairness import served_above
+from rmdp_jax.evaluation.statistics import summarize_values
 
 POOR = 10.0  # of 100; who is paid less on average is a group that nobody serves
 ANNEALED_EM = 2  # changes of the numbers of `em` that its options do not show: tests/test_revisions.py notices the next one
@@ -38,4 +39,20 @@ def describe_served(pays: ArrayLike, assignment: ArrayLike, targets: ArrayLike |
         "served": int(served.sum()),
         "fastest_served": round(float(np.asarray(targets)[served].max()), 2) if targets is not None and served.any() else None,
         "largest_poor_group": max(poor, default=0),
+    }
+
+
+def summarize_runs(runs: Sequence[Line]) -> Line:
+    """Welfare per seed and its mean, share of each seed's own bound, and transitions, which are the same for all."""
+    welfare = [run["welfare"] for run in runs]
+    summary = summarize_values(welfare)
+    shares = [run["share_of_bound"] for run in runs]
+    return {
+        "seeds": [run["seed"] for run in runs],
+        "transitions_per_policy": runs[0]["transitions_per_policy"],
+        "total_transitions": runs[0]["total_transitions"],
+        "welfare": welfare,
+        "welfare_mean": summary.mean,
+        "welfare_standard_error": summary.standard_error,
+        "share_of_bound": None if None in shares else float(np.mean(shares)),
     }

@@ -95,10 +95,13 @@ RATIOS = ("what", "figure")
 
 def ratio_rows(lines: list[Line]) -> list[list[str]]:
     """What more policies and agents cost, how brax's PPO does, and how long a second start takes: what, and the figure."""
-    rows = []
+    rows, first = [], next((line for line in lines if line["run"] == "policies"), None)
     for line in lines:
         name, body = line["run"], "HalfCheetah"
-        if name == "policies" and line["ratio_to_first"] != 1.0:
+        if "failed" in line:
+            rows.append([f"`{line['command']}`", line["failed"]])
+            continue
+        if name == "policies" and line is not first:
             what = f"{body}, 1,600 environments in all: transitions a second of k = {line['k']} policies by those of k = 5"
             rows.append([what, f"{line['ratio_to_first']:.2f}"])
         if name == "agents" and line["n"] >= 100_000:

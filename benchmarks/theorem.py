@@ -75,7 +75,7 @@ def half_steps(found: Solution) -> dict[str, Any]:
     """What the half steps of many solutions did to welfare."""
     return {
         "half_steps": int(found.half_steps.sum()),
-        "worst_fall": max(0.0, float((found.welfare[..., :-1] - found.welfare[..., 1:]).max())),
+        "worst_fall": float(np.maximum(0.0, (found.welfare[..., :-1] - found.welfare[..., 1:]).max())),  # NaN stays NaN
         "most_half_steps": int(found.half_steps.max()),
         "share_fixed_points": float(found.fixed.mean()),
     }
@@ -94,7 +94,7 @@ def random_mdps(arguments: Theorem, shape: tuple[int, int, int, int], mdps: int)
         "mdps": mdps,
         "restarts": arguments.restarts,
         **half_steps(found),
-        "most_gain_left": max(0.0, float(gain.max())),
+        "most_gain_left": float(np.maximum(0.0, gain.max())),
         "wall_s": round(time.perf_counter() - begun, 2),
         **machine(),
     }

@@ -144,7 +144,8 @@ def verify(arguments: Verify) -> list[Line]:
     told = f"{known.older} of older settings and {known.few} of fewer than {LEAST} seeds are left out"
     announce(True, f"{len(known.claims)} cells; {told}")
     draw = random.Random(arguments.seed)
-    deadline = time.monotonic() + 60 * (2.0 if arguments.quick else arguments.minutes)
+    minutes = 2.0 if arguments.quick else arguments.minutes
+    deadline = time.monotonic() + 60 * minutes
     lines = []
     for claim in draw.sample(known.claims, len(known.claims)):
         if time.monotonic() + MARGIN * claim.seconds > deadline:
@@ -157,12 +158,15 @@ def verify(arguments: Verify) -> list[Line]:
         numbers = {"then": claim.welfare[seed], "now": welfare, "low": low, "high": high}
         lines.append(told_of | numbers | {"agrees": low <= welfare <= high, **machine()})
         emit(lines[-1])
+    if not lines:
+        least = MARGIN * min(claim.seconds for claim in known.claims) / 60
+        raise ConfigError(f"minutes = {minutes:g}: too few for any of the cells; the shortest takes {least:.1f}")
     return lines
 
 
 def main() -> None:
     """Runs, then the table."""
-    with clean_exit("verify"):
+    with clean_exit("verify", "the same command begins anew"):
         lines = verify(read_arguments(Verify, __doc__))
     columns = ["", "seed", "then", "now", "at least", "at most", ""]
     names = ("what", "seed", "then", "now", "low", "high")

@@ -52,6 +52,23 @@ def small(tmp_path, **changes):
     )
 
 
+def test_seeds_that_are_done_are_kept_when_another_is_stopped(tmp_path, trained, monkeypatch):
+    def stopped_by_the_third(function, calls, workers):
+        for cell, seeds, progress in calls:
+            if seeds == [2]:
+                raise KeyboardInterrupt
+            yield function(cell, seeds, progress)
+
+    monkeypatch.setattr(ablation, "on_cores", stopped_by_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run_ablation(small(tmp_path, seeds=4, variants=("plain_em",), workers=2))
+    (line,) = read_lines(tmp_path / "a.jsonl")
+    assert line["seeds"] == [0, 1]
+    (line,) = run_ablation(small(tmp_path, seeds=4, variants=("plain_em",)))
+    assert line["seeds"] == [0, 1, 2, 3]
+    assert trained == [("plain_em", seeds) for seeds in ([0], [1], [2, 3])]
+
+
 def test_what_is_there_is_not_trained_again_and_seeds_are_added(tmp_path, trained):
     first = run_ablation(small(tmp_path))
     assert trained == [("plain_em", [0, 1]), ("end_to_end", [0, 1])]

@@ -237,6 +237,35 @@ class Read(Exception):
     """What a script was asked for."""
 
 
+@pytest.mark.parametrize(
+    ("module", "words", "told"),
+    [
+        ("accelerator", ["--first", "4"], "first = 4: must be 1 to 3"),
+        ("accelerator", ["--only", "traning"], "only = 'traning' is not known"),
+        ("memory", ["--target", "H100"], "target = 'H100' is not known"),
+        ("memory", ["--algorithm", "cluster"], "algorithm = 'cluster' is not known"),
+        ("resume", ["--iterations", "30"], "iterations = 30: must be a multiple of 4 of at least 4"),
+        ("lowering", ["--write", "--envs", "hopper_speed"], "write: takes all envs and algorithms"),
+    ],
+)
+def test_words_that_would_measure_something_else_are_refused(module, words, told, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [module, *words])
+    with pytest.raises(SystemExit) as stop:
+        importlib.import_module(f"benchmarks.{module}").main()
+    assert told in capsys.readouterr().err + str(stop.value)
+
+
+def test_rows_of_an_accelerator_end_with_it(monkeypatch):
+    started, start = [], subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *words, **options: started.append(start(*words, **options)) or started[-1])
+    lines = measure_wave(
+        [Row("broken", ["benchmarks.nosuch"]), Row("on", ["http.server", "0"])], time.monotonic() + 60, "highest"
+    )
+    assert "failed" in next(lines)
+    lines.close()  # as Ctrl-C does
+    assert started[1].wait(10) == -signal.SIGKILL
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("lines", ["accelerator"], indirect=True)
 def test_accelerator_measures_and_trains(lines):

@@ -77,6 +77,22 @@ def test_what_is_not_told_is_best_too_only_where_the_seeds_could_have_told():
     }
 
 
+def test_the_leader_is_that_of_the_seeds_that_all_have():
+    bounds = {0: 60.0, 1: 90.0, 2: 92.0, 3: 91.0}  # the targets of seed 0 are hard
+    whole = [run("em", seed, welfare=w, upper_bound=bounds[seed]) for seed, w in enumerate([50.0, 84.0, 87.0, 86.0])]
+    behind = [run("random", seed, welfare=w, upper_bound=bounds[seed]) for seed, w in [(1, 83.2), (2, 86.1), (3, 85.1)]]
+    em, random = compare_runs([*whole, *behind])
+    assert em.welfare < random.welfare
+    assert (em.best, em.p, random.best, random.too_few) == (True, None, False, False)
+    assert random.p < 0.01
+    lucky = run("cluster", 1, welfare=89.0)  # of one seed nothing is told
+    assert [(row.algorithm, row.best, row.too_few) for row in compare_runs([*whole, *behind, lucky])] == [
+        ("em", True, False),
+        ("cluster", False, True),
+        ("random", False, False),
+    ]
+
+
 def test_cluster_is_compared_by_its_whole_budget_and_both_ways_of_counting_are_told():
     em, cluster = compare_runs(RUNS)
     assert em.transitions == cluster.transitions == 2048

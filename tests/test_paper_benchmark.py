@@ -39,6 +39,14 @@ def made_up(cell, seed, welfare):
     return line | paper_lines._told(cell)
 
 
+def test_backends_of_the_same_mdp_are_one_cell():
+    (cell,) = make_cells(Paper(figure=3, ks=(5,), envs=("halfcheetah_speed",), algorithms=("em",)))
+    lines = [made_up(cell, seed, 30.0 + seed) | {"backend": "warp" if seed else "native"} for seed in range(3)]
+    (row,) = paper_results.compare(lines)
+    assert (row.seeds, row.welfare) == (3, 31.0)
+    assert len(paper_results.compare([*lines, lines[0] | {"backend": "spring"}])) == 2
+
+
 def write(path, lines):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -32,6 +32,14 @@ def test_stars_mark_the_best_where_something_is_worse():
     assert not [line for line in alone if line.get_gid() == "best"]
 
 
+def test_what_too_few_seeds_tell_is_marked():
+    drawn = [bar._replace(too_few=bar.name == "random") for bar in bars(em=85.0, cluster=70.0, random=80.0)]
+    marks = [line for line in plots.welfare_by_k(drawn, {}).axes[0].lines if line.get_gid() == "too few"]
+    assert [round(line.get_xdata()[0], 2) for line in marks] == [0.28, 1.28]  # the last of three bars
+    (legend,) = plots.welfare_by_k(drawn, {}).legends
+    assert "too few seeds to tell it from the best" in [text.get_text() for text in legend.get_texts()]
+
+
 def test_an_algorithm_has_its_color_in_every_panel_and_low_bars_start_at_zero():
     figure = plots.welfare_by_k([*bars("a", em=30.0, random=5.0), *bars("b", random=5.0)], {})
     first, second = figure.axes

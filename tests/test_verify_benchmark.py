@@ -82,7 +82,8 @@ def test_a_run_is_made_again_and_judged(results, now, agrees, monkeypatch, capsy
 
 def test_what_takes_longer_than_is_left_is_not_begun(results, monkeypatch):
     monkeypatch.setattr(verify, "train_seeds", None)
-    assert verify.verify(Verify(results=results, minutes=0.04)) == []
+    with pytest.raises(ConfigError, match=r"minutes = 0\.04: too few for any of the cells; the shortest takes 0\.1"):
+        verify.verify(Verify(results=results, minutes=0.04))
 
 
 def test_nothing_to_verify_is_said(tmp_path):

@@ -42,11 +42,12 @@ def draw_comparison(rows: Sequence[Row], title: str = "Welfare by number of poli
     """Bars of `compare_runs`' rows, a panel for each task, backend, number of agents and budget."""
     panels = _headings(rows)
     bars = [
-        Bar(panel, row.k, row.algorithm, row.welfare, row.standard_error, row.best)
+        Bar(panel, row.k, row.algorithm, row.welfare, row.standard_error, row.best, row.too_few)
         for row, panel in sorted(panels.items(), key=lambda item: item[1])
     ]
-    # of rows with other seeds, and so other agents, the one with the most
-    bounds = {(panels[row], row.k): row.bound for row in sorted(rows, key=lambda row: row.seeds) if row.bound is not None}
+    # of rows with other seeds, and so other agents, the one with the most; that of `contextual`, of n policies, if it is alone
+    bounded = sorted(rows, key=lambda row: (not row.algorithm.startswith("contextual"), row.seeds))
+    bounds = {(panels[row], row.k): row.bound for row in bounded if row.bound is not None}
     return welfare_by_k(bars, bounds, title=title)
 
 

@@ -37,8 +37,9 @@ class Row(NamedTuple):
     bound: float | None  # mean over seeds, as speed tasks have other targets with each
     share: float | None  # mean of each seed's share of its own bound
     total_transitions: int  # environment steps of all policies together, mean over seeds
-    best: bool  # the highest mean, or not told from it by a paired t-test that could have told `TELLING` of the bound
-    p: float | None  # of that test against the highest mean; None for that one, and with fewer than two common seeds
+    best: bool  # the leader, which has the highest mean over the seeds that all with several have; or not told from it by a
+    # paired t-test that could have told `TELLING` of the bound
+    p: float | None  # of that test against the leader; None for that one, and with fewer than two common seeds
     too_few: bool  # whether there are too few seeds to say
 
 
@@ -147,7 +148,9 @@ def _labels(lines: Sequence[Line]) -> list[str]:
 def _rows_of_group(key: tuple[Any, ...], runs: dict[str, list[Line]]) -> list[Row]:
     env, options, backend, n, budget, k = key
     welfare = {name: {line["seed"]: float(line["welfare"]) for line in lines} for name, lines in runs.items()}
-    leader = max(welfare, key=lambda name: float(np.mean(list(welfare[name].values()))))
+    several = [name for name in welfare if len(welfare[name]) > 1] or list(welfare)  # one seed is not tested against others
+    common = set.intersection(*(set(welfare[name]) for name in several))  # other seeds may have other agents and bounds
+    leader = max(several, key=lambda name: _mean_over(welfare[name], common or set(welfare[name])))
     rows = []
     bound = _mean_of(runs[leader], "upper_bound")
     least = TELLING * abs(float(np.mean(list(welfare[leader].values()))) if bound is None else bound)
@@ -155,7 +158,9 @@ def _rows_of_group(key: tuple[Any, ...], runs: dict[str, list[Line]]) -> list[Ro
         summary = summarize_values(welfare[name].values())
         p = None if name == leader else paired_p(welfare[leader], welfare[name])
         told = smallest_difference(welfare[leader], welfare[name])
-        too_few = name != leader and (p is None or told is None or (p >= LEVEL and told > least))
+        shared = set(welfare[leader]) & set(welfare[name])
+        ahead = bool(shared) and _mean_over(welfare[name], shared) > _mean_over(welfare[leader], shared)
+        too_few = name != leader and (p is None or told is None or (ahead if p < LEVEL else told > least))
         rows.append(
             Row(
                 *(env, options, backend, n, k, budget, name),
@@ -173,6 +178,10 @@ def _rows_of_group(key: tuple[Any, ...], runs: dict[str, list[Line]]) -> list[Ro
             )
         )
     return rows
+
+
+def _mean_over(values: dict[int, float], seeds: set[int]) -> float:
+    return float(np.mean([values[seed] for seed in seeds]))
 
 
 def _mean_of(lines: list[Line], name: str) -> float | None:

@@ -31,6 +31,7 @@ class Bar(NamedTuple):
     welfare: float  # mean over seeds, 0..100
     standard_error: float | None
     best: bool  # the highest mean, or not told from it
+    too_few: bool = False  # seeds, to say whether it is
 
 
 class Room(NamedTuple):
@@ -53,7 +54,7 @@ def welfare_by_k(
     """Grouped bars by k with standard errors, a panel each, under the upper bound of every k as a dashed level.
 
     Stars mark the best algorithm at each k and those that are not told from it; a star where nothing else was run would
-    say nothing and is left out.
+    say nothing and is left out. A question mark: too few seeds to say whether it is told from the best.
 
     Args:
         bars: in the order of the panels; bars of a group in the order of the legend.
@@ -76,7 +77,8 @@ def welfare_by_k(
         axes.set_title(panel if len(panels) > 1 else "", fontsize=8)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
-    _draw_legend(figure, colors, starred=any(_starred(own[panel]) for panel in panels), bound=bound_name if bounds else None)
+    marks = {"*": any(_starred(own[panel]) for panel in panels), "$?$": any(bar.too_few for bar in bars)}
+    _draw_legend(figure, colors, [mark for mark, drawn in marks.items() if drawn], bound_name if bounds else None)
     return figure
 
 
@@ -84,6 +86,7 @@ def _draw_panel(axes: Axes, bars: Sequence[Bar], bounds: Mapping[int, float], co
     ks = sorted({bar.k for bar in bars})
     low, high = _span(bars, bounds)
     starred, inches = _starred(bars), _inches(bars) / len(ks)
+    below = offset_copy(axes.transData, axes.get_figure(root=True), y=-6, units="points")
     for place, k in enumerate(ks):
         group = [bar for bar in bars if bar.k == k]
         width = _WIDTH / max(len(group), 2)  # a bar alone is no wider than one of two
@@ -92,6 +95,9 @@ def _draw_panel(axes: Axes, bars: Sequence[Bar], bounds: Mapping[int, float], co
         for i, bar in enumerate(group):
             x, color = left + (i + 0.5) * width, colors[bar.name]
             _draw_bar(axes, bar, x, width, room, color, star=bar in starred)
+            for mark, size, gid, shown in (("*", 6.0, "best", bar in starred), ("$?$", 4.5, "too few", bar.too_few)):
+                if shown:
+                    axes.plot([x], [low], color=INK, marker=mark, markersize=size, transform=below, clip_on=False, gid=gid)
         if k in bounds:
             ends = [place - _WIDTH / 2 - 0.03, place + _WIDTH / 2 + 0.03]
             axes.plot(ends, [bounds[k]] * 2, color=INK, linewidth=1.2, linestyle=(0, (5, 3)), zorder=5, gid="bound")
@@ -121,18 +127,18 @@ def _draw_bar(axes: Axes, bar: Bar, x: float, width: float, room: Room, color: s
     note = axes.annotate(text, (x, at), (0, -4 if inside else 4), textcoords="offset points", fontsize=7.5)
     note.set(ha="center", va="top" if inside else "bottom", color=ink, fontweight=weight, zorder=6)
     note.set_rotation(0 if room.flat else 90)
-    if star:
-        below = offset_copy(axes.transData, axes.get_figure(root=True), y=-6, units="points")
-        axes.plot([x], [low], "*", color=INK, markersize=6, transform=below, clip_on=False, gid="best")
 
 
-def _draw_legend(figure: Figure, colors: Mapping[str, str], *, starred: bool, bound: str | None) -> None:
+_MARKS = {"*": "best, or not told from it (paired t-test, 0.01)", "$?$": "too few seeds to tell it from the best"}
+
+
+def _draw_legend(figure: Figure, colors: Mapping[str, str], marks: Sequence[str], bound: str | None) -> None:
     handles: list[Patch | Line2D] = [Patch(color=color, label=name) for name, color in colors.items()]
     if bound is not None:
         handles.append(Line2D([], [], color=INK, linewidth=1.2, linestyle=(0, (5, 3)), label=bound))
-    if starred:
-        text = "best, or not told from it (paired t-test, 0.01)"
-        handles.append(Line2D([], [], color=INK, marker="*", linestyle="none", markersize=7, label=text))
+    for mark in marks:
+        size = 7 if mark == "*" else 5
+        handles.append(Line2D([], [], color=INK, marker=mark, linestyle="none", markersize=size, label=_MARKS[mark]))
     rows = -(-len(handles) // (8 if figure.get_figwidth() > 10 else 6))
     ncols = -(-len(handles) // rows)
     figure.legend(handles=handles, loc="outside lower center", ncols=ncols, handlelength=1.4, columnspacing=1.4)
