@@ -64,11 +64,10 @@ _BODIES = ("halfcheetah_speed", "walker2d_speed", "hopper_speed", "ant_speed")
 FIGURES = {
     1: FigureSpec(Scale(_GRID, (5,), 1_000_000, 10), Scale(_GRID, (5,), 60_000, 2), draw_walks, needs="walks"),
     2: FigureSpec(
-        Scale(_GRID, (1, 2, 3, 5, 10), 1_000_000, 10),
+        Scale(_GRID, (1, 2, 3, 5, 10, 25), 1_000_000, 10),
         Scale(_GRID, (2, 5), 200_000, 2),
         draw_bars,
         ALGORITHMS,
-        more=(("em", 25),),
         grids=MappingProxyType({4: (2, 3, 4, 6)}),
     ),
     3: FigureSpec(
