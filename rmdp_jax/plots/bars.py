@@ -21,6 +21,15 @@ _HIGH = 0.08  # share of the axis that a flat number takes; of a turned one, eac
 _LONG = 0.035
 _ZOOMED = 0.5  # where all bars are longer than this share of the axis, the axis starts higher up, and says so
 
+_BEST: Mapping[str, Any] = {
+    **{"color": INK, "marker": "*", "markersize": 6, "linestyle": "none"},
+    "label": "best, or not told from it (paired t-test, 0.01)",
+}
+_TOO_FEW: Mapping[str, Any] = {
+    **{"color": INK, "marker": "o", "markersize": 3.5, "markerfacecolor": "none", "linestyle": "none"},
+    "label": "too few seeds to tell it from the best",
+}
+
 
 class Bar(NamedTuple):
     """Mean over seeds of one algorithm with one number of policies."""
@@ -54,7 +63,7 @@ def welfare_by_k(
     """Grouped bars by k with standard errors, a panel each, under the upper bound of every k as a dashed level.
 
     Stars mark the best algorithm at each k and those that are not told from it; a star where nothing else was run would
-    say nothing and is left out. A question mark: too few seeds to say whether it is told from the best.
+    say nothing and is left out. A circle: too few seeds to tell it from the best.
 
     Args:
         bars: in the order of the panels; bars of a group in the order of the legend.
@@ -77,8 +86,8 @@ def welfare_by_k(
         axes.set_title(panel if len(panels) > 1 else "", fontsize=8)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
-    marks = {"*": any(_starred(own[panel]) for panel in panels), "$?$": any(bar.too_few for bar in bars)}
-    _draw_legend(figure, colors, [mark for mark, drawn in marks.items() if drawn], bound_name if bounds else None)
+    marks = [_BEST] * any(_starred(own[panel]) for panel in panels) + [_TOO_FEW] * any(bar.too_few for bar in bars)
+    _draw_legend(figure, colors, marks, bound_name if bounds else None)
     return figure
 
 
@@ -95,9 +104,9 @@ def _draw_panel(axes: Axes, bars: Sequence[Bar], bounds: Mapping[int, float], co
         for i, bar in enumerate(group):
             x, color = left + (i + 0.5) * width, colors[bar.name]
             _draw_bar(axes, bar, x, width, room, color, star=bar in starred)
-            for mark, size, gid, shown in (("*", 6.0, "best", bar in starred), ("$?$", 4.5, "too few", bar.too_few)):
-                if shown:
-                    axes.plot([x], [low], color=INK, marker=mark, markersize=size, transform=below, clip_on=False, gid=gid)
+            if bar in starred or bar.too_few:
+                mark, gid = (_BEST, "best") if bar in starred else (_TOO_FEW, "too few")
+                axes.plot([x], [low], **mark, transform=below, clip_on=False, gid=gid)
         if k in bounds:
             ends = [place - _WIDTH / 2 - 0.03, place + _WIDTH / 2 + 0.03]
             axes.plot(ends, [bounds[k]] * 2, color=INK, linewidth=1.2, linestyle=(0, (5, 3)), zorder=5, gid="bound")
@@ -129,16 +138,11 @@ def _draw_bar(axes: Axes, bar: Bar, x: float, width: float, room: Room, color: s
     note.set_rotation(0 if room.flat else 90)
 
 
-_MARKS = {"*": "best, or not told from it (paired t-test, 0.01)", "$?$": "too few seeds to tell it from the best"}
-
-
-def _draw_legend(figure: Figure, colors: Mapping[str, str], marks: Sequence[str], bound: str | None) -> None:
+def _draw_legend(figure: Figure, colors: Mapping[str, str], marks: Sequence[Mapping[str, Any]], bound: str | None) -> None:
     handles: list[Patch | Line2D] = [Patch(color=color, label=name) for name, color in colors.items()]
     if bound is not None:
         handles.append(Line2D([], [], color=INK, linewidth=1.2, linestyle=(0, (5, 3)), label=bound))
-    for mark in marks:
-        size = 7 if mark == "*" else 5
-        handles.append(Line2D([], [], color=INK, marker=mark, linestyle="none", markersize=size, label=_MARKS[mark]))
+    handles += [Line2D([], [], **mark) for mark in marks]
     rows = -(-len(handles) // (8 if figure.get_figwidth() > 10 else 6))
     ncols = -(-len(handles) // rows)
     figure.legend(handles=handles, loc="outside lower center", ncols=ncols, handlelength=1.4, columnspacing=1.4)
