@@ -16,6 +16,8 @@ from rmdp_jax.running import cluster
 from rmdp_jax.running.affinity import _observe_directions, _residual, affinity_batch, returns_to_go
 from rmdp_jax.running.cluster import group
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def few_observations(monkeypatch):
@@ -27,7 +29,6 @@ def same_groups(labels, other):
     return ((labels[:, None] == labels[None]) == (other[:, None] == other[None])).all()
 
 
-@pytest.mark.slow
 def test_opposite_wishes_are_two_groups_in_every_run_of_a_batch():
     env, population = make_probe(PROBES["both"], 6)
     configs = [probe_config(2, 6, 40), probe_config(2, 6, 40)]

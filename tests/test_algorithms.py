@@ -24,7 +24,10 @@ def task(monkeypatch):
     return make("resource_gathering", size=3)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+SLOW = ("cluster", "affinity", "contextual", "single", "individual")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in ALGORITHMS])
 def test_plans_are_trained_as_they_are(task, name):
     task = task_of(name, *task)
     config, assigner = make_plan(name, *task, CONFIG)

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import json, os, sys
 import jax
@@ -79,7 +81,6 @@ def test_it_can_be_switched_off_and_does_without_where_it_cannot_write(tmp_path,
     assert not (tmp_path / "home").exists()
 
 
-@pytest.mark.slow
 def test_no_cache_compiles_anew_also_where_a_folder_was_set_from_outside(tmp_path):
     changes = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "kept"), **ALL}
     for _ in range(2):

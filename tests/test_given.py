@@ -38,6 +38,8 @@ from rmdp_jax.records.people import write_people
 from rmdp_jax.records.spec import GivenPolicies, Source
 from rmdp_jax.state import members_of
 
+pytestmark = pytest.mark.slow
+
 N, ITERATIONS = 4, 200
 WISHES = np.array([0, 0, 1, 1])
 TASK = make_probe(PROBES["both"], N)  # agents 0 and 1 have one wish, 2 and 3 the other; each policy can grant one
@@ -77,7 +79,6 @@ def test_agents_choose_the_frozen_policy_and_the_other_learns_for_the_rest(sourc
     assert_same(member(result, 0), member(source[1], 1))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("assigner", "start"), [(em(3, N), [0]), (end_to_end(3, N), [])], ids=lambda value: getattr(value, "name", None)
 )
@@ -141,7 +142,6 @@ def test_a_resumed_run_is_bit_for_bit_and_needs_no_source(source, beside, tmp_pa
     assert [of["sha256"] for of in resumed.summary["frozen"]] == [of["sha256"] for of in beside[1].summary["frozen"]]
 
 
-@pytest.mark.slow
 def test_seeds_in_one_program_and_the_same_episodes_as_where_it_comes_from(source):
     folder, before = source
     for result in learn(2, plain_em(2, N, warmup=10), seeds=2, frozen=[(folder, 0)]):

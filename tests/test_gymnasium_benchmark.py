@@ -11,6 +11,8 @@ from benchmarks import gymnasium_bodies
 from benchmarks.gymnasium_bodies import describe, load_bodies, main, one_step, play
 from rmdp_jax.envs.speed import BODIES, load_body
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def hopper():
@@ -72,7 +74,6 @@ def test_with_gymnasiums_model_a_step_is_its_own():
     assert {name for name, _, difference in one_step(bodies, start) if difference > 1e-5} == set()
 
 
-@pytest.mark.slow
 def test_a_line_and_a_table_of_a_body(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gymnasium_bodies, "RUNS", tmp_path)
     monkeypatch.setattr("sys.argv", ["gymnasium_bodies", "--quick", "--env", "halfcheetah_speed"])

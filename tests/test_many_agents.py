@@ -17,6 +17,8 @@ from rmdp_jax.records.finished import find_runs
 from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.loading import load_run
 
+pytestmark = pytest.mark.slow
+
 N = 60
 TRAIN = ["resource_gathering", "--size", "2", "--n", str(N), "--k", "2", "--transitions", "320", "--quiet", *FLAGS]
 
@@ -97,7 +99,7 @@ def test_pictures_of_many_agents_draw_a_bounded_number_of_things():
     assert mesh[0].max() == pytest.approx(99.0)
 
 
-@pytest.mark.parametrize("make_groups", [pytest.param(cluster, marks=pytest.mark.slow), affinity])
+@pytest.mark.parametrize("make_groups", [cluster, affinity])
 def test_many_agents_are_grouped_by_some_steps_and_some_agents(make_groups, monkeypatch):
     monkeypatch.setattr("rmdp_jax.running.cluster.CLUSTER_TRANSITIONS", 512)
     n = 200

@@ -19,6 +19,8 @@ from rmdp_jax.running.memory import (
 )
 from rmdp_jax.trainer import policies_of
 
+pytestmark = pytest.mark.slow
+
 GIBIBYTE = 2**30
 
 
@@ -47,7 +49,7 @@ def test_bytes_of_shapes_are_those_of_the_real_state():
     assert memory.total - memory.process >= real
 
 
-@pytest.mark.parametrize(("algorithm", "n"), [pytest.param(plain_em, 20_000, marks=pytest.mark.slow), (plain_em, 20)])
+@pytest.mark.parametrize(("algorithm", "n"), [(plain_em, 20_000), (plain_em, 20)])
 def test_estimate_is_near_what_xla_says(algorithm, n):
     config = probe_config(3, n, 10, environments=64, unroll=32, minibatches=4)
     trainer, like, memory = described(config, algorithm(3, n))

@@ -7,6 +7,8 @@ from scipy.optimize import LinearConstraint, minimize
 from rmdp_jax.evaluation.occupancy import balance, best_actions, line_search, p_slope, p_welfare, solve_mixed, visits
 from rmdp_jax.evaluation.tabular import TabularMDP
 
+pytestmark = pytest.mark.slow
+
 PS = [1.0, 0.0, -5.0, -np.inf]
 
 

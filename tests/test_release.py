@@ -24,6 +24,8 @@ from rmdp_jax.records.loading import load_run
 from rmdp_jax.records.places import outputs_folder, run_folder
 from rmdp_jax.records.verification import verify
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
@@ -111,7 +113,6 @@ def test_evaluate_tells_whether_a_release_agrees(released, tmp_path, capsys):
     assert "nobody can tell" in _describe_verified(**unknown._asdict())
 
 
-@pytest.mark.slow
 def test_policies_of_a_release_may_be_given_to_a_run(released):
     run, written, _ = released
     named = [(written.folder, 1), (written.folder, 0)]

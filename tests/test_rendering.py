@@ -20,6 +20,8 @@ from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.loading import load_run, record_run
 from rmdp_jax.trainer import policies_of
 
+pytestmark = pytest.mark.slow
+
 LENGTH, DT = 20, 0.05  # steps of an episode; seconds of a step of HalfCheetah
 LINKS = ["torso", "bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot"]
 SIZES = Sizes(environments=2, unroll=16, epochs=1, minibatches=1, hidden=(8,))
@@ -84,7 +86,6 @@ def test_a_page_holds_nothing_that_was_typed_as_markup(run, tmp_path, no_opengl)
         assert "alert(1)" not in page.read_text()
 
 
-@pytest.mark.slow
 def test_options_choose_the_episode(run, no_opengl):
     def shown(policy, **options):
         return read_page(render_run(run, policy, **options).page)["states"]["x"]

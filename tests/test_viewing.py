@@ -19,6 +19,8 @@ from rmdp_jax.envs.speed import load_body
 from rmdp_jax.envs.viewing import check_display, play_run
 from rmdp_jax.records.loading import load_run
 
+pytestmark = pytest.mark.slow
+
 LENGTH = 12  # steps of an episode
 SIZES = Sizes(environments=2, unroll=16, epochs=1, minibatches=1, hidden=(8,))
 

@@ -26,6 +26,8 @@ from benchmarks.lowering import (
 )
 from rmdp_jax import make_trainer
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = read_golden()
 SMALL = {"hidden": (8,), "unroll": 2, "epochs": 1}
 
