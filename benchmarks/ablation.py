@@ -107,8 +107,8 @@ def run_ablation(arguments: Ablation) -> list[Line]:
         told = f"seeds {missing}" if missing else "finished before"
         announce(True, f"cell {number}/{len(cells)}  {cell.env} k = {cell.k} {cell.variant}: {told}")
         for line in train_cell(cell, missing, before, arguments.workers) if missing else filter(None, [before]):
-            others = [other for other in read_lines(arguments.results) if not of_cell(other, cell)]
             if line is not known:
+                others = [other for other in read_lines(arguments.results) if not of_cell(other, cell)]
                 write_lines(arguments.results, [*others, line])
         emit({name: value for name, value in line.items() if name not in ("runs", "settings")})
         found.append(line)

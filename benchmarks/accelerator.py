@@ -288,15 +288,14 @@ def main() -> None:
         return
     deadline = time.monotonic() + 60 * arguments.minutes
     lines = []
-    with clean_exit("accelerator", "lines so far are kept"):
-        waves = rows_of(arguments)
-    for rows in waves:
-        for line in measure_wave(rows, deadline, arguments.precision):
-            emit(line)
-            lines.append(line)
-            if arguments.results is not None:
-                with arguments.results.open("a") as file:
-                    print(json.dumps(line), file=file, flush=True)
+    with clean_exit("accelerator", "lines so far are told, and the same command begins anew"):
+        for rows in rows_of(arguments):
+            for line in measure_wave(rows, deadline, arguments.precision):
+                emit(line)
+                lines.append(line)
+                if arguments.results is not None:
+                    with arguments.results.open("a") as file:
+                        print(json.dumps(line), file=file, flush=True)
     show_tables(lines)
     if any("failed" in line for line in lines):
         raise SystemExit(1)

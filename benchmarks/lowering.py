@@ -19,12 +19,13 @@ import numpy as np
 from jax.stages import Traced
 
 import rmdp_jax
-from benchmarks.common import emit, read_arguments, show
+from benchmarks.common import clean_exit, emit, read_arguments, show
 from rmdp_jax import make_evaluate, make_trainer
 from rmdp_jax.assigners.base import Assigner
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
 from rmdp_jax.envs import ENVS, make, options_of, preset
+from rmdp_jax.errors import check
 from rmdp_jax.running.algorithms import ALGORITHMS, make_plan, task_of
 from rmdp_jax.running.cluster import after_pretraining, assigner_of
 from rmdp_jax.trainer import Trainer
@@ -192,8 +193,11 @@ def main() -> None:
     names, algorithms = arguments.envs, arguments.algorithms
     if arguments.quick:
         names, algorithms = names[:1], algorithms[:2]
-    if arguments.write and (set(names), set(algorithms)) != (set(Lowering().envs), set(Lowering().algorithms)):
-        raise SystemExit("lowering: error: write: takes all envs and algorithms, as the file is written anew")
+    whole = (set(names), set(algorithms)) == (set(Lowering().envs), set(Lowering().algorithms))
+    with clean_exit("lowering"):
+        check(
+            "write", arguments.write, whole or not arguments.write, "with all envs and algorithms, as the file is written anew"
+        )
     lines = []
     for name in names:
         for algorithm in algorithms:

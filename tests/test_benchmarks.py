@@ -245,7 +245,7 @@ class Read(Exception):
         ("memory", ["--target", "H100"], "target = 'H100' is not known"),
         ("memory", ["--algorithm", "cluster"], "algorithm = 'cluster' is not known"),
         ("resume", ["--iterations", "30"], "iterations = 30: must be a multiple of 4 of at least 4"),
-        ("lowering", ["--write", "--envs", "hopper_speed"], "write: takes all envs and algorithms"),
+        ("lowering", ["--write", "--envs", "hopper_speed"], "write = True: must be with all envs and algorithms"),
     ],
 )
 def test_words_that_would_measure_something_else_are_refused(module, words, told, monkeypatch, capsys):
