@@ -28,6 +28,14 @@ def policy_pictures(run: "Trained") -> "list[Figure] | None":
     return None if draw is None or is_another else draw(run)
 
 
+def policy_speeds(run: "Trained") -> np.ndarray:
+    """Mean speed of each policy of a speed task, (k,), in m/s: over one episode that acts as trained, until it ends."""
+    from rmdp_jax.records.loading import record_run
+
+    played = record_run(run, deterministic=False)
+    return np.nanmean(np.where(played.alive, played.step.outcome.speed, np.nan), axis=1)
+
+
 def _walks(run: "Trained") -> "Figure":
     from rmdp_jax import plots
 
@@ -52,14 +60,12 @@ def _walked(run: "Trained") -> tuple[Any, Any, int, np.ndarray, np.ndarray]:
 
 def _targets(run: "Trained") -> "Figure":
     from rmdp_jax import plots
-    from rmdp_jax.records.loading import record_run
 
     body = BODIES[run.env.spec.name.removesuffix("_speed")]
-    played = record_run(run, deterministic=False)
-    speed = np.nanmean(np.where(played.alive, played.step.outcome.speed, np.nan), axis=1)
     targets, labels = np.asarray(run.population.agents), np.asarray(run.assignment)
     span = (body.low, body.high)
-    return plots.target_histogram(targets, labels, run.config.k, span, policy_speeds=speed, returns=run.own_returns)
+    speeds = policy_speeds(run)
+    return plots.target_histogram(targets, labels, run.config.k, span, policy_speeds=speeds, returns=run.own_returns)
 
 
 def _speeds(run: "Trained") -> "Figure | None":

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from matplotlib.image import imread
 
@@ -9,7 +10,9 @@ from benchmarks.common import machine
 from benchmarks.paper import Paper, make_cells, run_figure
 from benchmarks.variants import Cell as AblationCell
 from rmdp_jax.config import Sizes
+from rmdp_jax.envs import make
 from rmdp_jax.errors import ConfigError
+from rmdp_jax.records.loading import load_run, record_run
 from rmdp_jax.running.sweep import sweep
 
 
@@ -251,3 +254,18 @@ def test_a_tiny_figure_is_trained_drawn_and_gone_on_with(tmp_path, monkeypatch):
     )
     assert len(run_figure(replace(arguments, seeds=4, workers=2))) == 4
     assert (asked, alone) == ([[2], [3]], [2, 2])
+
+
+@pytest.mark.slow
+def test_diamonds_are_speeds_of_the_policies_that_are_kept(tmp_path, monkeypatch):
+    sizes = Sizes(environments=4, unroll=16, epochs=1, minibatches=2, hidden=(8,))
+    whole = paper.preset
+    changes = {"sizes": sizes, "evaluation_episodes": 4}
+    monkeypatch.setattr(paper, "preset", lambda env, **given: whole(env, **given, **(changes if given else {})))
+    (line,) = run_figure(small(tmp_path, figure=4, envs=("hopper_speed",), ks=(2,), n=6, seeds=1, transitions=640))
+    run = load_run(next((tmp_path / "runs").glob("hopper_speed-*")), make)
+    played = record_run(run, deterministic=False)
+    steps = played.alive.sum(axis=1)
+    forward = np.where(played.alive, played.step.outcome.speed, 0.0).sum(axis=1)
+    assert line["policy_speeds"] == pytest.approx((forward / steps).tolist(), abs=1e-5)
+    assert line["targets"] == pytest.approx(np.asarray(run.population.agents).tolist(), abs=1e-3)
