@@ -39,7 +39,7 @@ docs: $(STAMP) ## build the documentation into site/, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "open site/index.html; with its search: $(BIN)/python -m http.server --directory site, then http://localhost:8000"
 
-notebooks: $(STAMP) ## execute the notebooks into runs/notebooks/*.ipynb (minutes each on a CPU)
+notebooks: $(STAMP) ## execute the notebooks into runs/notebooks/*.ipynb (a minute or more each on a CPU)
 	for notebook in $(NOTEBOOKS); do \
 	  executed=runs/notebooks/$$(basename $$notebook .py).ipynb; mkdir -p runs/notebooks; echo "$$notebook -> $$executed"; \
 	  $(BIN)/jupytext --quiet --to ipynb --output $$executed $$notebook && $(BIN)/jupyter execute --inplace $$executed || exit 1; done

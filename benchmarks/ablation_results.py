@@ -65,7 +65,7 @@ def write_table(results: Path, lines: Sequence[Line], command: str) -> None:
         "|" + "---|" * len(COLUMNS),
         *("| " + " | ".join(row) + " |" for row in table_rows(lines, lines)),
         "\nTransitions are those of each policy that were asked for, the same for all variants. Welfare: mean ± standard error "
-        "over seeds, fresh episodes acting as trained; share: mean of each seed's share of its own bound. p: paired t-test "
+        "over seeds, fresh episodes with sampled actions; share: mean of each seed's share of its own bound. p: paired t-test "
         f"over seeds against {COMPARISONS[of].against} at the same k and transitions, * below {LEVEL}. Served: agents paid "
         "more than a tenth of what the best paid one is, and the fastest target among them (m/s).\n",
         *[f"{others} lines of other settings are in the file, and not in the table.\n"] * bool(others),

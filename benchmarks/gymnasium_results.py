@@ -36,8 +36,8 @@ def write_table(results: Path) -> None:
     lines = read_lines(results)
     text = [f"# {TITLE}\n", _row(COLUMNS), _row(["---"] * len(COLUMNS)), *map(_row, table_rows(lines))]
     text += [
-        "\nOne run of each body, of so many transitions of each policy; welfare of fresh episodes acting as trained, ours and "
-        "Gymnasium's paid alike; steps are of an episode, mean of all policies. One step is from equal states with equal "
+        "\nOne run of each body, of so many transitions of each policy; welfare of fresh episodes with sampled actions, ours "
+        "and Gymnasium's paid alike; steps are of an episode, mean of all policies. One step is from equal states with equal "
         "random actions, in units of 1 + |value|.\n"
     ]
     for line in lines:

@@ -165,9 +165,9 @@ def _markdown(name: str, lines: Sequence[Line], pictures: Sequence[Path], notes:
             "\n| " + " | ".join(_COLUMNS) + " |",
             "|" + "---|" * len(_COLUMNS),
             *("| " + " | ".join(cells) + " |" for cells in table),
-            "\nWelfare: mean ± standard error over seeds, fresh episodes acting as trained; the interval is a bootstrap (BCa) "
-            "of the mean. Best: the highest mean over common seeds, and what a paired t-test at "
-            f"{LEVEL} does not tell from it, if as many seeds would tell {TELLING:.0%} of the bound with a chance of "
+            "\nWelfare: mean ± standard error over seeds, fresh episodes with sampled actions; the interval is a bootstrap "
+            "(BCa) of the mean. Best: the highest mean over common seeds, and what is not significantly below it by a paired "
+            f"t-test at {LEVEL}, if so many seeds would detect {TELLING:.0%} of the bound with a chance of "
             f"{POWER:.0%}, by the spread that there is. Transitions per policy count those that `cluster` spends on its "
             "groups; those of all policies are all environment steps.\n",
             *([_TIMED] if any(picture.stem.endswith("_seconds") for picture in pictures) else []),
@@ -236,7 +236,7 @@ def _reached(lines: Sequence[Line]) -> list[str]:
 
 def _cells(row: Row, p: float | None) -> list[str]:
     error = "" if row.standard_error is None else f" ± {row.standard_error:.2f}"
-    told = "" if p is None else f"{p:.1e}" + (" (told apart)" if p < LEVEL else "")
+    told = "" if p is None else f"{p:.1e}" + (" (significant)" if p < LEVEL else "")
     return [
         *(row.env, str(row.k), row.algorithm, str(row.seeds), f"{row.welfare:.2f}{error}"),
         "" if row.low is None else f"{row.low:.2f} to {row.high:.2f}",

@@ -18,12 +18,13 @@ from benchmarks.gymnasium_results import COLUMNS as GYMNASIUM
 from benchmarks.gymnasium_results import table_rows as gymnasium_rows
 from benchmarks.paper import Paper, file_suffix, make_cells
 from benchmarks.paper_lines import same_cell
-from benchmarks.paper_results import compare
+from benchmarks.paper_results import against_em, compare
 from benchmarks.speed import RATIOS, THROUGHPUT, ratio_rows, throughput_rows
 from benchmarks.variants import SEGMENTS
 from rmdp_jax.envs.presets import PRESETS
 from rmdp_jax.errors import ConfigError, check
 from rmdp_jax.evaluation.comparison import Line, Row
+from rmdp_jax.evaluation.statistics import LEVEL
 from rmdp_jax.records.files import read_lines
 
 RESULTS = Path("benchmarks/results")
@@ -48,7 +49,9 @@ def figure_table(figure: int, **people: int) -> list[str]:
     asked = Paper(figure=figure, **people)  # type: ignore[arg-type]
     cells = make_cells(asked, narrowed=False)
     results = RESULTS / f"figure_{figure}{file_suffix(asked)}.jsonl"
-    rows = compare([line for line in read_lines(results) if any(same_cell(line, cell) for cell in cells)])
+    lines = [line for line in read_lines(results) if any(same_cell(line, cell) for cell in cells)]
+    rows = compare(lines)
+    p = against_em(rows, lines)
     algorithms = [name for name in asked.spec.algorithms if any(row.algorithm == name for row in rows)]
     found: dict[tuple[str, int], dict[str, Row]] = {}
     for row in rows:
@@ -56,17 +59,16 @@ def figure_table(figure: int, **people: int) -> list[str]:
     table = []
     for (env, k), by_algorithm in sorted(found.items()):
         bound = next(iter(by_algorithm.values())).bound
-        cells_of_row = [_cell(by_algorithm.get(name)) for name in algorithms]
+        cells_of_row = [_cell(row, p[row]) if (row := by_algorithm.get(name)) else "" for name in algorithms]
         table.append([f"`{env}`", k, *cells_of_row, "" if bound is None else f"{bound:.2f}"])
     return _markdown(["env", "k", *(f"`{name}`" for name in algorithms), "bound"], table)
 
 
-def _cell(row: Row | None) -> str:
-    """Welfare with its share of the bound and the number of seeds."""
-    if row is None:
-        return ""
+def _cell(row: Row, p: float | None) -> str:
+    """Welfare with its share of the bound and the number of seeds; a star where it differs from that of `em`."""
     share = "" if row.share is None else f"{row.share:.1%}, "
-    return f"{_with_error(row.welfare, row.standard_error)} ({share}{row.seeds})"
+    star = "\\*" if p is not None and p < LEVEL else ""
+    return f"{_with_error(row.welfare, row.standard_error)}{star} ({share}{row.seeds})"
 
 
 def _with_error(mean: float, error: float | None) -> str:
@@ -81,7 +83,16 @@ def speed_table(budget: int) -> list[str]:
         for line in lines:
             if (line["budget"], line["k"], line["variant"]) == (budget, 5, "em"):
                 table.append(_speed_row(line))
-    columns = ["env", "seeds", "`em`", "share of the bound", "upper bound", "reachable, estimated (share)", "served", "in vain"]
+    columns = [
+        "env",
+        "seeds",
+        "`em`",
+        "share of the bound",
+        "upper bound",
+        "reachable, estimated (share)",
+        "served",
+        "largest unserved group",
+    ]
     return _markdown(columns, table)
 
 

@@ -68,14 +68,11 @@ class Sizes:
     log_std_init: float = -1.0
     """Logarithm of the standard deviation of continuous actions at first."""
     normalize_observations: bool = False
-    """Subtract the running mean and divide by the running deviation of what each policy sees."""
+    """Whether each policy's observations are normalised by their running mean and deviation."""
     normalize_returns: bool = True
-    """Divide the rewards that policies learn from by a running scale of returns, so that the agents' units do not matter."""
+    """Whether rewards that policies learn from are divided by a running scale of returns, so that units do not matter."""
     explore: Explore = "in_turn"
-    """While all policies are still one it learns from one policy's environments after another's (where there are more than ten,
-    from those of several in a turn), or from all at once, in minibatches k times as large: quicker on an accelerator, and
-    slower to learn where minibatches are few. Apart: they are never one, which is better where nothing has to be learned
-    first that all agents need."""
+    """`em` explores as one policy, from all environments in_turn, or at_once (quicker on a GPU); apart: it does not."""
     agents_exact: int = 4096
     """Agents up to which every agent is scored at every step; beyond it rewards and utilities are estimated from samples."""
     utility_steps: int = 64

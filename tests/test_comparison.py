@@ -228,7 +228,7 @@ def test_compare_prints_a_table_that_fits(tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert max(len(line) for line in out.splitlines() if not line.startswith("picture")) <= 80
     assert "…" not in out
-    assert "or not told from it by a paired t-test at 0.01 (p)\n" in out
+    assert "or not significantly below it (paired t-test, 0.01; p)\n" in out
     assert "*86.00 ± 0.91" in out
     assert "76.00 ± 0.90" in out
     assert "2,048 transitions per policy" in out

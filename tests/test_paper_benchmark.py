@@ -195,7 +195,7 @@ def test_what_is_missing_is_said_and_the_rest_drawn(tmp_path):
     assert "\n- resource_gathering: em k = 2 (2); plain_em k = 2 (2), 5 (2); end_to_end k = 2 (2), 5 (2); " in table
     assert "| em | 4 | 89.38 ± 0.16 |" in table
     assert "**best**" in table
-    assert "(told apart)" in table
+    assert "(significant)" in table
     assert "benchmarks.paper --figure 2 --quick --seeds 4" in table
     assert imread(tmp_path / "figure_2.png").shape[1] > 500
 

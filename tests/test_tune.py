@@ -193,9 +193,12 @@ def test_without_optuna_it_says_so(capsys, monkeypatch):
         ),
         (
             {"preset": {5: 1.0, 6: 3.0}, "best": {5: 2.0, 6: 2.5}},
-            "  not told from the preset: +0.25 a seed, paired t-test p = 0.795",
+            "  not significantly different from the preset: +0.25 a seed, paired t-test p = 0.795",
         ),
-        ({"preset": {5: 1.0}, "best": {5: 2.0}}, "  not told from the preset: +1.00 a seed, too few seeds for a test"),
+        (
+            {"preset": {5: 1.0}, "best": {5: 2.0}},
+            "  not significantly different from the preset: +1.00 a seed, too few seeds for a test",
+        ),
     ],
 )
 def test_the_verdict_is_by_seeds_that_the_search_has_not_seen(final, verdict):

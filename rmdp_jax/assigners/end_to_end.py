@@ -32,7 +32,7 @@ def end_to_end(
         k, n: policies and agents.
         gradient: "exact" climbs welfare itself: dW/dw[j,i] = U[j,i] / n, from the running utilities, once an iteration, as
             natural gradient in the logits (the softmax would otherwise stall near its corners) and scale-free per agent:
-            theta[j,i] += learning_rate (U[j,i] - sum_l w[l,i] U[l,i]) / std_j U[j,i].
+            theta[j,i] += learning_rate (U[j,i] - sum_l w[l,i] U[l,i]) / (std_j U[j,i] + 0.01 max_j |U[j,i]|).
             "surrogate" lets the PPO losses carry the gradient, minibatch by minibatch, through the advantages
             sum_i w[j,i] A[j,i], as the authors do; it needs critic="per_agent".
         learning_rate: default 0.2 an iteration (exact), 2e-3 of Adam a minibatch (surrogate, the authors').

@@ -36,7 +36,7 @@ class Budget(Compiling):
     target: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR|ENV")]
     """Folder of a run; or a task, of those that `rmdp-jax envs` lists, or a function of your own as of `rmdp-jax train`."""
     ks: tuple[int, ...] | None = None
-    """Numbers of policies, rising. Default: of a run 1, 2, ..., 10, or twice its k; of a task 1 2 3 5 8."""
+    """Numbers of policies, rising. Default: of a run 1, 2, ... up to the larger of 10 and twice its k; of a task 1 2 3 5 8."""
     price: float | None = None
     """Recommend the k with the largest welfare - PRICE k: one more policy has to add that much, of 100."""
     share: float | None = None
@@ -55,7 +55,7 @@ class Budget(Compiling):
     transitions: int | None = None
     """Of a task: environment steps of each policy. Default: the preset's."""
     preset: str | None = None
-    """Of a task: settings to start from, default or reference. Default: default."""
+    """Of a task: settings to start from: default, gpu or reference. Default: default."""
     n: int | None = None
     """Of a task: agents. Default: its own."""
     warm: bool = False

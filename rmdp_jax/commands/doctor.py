@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Check versions, devices, physics and memory, and train a little (1: it fails)."""
+    """Check versions, devices, physics and memory, and train a little. Exit code 1 if a check fails."""
 
     quick: bool = False
     """Compile nothing: leave out the backends and the self-test."""

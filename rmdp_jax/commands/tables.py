@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 MOST_GROUPS = 20  # in a table
 
 _READING = """welfare: mean {plus_minus} standard error over seeds; 95%: bootstrap interval of the mean
-*: the highest mean, or not told from it by a paired t-test at 0.01 (p)
-?: not told from it either, but so few seeds would not tell 5% of the bound
+*: the highest mean, or not significantly below it (paired t-test, 0.01; p)
+?: not significant either, but too few seeds to detect 5% of the bound
 steps: of all policies, with those that cluster and affinity spend on groups"""
 
 
@@ -36,10 +36,12 @@ def print_summary(result: dict[str, Any]) -> None:
     error = _plus_minus(result["welfare_standard_error"])
     bound = result["upper_bound"]
     facts = Table(show_header=False, box=None, padding=(0, 1))
-    facts.add_row("welfare", Text.assemble((_figure(result["welfare"]), "bold"), f"{error} of 100, fresh episodes as trained"))
+    facts.add_row(
+        "welfare", Text.assemble((_figure(result["welfare"]), "bold"), f"{error} of 100, fresh episodes, sampled actions")
+    )
     if terms := describe_terms(result):
         facts.add_row("", terms)
-    facts.add_row("", f"{_figure(result['welfare_deterministic'])} acting by the most likely action")
+    facts.add_row("", f"{_figure(result['welfare_deterministic'])} by the most likely actions")
     limits = describe_limits(result)
     if limits:
         facts.add_row("limits", limits)

@@ -47,14 +47,13 @@ class Machines:
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Compiling):
-    """Learn k policies for n agents, and who gets which. (ENV --help: its preset.)
+    """Learn k policies for n agents, and who gets which. `rmdp-jax train ENV --help` shows that task's defaults.
 
     Exit code 0: finished; 75: stopped by a signal, --resume goes on.
     """
 
     env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
-    """Task, one of those that `rmdp-jax envs` lists; or the folder of a run, to go on with it; or a function of your own that
-    makes env and people: package.module:make, or my_env.py:make."""
+    """A task that `rmdp-jax envs` lists; your own function, package.module:make or my_env.py:make; or the folder of a run."""
     out: Path | None = None
     """Folder to write to. Default: runs/ENV-ALGORITHM-kK-sSEED."""
     config: Path | None = None
@@ -75,7 +74,7 @@ class Train(Compiling):
     log_every: int = TrainConfig.log_every
     """Iterations between two lines of metrics, run as one compiled loop."""
     checkpoint_every: int = TrainConfig.checkpoint_every
-    """Iterations between two checkpoints; 0 saves at the end only."""
+    """Iterations between two checkpoints, rounded up to a multiple of log_every; 0 saves at the end only."""
     evaluation_episodes: int = TrainConfig.evaluation_episodes
     """Fresh episodes of each policy by which the result is evaluated."""
     evaluation_steps: int = TrainConfig.evaluation_steps
@@ -83,14 +82,13 @@ class Train(Compiling):
     welfare_p: float = TrainConfig.welfare_p
     """Welfare is the p-mean of returns: 1 their mean (utilitarian), 0 their geometric mean (Nash), -inf the least of them."""
     at_most: tuple[float, ...] | None = None
-    """Agents that a policy serves at most, from the first E-step on (em, plain_em): one number for all, or k."""
+    """Agents that a policy serves at most, in every hard E-step (em, plain_em): one number for all, or k."""
     at_least: tuple[float, ...] | None = None
     """Agents that a policy serves at least: one number for all, or k."""
     max_fault_share: float = TrainConfig.max_fault_share
     """Share of the steps between two lines of metrics in which physics may diverge, or an agent's reward not be finite."""
     resume: bool = False
-    """Go on with the run in --out, bit for bit as if it had never stopped; begin it where there is none. What is not given is
-    as it was."""
+    """Go on with the run in --out bit for bit, with its settings where none are given; begin it where there is none."""
     extend: int | None = None
     """Go on beyond the end of the run, to this many --transitions; its schedules become those of the longer run."""
     freeze: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR:J,J ...")] = ()

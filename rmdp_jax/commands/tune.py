@@ -30,7 +30,7 @@ class Tune(Compiling):
     """
 
     env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
-    """Task, one of those that `rmdp-jax envs` lists."""
+    """Task, one of those that `rmdp-jax envs` lists, or a function of your own as of `rmdp-jax train`."""
     search: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=LOW..HIGH|NAME=A,B ...")] = ()
     """Settings to search: ranges of rates, choices of rates and sizes, such as learning_rate=1e-4..1e-2 epochs=4,10
     hidden=64x64,128x128. Default: learning_rate, entropy, clip and gae_lambda about the preset's."""
@@ -49,11 +49,11 @@ class Tune(Compiling):
     reduction: float = 2.0
     """By which factor they are cut."""
     final_seeds: int = 5
-    """Seeds after those of the search, by which the best settings are told from the preset."""
+    """Seeds after those of the search, by which the best settings are compared with the preset."""
     algorithm: str = "em"
     """Algorithm, as of `rmdp-jax train`."""
     preset: str = "default"
-    """Settings to begin with: default, or reference. They are the first trial, as far as they are among what is searched."""
+    """Settings to begin with: default, gpu or reference. The first trial, as far as they are among what is searched."""
     k: int = 5
     """Policies."""
     n: int | None = None
@@ -164,6 +164,7 @@ def describe_final(found: "Tuned") -> list[str]:
     gain = sum(found.final["best"][seed] - found.final["preset"][seed] for seed in both) / len(both)
     p = paired_p(found.final["best"], found.final["preset"])
     sure = "too few seeds for a test" if p is None else f"paired t-test p = {p:.3f}"
-    verdict = "better than the preset" if gain > 0 and p is not None and p < LEVEL else "not told from the preset"
-    verdict = "worse than the preset" if gain < 0 and p is not None and p < LEVEL else verdict
+    verdict = "not significantly different from the preset"
+    if p is not None and p < LEVEL:
+        verdict = "better than the preset" if gain > 0 else "worse than the preset"
     return [*lines, f"  {verdict}: {gain:+.2f} a seed, {sure}"]

@@ -23,7 +23,7 @@ _ZOOMED = 0.5  # where all bars are longer than this share of the axis, the axis
 
 _BEST: Mapping[str, Any] = {
     **{"color": INK, "marker": "*", "markersize": 6, "linestyle": "none"},
-    "label": "best, or not told from it (paired t-test, 0.01)",
+    "label": "best, or not significantly below it (paired t-test, 0.01)",
 }
 _TOO_FEW: Mapping[str, Any] = {
     **{"color": INK, "marker": "o", "markersize": 3.5, "markerfacecolor": "none", "linestyle": "none"},
@@ -39,7 +39,7 @@ class Bar(NamedTuple):
     name: str  # of the algorithm, maybe with settings behind a blank
     welfare: float  # mean over seeds, 0..100
     standard_error: float | None
-    best: bool  # the highest mean, or not told from it
+    best: bool  # the highest mean, or not significantly below it
     too_few: bool = False  # seeds, to say whether it is
 
 
@@ -62,7 +62,7 @@ def welfare_by_k(
 ) -> Figure:
     """Grouped bars by k with standard errors, a panel each, under the upper bound of every k as a dashed level.
 
-    Stars mark the best algorithm at each k and those that are not told from it; a star where nothing else was run would
+    Stars mark the best algorithm at each k and those not significantly below it; a star where nothing else was run would
     say nothing and is left out. A circle: too few seeds to tell it from the best.
 
     Args:

@@ -42,7 +42,7 @@ class Search:
     reduction: float = 2.0
     """By which factor."""
     final_seeds: int = 5
-    """Seeds that the search has not seen, by which the best settings are told from those that it began with."""
+    """Seeds that the search has not seen, by which the best settings are compared with those that it began with."""
 
     def __post_init__(self) -> None:
         for name, low, high in (

@@ -115,8 +115,8 @@ def train(
         out: folder for config.json, metrics.jsonl, result.json, episodes.npz and checkpoints/; nothing is written when not
             given. With `seeds`, each run has a folder seed-S in it. Several processes have to see the same folder.
         devices: how many to train on at most, see `rmdp_jax.devices.mesh.choose_mesh`; all that JAX finds when not given.
-        resume: go on with the run in `out`, on whatever devices, bit for bit as if it had never stopped; begin it where there
-            is none. Settings, agents and rewards have to be those of that run.
+        resume: go on with the run in `out`, bit for bit as if it had never stopped (up to rounding on another number of
+            devices); begin it where there is none. Settings, agents and rewards have to be those of that run.
         extend: go on, where `config.transitions` are more than the run in `out` was made for; schedules are then those of the
             longer run. Without it a run ends where it was to end.
         frozen: policies (run, j) of finished runs, in folders, that stay bit for bit as they are: the first of the k. Agents
