@@ -59,7 +59,8 @@ def figure_table(figure: int, **people: int) -> list[str]:
     table = []
     for (env, k), by_algorithm in sorted(found.items()):
         bound = next(iter(by_algorithm.values())).bound
-        cells_of_row = [_cell(row, p[row]) if (row := by_algorithm.get(name)) else "" for name in algorithms]
+        found_rows = map(by_algorithm.get, algorithms)
+        cells_of_row = ["" if row is None else _cell(row, p[row]) for row in found_rows]
         table.append([f"`{env}`", k, *cells_of_row, "" if bound is None else f"{bound:.2f}"])
     return _markdown(["env", "k", *(f"`{name}`" for name in algorithms), "bound"], table)
 

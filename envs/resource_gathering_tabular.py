@@ -127,7 +127,7 @@ def reachable(size: int) -> Reachable:
 
 @cache
 def _best_divisions(size: int) -> list[np.ndarray]:
-    """RunSpec k: most that k walks pay each group in all, (2^cells,) int64 in hundredths."""
+    """Entry k: most that k walks pay each group in all, (2^cells,) int64 in hundredths."""
     value = group_values(size)
     tables = [np.zeros_like(value), value]
     for _ in range(2, _grid(size)[0] + 1):

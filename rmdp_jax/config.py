@@ -231,6 +231,9 @@ class TrainConfig:
             check("rates", f"array of shape {np.shape(rate)}", np.ndim(rate) == 0, rule)
         rule = f"at most {MOST_ITERATIONS:,} iterations of environments * unroll = {self.sizes.transitions}"
         check("transitions", self.transitions, self.iterations <= MOST_ITERATIONS, rule)
+        between = min(self.log_every, self.iterations) * self.sizes.transitions
+        rule = f"at most {INT32 // self.sizes.transitions:,}, so that the steps between two lines can be counted"
+        check("log_every", self.log_every, between <= INT32, rule)
         rule = f"'mixed' above agents_exact = {self.sizes.agents_exact} agents (n = {self.n}); take that, or raise agents_exact"
         check("critic", repr(self.sizes.critic), self.sizes.critic == "mixed" or not self.estimated, rule)
 

@@ -96,16 +96,6 @@ def share_of_run(name: str, value: Any) -> float:
     return number_between(name, value, 0.0, 1.0, "a share of the run, from 0 to 1")
 
 
-def number_pair(name: str, value: Any, holds: Callable[[float], bool], rule: str) -> tuple[float, float]:
-    """`value` as two floats that hold the `rule`, of a tuple, a list or an array, or ConfigError."""
-    ends = several(value)
-    try:
-        start, end = (real_number(name, number, holds, rule) for number in ends) if len(ends) == 2 else ends
-    except ValueError:  # of another length, or of one end, where both are to be shown
-        raise ConfigError(f"{name} = {shown(value)}: must be {rule}") from None
-    return start, end
-
-
 def several(values: Any) -> tuple[Any, ...]:
     """The numbers of a tuple, a list or an array, nothing of what is none of these."""
     if isinstance(values, tuple | list):

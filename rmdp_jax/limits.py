@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # scipy is imported where it is needed, as it takes long
 SLACK = 1e-9  # relative, of sums of weights
 PATIENCE = 60.0  # seconds, for the proof with different weights
 PARTS = 2**30  # of all weight, in which an E-step counts
+LEAST_WEIGHT = 1e-5  # of their mean; HiGHS holds sums to 1e-6
 MOST_WEIGHTED = 1000  # agents with different weights, of whom an E-step looks at all pairs
 
 PerPolicy = float | Sequence[float] | np.ndarray
@@ -74,11 +75,16 @@ def loads_of(limits: Limits, k: int, n: int, frozen: int = 0, weights: ArrayLike
             f"n = {n}: must be at most {MOST_WEIGHTED:,} where agents of different weights have limits in training; train "
             "without limits and hold them by rmdp-jax assign, or leave the weights out"
         )
+    if weight.min() < LEAST_WEIGHT * weight.mean():
+        raise ConfigError(
+            f"weights: the least, {weight.min():g}, must be at least {LEAST_WEIGHT:g} of their mean, {weight.mean():g}, where "
+            "policies have limits in training, as sums would not show it; leave such agents out, or hold the limits by rmdp-jax assign"
+        )
     check_room(low, high, float(weight.sum()), "of weight")
     start = _some_labels(*(tuple(values.tolist()) for values in (weight, low, high)))
     unit, slack = weight.sum() / PARTS, n / 2
     parts = np.round(weight / unit)
-    bounds = np.maximum(np.ceil(low / unit - slack), 0), np.floor(np.minimum(high, weight.sum()) / unit + slack)
+    bounds = np.maximum(np.ceil(low / unit - slack), low > 0), np.floor(np.minimum(high, weight.sum()) / unit + slack)
     least, most, own = (tuple(int(x) for x in values) for values in (*bounds, parts))
     return Loads(least, most, own, start)
 
@@ -114,12 +120,17 @@ def _per_policy(name: str, limit: PerPolicy | None, k: int, none: float) -> np.n
     if limit is None:
         return np.full(k, none)
     try:
-        values = np.asarray(limit, np.float64)
+        values = np.asarray(limit, np.float64) if _are_numbers(limit) else np.full(1, np.nan)
     except (TypeError, ValueError):
         values = np.full(1, np.nan)
     if values.shape not in ((), (1,), (k,)) or not (values >= 0).all():
         raise ConfigError(f"{name} = {shown(limit)}: must be a number from 0 up, or k = {k} of them")
     return np.broadcast_to(values, k).astype(np.float64)
+
+
+def _are_numbers(values: ArrayLike | None) -> bool:
+    """Whether numpy sees numbers, and no words or flags, which it would make numbers of."""
+    return np.asarray(values).dtype.kind not in "SUb"
 
 
 def check_order(low: np.ndarray, high: np.ndarray, what: str = "agents") -> None:
@@ -203,10 +214,11 @@ def describe_limits(result: Mapping[str, Any]) -> str:
 def check_weights(weights: ArrayLike | None, n: int) -> np.ndarray:
     """Weights (n,) float64, ones where none are given; ConfigError unless they are n finite numbers above 0."""
     weight = np.ones(n) if weights is None else np.asarray(weights)
+    sound = _are_numbers(weight)
     if weight.dtype == np.float32:  # as they were written: ten of 0.1 are 1
         weight = weight.astype(str)
     try:
-        weight = weight.astype(np.float64)
+        weight = weight.astype(np.float64) if sound else np.zeros(0)
     except (TypeError, ValueError):
         weight = np.zeros(0)
     if weight.shape != (n,) or not (np.isfinite(weight) & (weight > 0)).all():
@@ -253,8 +265,9 @@ def _by_branching(table: np.ndarray, weight: np.ndarray, low: np.ndarray, high: 
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     k, n = table.shape
-    once, loads = _rows(k, weight)
-    rules = [LinearConstraint(once, 1, 1), LinearConstraint(loads, low, np.minimum(high, weight.sum()))]
+    unit = weight.mean()  # as HiGHS holds constraints to so many digits behind the point
+    once, loads = _rows(k, weight / unit)
+    rules = [LinearConstraint(once, 1, 1), LinearConstraint(loads, low / unit, np.minimum(high, weight.sum()) / unit)]
     value = table * weight
     found = milp(
         -value.ravel() / max(np.abs(value).max(), 1e-300),

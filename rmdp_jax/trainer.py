@@ -135,6 +135,7 @@ def make_trainer(
             progress=state.iteration.astype(jnp.float32) / config.iterations,
             segments=None if shown is None else worth(shown, assigner.sampled_agents),
             archived=None if state.archive is None else worth(utility(state.archive.utilities, env.spec.episode_length)),
+            weights=None if population.weights is None else population.weights / population.weights.mean(),
             can_restore=archive_size == assigner.archive_size,
             can_explore=config.sizes.explores,
             given=given,

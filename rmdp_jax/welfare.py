@@ -21,7 +21,7 @@ import numpy as np
 from rmdp_jax.types import Array
 
 FLOOR = 0.01  # of returns in 0..1
-LOWEST = -10.0  # of p in training; FLOOR^LOWEST is within float32
+LOWEST = -3.0  # of p in training: below it float32 loses the worths of good returns beside that of 0
 
 
 class Welfare(NamedTuple):

@@ -67,6 +67,11 @@ BAD_RUNS = [
 BAD = [(kind, *case) for kind, cases in [(Sizes, BAD_SIZES), (Rates, BAD_RATES), (TrainConfig, BAD_RUNS)] for case in cases]
 
 
+def test_steps_between_two_lines_can_be_counted():
+    with pytest.raises(ConfigError, match=r"log_every = 9000: must be at most 8,191, so that the steps between two lines"):
+        TrainConfig(log_every=9000, transitions=3 * 10**9, sizes=Sizes(environments=4096, unroll=64))
+
+
 @pytest.mark.parametrize(("kind", "name", "value", "rule"), BAD)
 def test_a_broken_rule_names_field_value_and_rule(kind, name, value, rule):
     shown = repr(value) if isinstance(value, str) else str(value)[:70]

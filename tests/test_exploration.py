@@ -9,6 +9,7 @@ import pytest
 from tiny import CONFIG, SIZES, K, N, leaves, make_tiny
 
 from rmdp_jax import EStepInput, TrainConfig, em, make_trainer
+from rmdp_jax.assigners.annealing import Lengths, phase_of, weigh
 from rmdp_jax.assigners.exploration import begin_exploration, explore_on, weigh_by_need
 from rmdp_jax.envs import make
 from rmdp_jax.learning.segments import NO_RETURN
@@ -253,3 +254,18 @@ def test_a_shared_trunk_does_not_explore():
     assert not bool(state.assignment.exploration.under_way)
     heads = jax.tree.leaves(state.learner.params.own)
     assert not all((leaf[0] == leaf[1]).all() for leaf in heads)
+
+
+def test_what_an_agent_weighs_changes_neither_its_need_nor_its_softness():
+    """Utilities of an E-step are times the agents' weights; how far a policy is the better one is the agent's own matter."""
+    utility, weights = jnp.array([[90.0, 90.0, 10.0], [10.0, 10.0, 50.0]]), jnp.array([0.02, 1.98, 1.0])
+    plain = EStepInput(utility, jnp.int32(5))
+    weighed = plain._replace(utility=utility * weights[None], weights=weights)
+    lengths = Lengths(explore=3, anneal=8, settle=2)
+    for age in (2, 6, 10):  # exploring, soft, colder
+        ends = []
+        for inputs in (plain, weighed):
+            phase = phase_of(lengths, begin_exploration(3), jnp.int32(age), inputs, jnp.float32(100))
+            ends.append((weigh_by_need(phase.exploration.best), weigh(phase, jnp.zeros(3, jnp.int32), inputs)))
+        for one, other in zip(*ends, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5)

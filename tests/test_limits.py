@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rmdp_jax import ConfigError
 from rmdp_jax.evaluation.fairness import fairness, fairness_by_group, of_run
-from rmdp_jax.limits import Limits, assign_within
+from rmdp_jax.limits import Limits, assign_within, loads_of
 
 
 def best_by_trying(utility, low, high, weights):
@@ -81,6 +81,9 @@ def test_ten_thousand_agents_of_ten_policies_take_seconds():
         (Limits(at_most=[3, np.nan]), None, r"at_most = \[3, nan\]: must be a number from 0 up, or k = 2 of them"),
         (Limits(at_most=[1, 2, 3]), None, r"at_most = \[1, 2, 3\]: must be a number from 0 up, or k = 2 of them"),
         (Limits(at_least="many"), None, "at_least = 'many': must be a number from 0 up, or k = 2 of them"),
+        (Limits(at_most="3"), None, "at_most = '3': must be a number from 0 up, or k = 2 of them"),
+        (Limits(at_most=True), None, "at_most = True: must be a number from 0 up, or k = 2 of them"),
+        (Limits(3), ["1", "2", "3"], r"weights = \['1', '2', '3'\]: must be"),
         (Limits(3), [1, 2], r"weights = \[1, 2\]: must be \(3,\) finite numbers above 0, one an agent"),
         (Limits(3), [1, 2, 0], r"weights = \[1, 2, 0\]: must be \(3,\) finite numbers above 0"),
         (Limits(2), [1, 2, 3], "at_most: the 2 policies have room for 4 of weight together, and there are 6; give at least 3"),
@@ -91,6 +94,22 @@ def test_ten_thousand_agents_of_ten_policies_take_seconds():
 def test_what_cannot_be_held_is_refused_with_the_numbers(limits, weights, message):
     with pytest.raises(ConfigError, match=message):
         assign_within([[1.0, 5.0, 0.0], [2.0, 3.0, 9.0]], limits, weights)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-7, 1e7])
+def test_limits_by_weight_hold_in_any_unit(unit):
+    weights = unit * np.array([1.0, 2.0, 3.0, 4.0])
+    labels = assign_within([[1.0] * 4, [0.0] * 4], Limits(at_most=6 * unit), weights)
+    assert np.bincount(labels, weights).max() <= 6 * unit * (1 + 1e-9)
+
+
+def test_who_weighs_next_to_nothing_is_refused_or_an_agent():
+    rest = [1.0] * 5
+    with pytest.raises(ConfigError, match=r"weights: the least, 1e-09, must be at least 1e-05 of their mean, 0.83"):
+        loads_of(Limits(at_most=6), 2, 6, weights=[1e-9, *rest])
+    loads = loads_of(Limits(at_most=6), 2, 6, weights=[1e-5, *rest])
+    assert min(loads.at_least) >= 1
+    assert set(loads.start) == {0, 1}
 
 
 def test_nobody_is_divided():

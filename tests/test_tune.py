@@ -167,11 +167,14 @@ def test_the_words_of_a_search():
         ("gae_lambda=0.5..1.5", "search: gae_lambda = 1.5: must be a number from 0 to 1"),
         ("minibatches=7,8", "search: minibatches = 7: must be a divisor of"),
         ("hidden=64by64,64", "search = hidden=64by64: must be layers such as 64x64"),
+        ("environments=1,64 minibatches=8,64", "search: choices do not go together: minibatches = 64: must be a divisor of"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(word, message, capsys, monkeypatch):
     monkeypatch.setattr("jax.jit", None)
-    assert refused(["tune", "resource_gathering", "--search", word, "--out", "/dev/null/x"], capsys).startswith(message)
+    assert refused(["tune", "resource_gathering", "--search", *word.split(), "--out", "/dev/null/x"], capsys).startswith(
+        message
+    )
 
 
 def test_without_optuna_it_says_so(capsys, monkeypatch):

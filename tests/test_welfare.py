@@ -5,6 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rmdp_jax.assigners.exchange import best_within
+from rmdp_jax.assigners.facility_location import choose_facilities
+from rmdp_jax.limits import Limits, loads_of, search_within
+from rmdp_jax.policies.critics import CRITICS
 from rmdp_jax.welfare import FLOOR, make_welfare, marginal, p_mean, worth
 
 
@@ -75,3 +79,28 @@ def test_plain_welfare_is_the_mean():
 def test_worth_of_some_agents_goes_by_their_own_weights():
     welfare = make_welfare(1.0, 0.01, jnp.array([1.0, 2.0, 3.0]))
     np.testing.assert_allclose(welfare.worth(jnp.array([[10.0, 10.0]]), np.array([0, 2])), [[5.0, 15.0]])
+
+
+def test_who_counts_little_has_a_whole_reward():
+    rewards, weights = jnp.array([[1.0, 3.0]]), jnp.array([1.0, 1.0])
+    for size in (1.0, 1e-12, 1e-30):
+        np.testing.assert_allclose(CRITICS["mixed"].columns(rewards, size * weights), [[2.0]], rtol=1e-6)
+    np.testing.assert_allclose(CRITICS["mixed"].columns(rewards, 0.0 * weights), [[0.0]])
+
+
+def test_a_return_of_nothing_hides_no_other():
+    returns = np.random.RandomState(0).uniform(5.0, 95.0, (4, 40))
+    returns[0, 0] = 0.0  # which nobody needs
+    welfare, agents = make_welfare(-np.inf, 0.01), np.arange(40)
+    value = np.asarray(welfare.worth(jnp.float32(returns), None))
+    least = returns[search_within(value, Limits(at_most=10)).labels, agents].min()
+    by_exchange = best_within(jnp.asarray(value), jnp.zeros(40, jnp.int32), loads_of(Limits(at_most=10), 4, 40))
+    assert least > 50.0
+    assert returns[np.asarray(by_exchange), agents].min() > 0.95 * least
+
+
+def test_an_agent_whom_nobody_pays_leaves_the_choice_of_the_others():
+    paid = [[80, 30, 30, 0], [90, 30, 30, 0], [30, 90, 30, 0], [30, 30, 90, 0], [30, 80, 30, 0]]
+    value = make_welfare(-np.inf, 0.01).worth(jnp.float32(paid), None)
+    chosen = choose_facilities(value, jnp.ones(5, bool), jnp.zeros(3, jnp.int32), jnp.int32(6))
+    assert sorted(np.asarray(chosen).tolist()) == [1, 2, 3]

@@ -64,6 +64,8 @@ def _surrogate(k: int, n: int, learning_rate: float | None) -> Assigner:
     optimizer = optax.adam(rate)
 
     def descend(by_weight: Array, soft: SoftAssignment) -> SoftAssignment:
+        sound = jnp.isfinite(by_weight).all(1, keepdims=True)  # of a policy that is not finite no agent hears anything
+        by_weight = jnp.where(sound, by_weight, 0.0)
         (by_logit,) = jax.vjp(partial(jax.nn.softmax, axis=0), soft.logits)[1](by_weight)
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer power
             move, opt_state = optimizer.update(by_logit, soft.opt_state)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.assigners.base import EStepInput
+from rmdp_jax.assigners.base import EStepInput, without_weights
 from rmdp_jax.assigners.exchange import nearest_within
 from rmdp_jax.assigners.facility_location import choose_facilities, total
 from rmdp_jax.assigners.plain_em import best_policies
@@ -97,7 +97,7 @@ def extend_to_all(sample: SampledAgents, relocation: Relocation, labels: Array, 
     occupied = jnp.zeros(k, bool).at[relocation.labels].set(True)[inputs.given.frozen :].all()
     table = inputs.utility if inputs.archived is None else jnp.concatenate([inputs.utility, inputs.archived])
     accepted = relocation.accepted & occupied
-    all_labels = label_like_nearest(sample, relocation.labels, labels, table, accepted)
+    all_labels = label_like_nearest(sample, relocation.labels, labels, without_weights(inputs, table), accepted)
     if inputs.limits is not None:
         all_labels = nearest_within(all_labels, inputs.limits)
     return relocation._replace(accepted=accepted, labels=all_labels)

@@ -27,7 +27,7 @@ class Experience(NamedTuple):
     totals: Totals  # over all steps and environments
     episodes: Array  # () int32, ended in this unroll
     diverged: Array  # () int32, steps in which the physics broke
-    outcome: PyTree  # of the env, float32 means over all steps
+    outcome: PyTree  # of the env, float32 means over all steps that did not diverge
 
 
 # key, policy, its index, states (E,), segment returns, running statistics of returns, weights (n,), rates
@@ -92,6 +92,7 @@ def make_collect(env: Env, population: Population, model: Model, sizes: Sizes, s
         returns = model.returns.update(returns, steps.reward, steps.done, discount, axis)
         reward = rates.reward_scaling / model.returns.scale(returns) * steps.reward
         advantage, target = gae(reward, value, next_value, steps.terminated, steps.done, discount, rates.gae_lambda)
+        sound = jnp.maximum((~steps.diverged).sum(dtype=jnp.int32), 1).astype(jnp.float32)
         batch = Batch(obs, steps.action, steps.log_prob, advantage, target)
         experience = Experience(
             batch=jax.tree.map(lambda x: x.reshape(sizes.transitions, *x.shape[2:]), batch),
@@ -100,7 +101,7 @@ def make_collect(env: Env, population: Population, model: Model, sizes: Sizes, s
             totals=totals,
             episodes=steps.done.sum(dtype=jnp.int32),
             diverged=steps.diverged.sum(dtype=jnp.int32),
-            outcome=jax.tree.map(lambda x: x.mean(0), steps.outcome),
+            outcome=jax.tree.map(lambda x: x.sum(0) / sound, steps.outcome),
         )
         return states, segments, experience
 

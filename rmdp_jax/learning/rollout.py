@@ -23,7 +23,7 @@ class Trajectory(NamedTuple):
     terminated: Array  # (T, E) bool
     done: Array  # (T, E) bool
     diverged: Array  # (T, E) bool
-    outcome: PyTree  # leaves (T, ...) float32, means over the environments
+    outcome: PyTree  # leaves (T, ...) float32, sums over the environments that did not diverge
 
 
 _Carry = tuple[EpisodeState, PyTree, SegmentReturns | None]
@@ -71,7 +71,7 @@ def rollout(
             terminated=step.terminated,
             done=step.terminated | step.truncated,
             diverged=diverged,
-            outcome=jax.tree.map(lambda x: _mean_where(~diverged, x.astype(jnp.float32)), step.outcome),
+            outcome=jax.tree.map(lambda x: _sum_where(~diverged, x.astype(jnp.float32)), step.outcome),
         )
         if segments is not None:
             spec = env.spec
@@ -83,7 +83,6 @@ def rollout(
     return episodes, trajectory, scorer.total(scores, stacked), segments
 
 
-def _mean_where(valid: Array, x: Array) -> Array:
-    """Mean over the first axis of the valid rows; x is (E, ...), valid (E,) bool."""
-    rows = jnp.where(valid.reshape(valid.shape + (1,) * (x.ndim - 1)), x, 0.0)
-    return rows.sum(0) / jnp.maximum(valid.sum(dtype=jnp.int32), 1).astype(jnp.float32)
+def _sum_where(valid: Array, x: Array) -> Array:
+    """Sum over the first axis of the valid rows; x is (E, ...), valid (E,) bool."""
+    return jnp.where(valid.reshape(valid.shape + (1,) * (x.ndim - 1)), x, 0.0).sum(0)

@@ -18,7 +18,8 @@ class CriticKind(NamedTuple):
 
 def _shares(weights: Array) -> Array:
     """Weights that sum to 1: a positive factor leaves the best policy as it is and keeps the scale of returns."""
-    return weights / jnp.maximum(weights.sum(), 1e-8)
+    total = weights.sum()
+    return weights / jnp.where(total > 0.0, total, 1.0)
 
 
 CRITICS = {

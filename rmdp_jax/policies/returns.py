@@ -3,7 +3,8 @@
     G_t = r_t + gamma (1 - done_t) G_{t+1}          within an unroll, without bootstrapping
     rms = sqrt(decayed mean over iterations of the mean of G^2 over steps, environments and reward columns)
 
-Rewards are divided by rms, so that rewards times any s > 0 lead to the same learning, bit for bit where s is a power of 2.
+Rewards are divided by rms, so that rewards times any s > 0 lead to the same learning, bit for bit where s is a power of 2 (as
+long as float32 holds the squares of returns: of sizes from 1e-18 to 1e18).
 Utilities stay in the agents' units. As in VecNormalize of Stable-Baselines3, but forward in time there, and cumulative.
 """
 

@@ -57,7 +57,8 @@ class FaultWatch:
         by_agent = line.get("nonfinite_rewards_by_agent")
         if not by_agent:
             return
-        scored = self.config.sizes.utility_steps if self.config.estimated else self.config.sizes.transitions
+        sizes = self.config.sizes
+        scored = min(sizes.utility_steps, sizes.transitions) if self.config.estimated else sizes.transitions
         agent, count = max(by_agent.items(), key=lambda item: item[1])
         others = f" (and of {len(by_agent) - 1} others)" if len(by_agent) > 1 else ""
         share = count / (iterations * self.config.k * scored)

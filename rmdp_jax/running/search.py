@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from itertools import islice, product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rmdp_jax.config import Rates, Sizes, TrainConfig
@@ -15,6 +16,7 @@ SCHEDULES = ("learning_rate", "entropy")  # whose start is searched; the end sta
 _RATES = tuple(field.name for field in fields(Rates))
 _SIZES = tuple(field.name for field in fields(Sizes))
 _WIDE = 8.0  # how many times less or more than the preset's a schedule may begin with, where nothing is said
+MOST_TOGETHER = 10_000  # combinations of choices that are looked at before the search begins
 _LOG_FROM = 10.0  # ratio of the ends of a range from which on its numbers are drawn by their logarithm
 
 
@@ -69,7 +71,18 @@ def read_search(words: Sequence[str], config: TrainConfig) -> tuple[Setting, ...
                 with_values(config, {setting.name: value})
             except ConfigError as error:
                 raise ConfigError(f"search: {error}") from None
+    _check_together(settings, config)
     return settings
+
+
+def _check_together(settings: Sequence[Setting], config: TrainConfig) -> None:
+    """Raise `ConfigError` where choices of sizes break a rule together, as a trial that draws them could not be trained."""
+    sizes = {setting.name: setting.choices for setting in settings if setting.fixes_shapes}
+    for values in islice(product(*sizes.values()), MOST_TOGETHER):
+        try:
+            with_values(config, dict(zip(sizes, values, strict=True)))
+        except ConfigError as error:
+            raise ConfigError(f"search: choices do not go together: {error}") from None
 
 
 def with_values(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.devices.mesh import check_devices
-from rmdp_jax.errors import not_installed, seed_range
+from rmdp_jax.errors import ConfigError, not_installed, seed_range
 from rmdp_jax.paths import local_path
 from rmdp_jax.records.files import write_json
 from rmdp_jax.records.folder import RunFolder
@@ -112,7 +112,12 @@ def _run_round(study: "Study", number: int, search: Search, trainer: Trials) -> 
     from optuna.trial import Trial, TrialState
 
     running = [trial for trial in of_round(study, number) if trial.state == TrialState.RUNNING]
-    stops = trainer.rungs(running[0].params, search)
+    try:
+        stops = trainer.rungs(running[0].params, search)
+    except ConfigError:  # or the next call would end here, too
+        for trial in running:
+            study.tell(trial.number, state=TrialState.FAIL)
+        raise
     for stop in stops:
         running = [trial for trial in of_round(study, number) if trial.state == TrialState.RUNNING]
         if any(stop not in trial.intermediate_values for trial in running):
