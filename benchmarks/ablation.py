@@ -104,8 +104,8 @@ def run_ablation(arguments: Ablation) -> list[Line]:
         enough = known is not None and {*known["seeds"]} >= {*range(arguments.seeds)}
         before = known if enough else same_training(cell, arguments)
         missing = [seed for seed in range(arguments.seeds) if before is None or seed not in before["seeds"]]
-        told = f"seeds {missing}" if missing else "finished before"
-        announce(True, f"cell {number}/{len(cells)}  {cell.env} k = {cell.k} {cell.variant}: {told}")
+        status = f"seeds {missing}" if missing else "finished before"
+        announce(True, f"cell {number}/{len(cells)}  {cell.env} k = {cell.k} {cell.variant}: {status}")
         for line in train_cell(cell, missing, before, arguments.workers) if missing else filter(None, [before]):
             if line is not known:
                 others = [other for other in read_lines(arguments.results) if not of_cell(other, cell)]
@@ -178,8 +178,8 @@ def _describe_run(result: Result) -> Line:
     pays = np.asarray(summary["utility"])[labels, np.arange(summary["n"])]
     targets = result.population.agents if summary["env"].endswith("_speed") else None
     curve = [[line["transitions_per_policy"], round(line["welfare"], 2)] for line in result.metrics]
-    told = summary | describe_served(pays, labels, targets) | {"curve": curve, "commit": machine()["commit"]}
-    return {name: told.get(name) for name in OF_RUNS}
+    values = summary | describe_served(pays, labels, targets) | {"curve": curve, "commit": machine()["commit"]}
+    return {name: values.get(name) for name in OF_RUNS}
 
 
 def _command(arguments: Ablation) -> str:

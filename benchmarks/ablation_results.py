@@ -39,9 +39,9 @@ def table_rows(lines: Sequence[Line], among: Sequence[Line]) -> list[list[str]]:
     for line in lines:
         error, share, p = line["welfare_standard_error"], line["share_of_bound"], p_against(line, among)
         welfare = f"{line['welfare_mean']:.2f}" + ("" if error is None else f" ± {error:.2f}")
-        told = "" if p is None else f"{p:.1e}" + " *" * (p < LEVEL)
+        significance = "" if p is None else f"{p:.1e}" + " *" * (p < LEVEL)
         row = [f"{line['budget']:,}", str(line["k"]), line["variant"], str(len(line["seeds"])), welfare]
-        rows.append([*row, "" if share is None else f"{share:.1%}", told, _served(line), f"{line['wall_s']:,.0f}"])
+        rows.append([*row, "" if share is None else f"{share:.1%}", significance, _served(line), f"{line['wall_s']:,.0f}"])
     return rows
 
 

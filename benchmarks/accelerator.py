@@ -1,4 +1,4 @@
-"""What one accelerator does: training, physics, a million agents, exactness. Rows in order of worth, each told when it is done.
+"""What one accelerator does: training, physics, a million agents, exactness. Rows in order of worth, each printed when done.
 
 Every row is a process of its own: its peak memory is its own, and one that does not fit harms no other. Rows of a wave compile
 side by side, as compiling takes one core each and most of the time; they are measured one at a time, when all are compiled and
@@ -160,10 +160,10 @@ def measure_wave(rows: Sequence[Row], deadline: float, precision: str) -> Iterat
             if row.needs and importlib.util.find_spec(row.needs) is None:
                 yield {"what": row.what, "skipped": f"{row.needs} is not installed"}
                 continue
-            told = {**os.environ, **dict(row.variables), TURNS: folder, "JAX_DEFAULT_MATMUL_PRECISION": precision}
+            environment = {**os.environ, **dict(row.variables), TURNS: folder, "JAX_DEFAULT_MATMUL_PRECISION": precision}
             command, output = [sys.executable, "-m", *row.flags], Path(outputs, str(number))
             with output.with_suffix(".out").open("w") as out, output.with_suffix(".err").open("w") as err:
-                process = subprocess.Popen(command, stdout=out, stderr=err, text=True, env=told, start_new_session=True)
+                process = subprocess.Popen(command, stdout=out, stderr=err, text=True, env=environment, start_new_session=True)
             running[number] = row, process
         waiting, begun = True, time.monotonic()
         try:
@@ -230,8 +230,8 @@ def show_tables(lines: Sequence[dict[str, Any]]) -> None:
     for line in lines:
         for why in ("failed", "skipped", "note"):
             if why in line:
-                told = f"{why}: {line.get('command', line['what'])}: {line[why]}"
-                print(textwrap.fill(told, 80, subsequent_indent="  ", break_long_words=False), file=sys.stderr)
+                text = f"{why}: {line.get('command', line['what'])}: {line[why]}"
+                print(textwrap.fill(text, 80, subsequent_indent="  ", break_long_words=False), file=sys.stderr)
 
 
 def _show_device(lines: Sequence[dict[str, Any]]) -> None:
@@ -288,7 +288,7 @@ def main() -> None:
         return
     deadline = time.monotonic() + 60 * arguments.minutes
     lines = []
-    with clean_exit("accelerator", "lines so far are told, and the same command begins anew"):
+    with clean_exit("accelerator", "lines so far are printed, and the same command begins anew"):
         for rows in rows_of(arguments):
             for line in measure_wave(rows, deadline, arguments.precision):
                 emit(line)

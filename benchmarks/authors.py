@@ -26,7 +26,7 @@ from rmdp_jax.records.folder import dump_train_config
 from rmdp_jax.running.algorithms import make_plan
 
 THEIRS = Path("benchmarks/results/authors.csv")
-MARKS = (100_000, 200_000, 400_000, 1_000_000, 2_000_000)  # transitions per policy at which welfare is told
+MARKS = (100_000, 200_000, 400_000, 1_000_000, 2_000_000)  # transitions per policy at which welfare is reported
 
 
 class Task(NamedTuple):

@@ -139,15 +139,15 @@ def on_cores(function: Callable[..., Any], calls: Sequence[Sequence[Any]], worke
 @contextmanager
 def _ending_processes() -> Iterator[Event]:
     """A signal that asks for an end sets the event, and ends the processes of this one, once; those that train save first."""
-    told: set[BaseProcess] = set()
+    ended: set[BaseProcess] = set()
     with stops() as stopped:
         try:
             yield stopped
         finally:
             while stopped.is_set() and (running := set(active_children())):  # one may have begun just after it was set
-                for process in running - told:
+                for process in running - ended:
                     process.terminate()
-                told |= running
+                ended |= running
                 time.sleep(0.1)
 
 
@@ -182,7 +182,7 @@ def resident_mib() -> float:
 
 @contextmanager
 def clean_exit(name: str, again: str = "the same command goes on") -> Iterator[None]:
-    """What stops the script `name` told in a line on stderr: refused input, or Ctrl-C and what comes of calling it `again`."""
+    """What stops the script `name` in a line on stderr: refused input, or Ctrl-C and what comes of calling it `again`."""
     try:
         yield
     except ConfigError as error:

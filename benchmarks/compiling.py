@@ -93,14 +93,14 @@ def measure(arguments: Compiling, name: str) -> list[dict[str, Any]]:
         traced = time.process_time()
         text = lowered.compile().as_text() or ""
         done = time.process_time()
-        told = {
+        costs = {
             "trace_cpu_s": round(traced - begun, 2),
             "compile_cpu_s": round(done - traced, 2),
             "operations": len(re.findall(r"^ +%.* = ", lowered.as_text(), re.M)),
             "instructions": len(re.findall(r"^ +(?:ROOT )?%?\S+ = ", text, re.M)),
             "kernels": len(re.findall(r" fusion\(", text)),
         }
-        lines.append({"benchmark": "compiling", "env": name, "k": 2 if arguments.quick else arguments.k, "part": part, **told})
+        lines.append({"benchmark": "compiling", "env": name, "k": 2 if arguments.quick else arguments.k, "part": part, **costs})
     return lines
 
 

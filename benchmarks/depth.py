@@ -101,10 +101,10 @@ class Depth:
 
 
 def target_config(device: Device) -> str:
-    """A GPU as XLA is told of it."""
-    told = {name: value for name, value in device.described.items() if name not in ("name", "capability")}
+    """A GPU as it is described to XLA."""
+    figures = {name: value for name, value in device.described.items() if name not in ("name", "capability")}
     major, minor = device.described["capability"]
-    numbers = " ".join(f"{name}: {value}" for name, value in told.items())
+    numbers = " ".join(f"{name}: {value}" for name, value in figures.items())
     return (
         f"gpu_device_info {{ {numbers} cuda_compute_capability {{ major: {major} minor: {minor} }} }} "
         'platform_name: "CUDA" dnn_version_info { major: 9 minor: 8 } runtime_version { major: 12 minor: 9 } '
@@ -159,7 +159,7 @@ def forecast(kernels: Sequence[Kernel], device: Device) -> dict[str, Any]:
 
 
 def measured_rate(path: Path, about: dict[str, Any], name: str) -> float | None:
-    """Transitions a second that a GPU of this kind reached by the same settings, where a line tells."""
+    """Transitions a second that a GPU of this kind reached by the same settings, where a line records it."""
     lines = [{"line_search": 50, **json.loads(line)} for line in path.read_text().splitlines()] if path.exists() else []
     same = [line for line in lines if name in str(line.get("device", "")) and line.get("benchmark") == "throughput"]
     of_settings = [line for line in same if all(line.get(field) == value for field, value in about.items())]

@@ -71,8 +71,8 @@ def spoil(place: str, value: Any, share: float = 0.05) -> tuple[Env, Population]
         return (inner, jax.random.key_data(key)), result._replace(obs=obs, outcome=(outcome, hit))
 
     def reward(agent: PyTree, outcome: PyTree) -> jax.Array:
-        told, hit = outcome
-        return broken(hit & (agent == 1) & (place == "reward"), population.reward(agent, told))
+        own, hit = outcome
+        return broken(hit & (agent == 1) & (place == "reward"), population.reward(agent, own))
 
     return Env(env.spec, reset, step), population._replace(reward=reward)
 
@@ -98,8 +98,8 @@ def spoiled_states(folder: Path, quick: bool) -> Iterator[Tried]:
             after, second = step(after)
             said = int(first.recovered.sum() + second.recovered.sum()) > 0
             healed, alike = all_finite(after), _policy(after, 1) == _policy(good, 1)
-            told = f"{paths[i]}: finite {healed}, said {said}, the other policy alike {alike}"
-            yield Tried(f"{name} in a leaf of the state", healed and alike, told=told)
+            seen = f"{paths[i]}: finite {healed}, said {said}, the other policy alike {alike}"
+            yield Tried(f"{name} in a leaf of the state", healed and alike, told=seen)
     with contextlib.suppress(TrainingError):
         watch = FaultWatch(env.spec, CONFIG, lambda what: None)
         for iteration in range(5, 100, 5):

@@ -118,8 +118,8 @@ def signals(folder: Path, quick: bool) -> Iterator[Tried]:
             before = iterations_of(out)
             code, said = finish(out, cache)
             same = code == 0 and result_of(out) == expected
-            told = f"{name} while {stage}: exit codes {process.returncode}, {code}; {(heard + rest + said)[-300:]}"
-            yield Tried(f"a signal while {stage}", clean and same, min(before, EVERY), told)
+            seen = f"{name} while {stage}: exit codes {process.returncode}, {code}; {(heard + rest + said)[-300:]}"
+            yield Tried(f"a signal while {stage}", clean and same, min(before, EVERY), seen)
 
 
 def _wait_for(process: subprocess.Popen, word: str | None) -> str:
@@ -156,8 +156,8 @@ def full_disks(folder: Path, quick: bool) -> Iterator[Tried]:
         code, again = finish(out, cache)
         result, lines = result_of(out)
         same = code == 0 and result == expected[0] and (lines == expected[1] or "lines are lost" in again)
-        told = f"{kilobytes} kB: exit codes {process.returncode}, {code}; {(said + again)[-300:]}"
-        yield Tried("a full disk", clean and same, min(before, ITERATIONS), told)
+        seen = f"{kilobytes} kB: exit codes {process.returncode}, {code}; {(said + again)[-300:]}"
+        yield Tried("a full disk", clean and same, min(before, ITERATIONS), seen)
 
 
 def drawn_input(folder: Path, quick: bool) -> Iterator[Tried]:

@@ -71,8 +71,8 @@ def narrow(arguments: GymnasiumBodies) -> GymnasiumBodies:
         if find_spec(package) is None:
             raise ConfigError(f"{package}: is not installed; install '.[dev]'")
     results = arguments.results or (RUNS if arguments.quick else Path("benchmarks/results")) / "gymnasium.jsonl"
-    told = ["gymnasium"] * (arguments.model == "gymnasium") + ["quick"] * arguments.quick
-    run = arguments.run or RUNS / "_".join([arguments.env, *told])
+    suffixes = ["gymnasium"] * (arguments.model == "gymnasium") + ["quick"] * arguments.quick
+    run = arguments.run or RUNS / "_".join([arguments.env, *suffixes])
     arguments = replace(arguments, results=results, run=run)
     return replace(arguments, episodes=2) if arguments.quick else arguments
 
@@ -192,8 +192,8 @@ def one_step(bodies: Bodies, states: list[tuple[np.ndarray, np.ndarray]]) -> Ite
     ours = np.concatenate([after.q, after.qd], 1)
     ours[:, : bodies.ours.nq] -= bodies.shift
     for name, model in _variants(bodies):
-        told = np.stack([_stepped(model, bodies, *one) for one in zip(q, qd, actions, strict=True)])
-        difference = (np.abs(told - ours) / (1.0 + np.abs(ours))).max(1)
+        theirs = np.stack([_stepped(model, bodies, *one) for one in zip(q, qd, actions, strict=True)])
+        difference = (np.abs(theirs - ours) / (1.0 + np.abs(ours))).max(1)
         yield name, float(np.median(difference)), float(np.percentile(difference, 99))
 
 
@@ -239,13 +239,13 @@ def learned(arguments: GymnasiumBodies) -> Run:
     run = load_run(arguments.run)
     check("run", arguments.run, bool(run.result["finished"]), "of a run that was not stopped; end it by --resume first")
     spec = run.env.spec
-    told: dict[str, tuple[Any, Any]] = {
+    settings: dict[str, tuple[Any, Any]] = {
         "env": (spec.name, arguments.env),
         "model": (spec.options.get("model", "brax"), arguments.model),
         "k": (run.config.k, arguments.k),
         "transitions": (run.config.transitions, arguments.transitions),
     }
-    for name, (found, asked) in told.items():
+    for name, (found, asked) in settings.items():
         check(name, found, asked in (None, found), f"{asked} as asked, which {arguments.run} is not; name another run by --run")
     check("backend", spec.backend, spec.backend in SAME_MDP, f"{', '.join(SAME_MDP)}, which {arguments.run} is not")
     return run
@@ -267,8 +267,8 @@ def measure(arguments: GymnasiumBodies) -> dict[str, Any]:
     welfare = float(ours.welfare), float(utility[run.assignment, agents].mean())
     models = describe(bodies.ours, bodies.frames), describe(bodies.theirs.model, bodies.theirs.frame_skip)
     poses = np.asarray(bodies.env.sys.init_q) - bodies.shift, bodies.theirs.init_qpos
-    for told, pose in zip(models, poses, strict=True):
-        told["an episode starts at"] = ", ".join(f"{value + 0.0:g}" for value in np.round(pose, 3))
+    for description, pose in zip(models, poses, strict=True):
+        description["an episode starts at"] = ", ".join(f"{value + 0.0:g}" for value in np.round(pose, 3))
     return {
         "benchmark": "gymnasium_bodies",
         "env": arguments.env,

@@ -119,9 +119,9 @@ def products_of(traced: Traced, platform: str) -> Counter[tuple[str, str]]:
     @cache
     def file_of(place: str) -> str:
         """The innermost file of rmdp_jax; callers come after who is called."""
-        told = known[place]
-        own = re.match(rf'"{re.escape(str(PACKAGE))}/([^"]+)"', told)
-        return own[1] if own else next(filter(None, map(file_of, re.findall(r"#loc\d+", told))), "")
+        location = known[place]
+        own = re.match(rf'"{re.escape(str(PACKAGE))}/([^"]+)"', location)
+        return own[1] if own else next(filter(None, map(file_of, re.findall(r"#loc\d+", location))), "")
 
     found: Counter[tuple[str, str]] = Counter()
     for line in text.splitlines():

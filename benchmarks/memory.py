@@ -1,4 +1,4 @@
-"""How near is the memory that a run is told to take, before anything is compiled, to what XLA says of the compiled iteration?
+"""How near is the memory that a run is said to take, before anything is compiled, to what XLA says of the compiled iteration?
 
 XLA's is arguments, results and temporaries of the program that trains, less what shares a place; nothing is run. The estimate
 is without the process and the evaluation, which comes when most of that is gone.
@@ -63,9 +63,9 @@ def measure(arguments: MemoryCheck, k: int, n: int) -> dict[str, Any]:
     given = (people, like, jax.ShapeDtypeStruct((), jnp.int32))
     if arguments.target in DEVICES:
         given = placed(arguments.target, given)
-    told = jax.jit(chunk, donate_argnums=1).lower(*given).compile().memory_analysis()
-    assert told is not None
-    xla = told.argument_size_in_bytes + told.temp_size_in_bytes + told.output_size_in_bytes - told.alias_size_in_bytes
+    usage = jax.jit(chunk, donate_argnums=1).lower(*given).compile().memory_analysis()
+    assert usage is not None
+    xla = usage.argument_size_in_bytes + usage.temp_size_in_bytes + usage.output_size_in_bytes - usage.alias_size_in_bytes
     memory = estimate_memory(like, env.spec, population.agents, config)._replace(process=0, evaluation=0)
     return {
         "benchmark": "memory",

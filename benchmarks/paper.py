@@ -225,8 +225,8 @@ def _train(missing: Sequence[tuple[Cell, Sequence[int]]], out: Path, workers: in
         return
     alone = [(cell, [seed], out, False) for cell, seeds in missing for seed in seeds]
     for number, lines in enumerate(on_cores(_train_seeds, alone, workers), 1):
-        told = [f"{line['env']} {line['algorithm']} k = {line['k']} seed {line['seed']}" for line in lines]
-        announce(True, f"run {number}/{len(alone)}: {', '.join(told)}")
+        names = [f"{line['env']} {line['algorithm']} k = {line['k']} seed {line['seed']}" for line in lines]
+        announce(True, f"run {number}/{len(alone)}: {', '.join(names)}")
         yield lines
 
 
@@ -238,7 +238,7 @@ def _check(arguments: Paper) -> None:
     check("figure", arguments.figure, arguments.figure in FIGURES, f"one of {', '.join(map(str, FIGURES))}")
     check("seeds", arguments.scale.seeds, arguments.scale.seeds >= 1, "a whole number of at least 1")
     n, size, backend, grid = arguments.n, arguments.size, arguments.backend, arguments.spec.full.envs == _GRID
-    people = "None, or a whole number of at least 1 for the speed tasks; the grid's agents are told by size"
+    people = "None, or a whole number of at least 1 for the speed tasks; the grid's agents are set by size"
     check("n", n, n is None or (n >= 1 and not grid), people)
     check("size", size, size is None or (size >= 2 and grid), "None, or a whole number of at least 2 for Resource Gathering")
     check("backend", backend, backend is None or not grid, "None: the grid has one")
@@ -281,15 +281,15 @@ def _tell_progress(lines: Sequence[Line], missing: Sequence[tuple[Cell, int]]) -
     for cell, seeds in sorted(missing, key=lambda item: item[0].config.k):
         if seeds:
             left.setdefault(cell.env, {}).setdefault(cell.algorithm, []).append(f"{cell.config.k} ({seeds})")
-    told = [
+    tasks = [
         f"- {env}: " + "; ".join(f"{name} k = {', '.join(found)}" for name, found in of.items()) for env, of in left.items()
     ]
     seconds = sum((line["wall_s"] + line.get("compile_s", 0.0)) / line.get("runs_together", 1) for line in lines)
     runs = "1 run is" if len(lines) == 1 else f"{len(lines)} runs are"
     done = f"{runs} done, in {seconds / 3600:.1f} hours of training and compiling"
-    if not told:
+    if not tasks:
         return [f"{done}; none is left.\n"]
-    return [f"{done}; {sum(seeds for _, seeds in missing)} are left, seeds in brackets:\n", *told, ""]
+    return [f"{done}; {sum(seeds for _, seeds in missing)} are left, seeds in brackets:\n", *tasks, ""]
 
 
 def _command(arguments: Paper, lines: Sequence[Line]) -> str:
@@ -308,12 +308,12 @@ def main() -> None:
     with clean_exit("paper"):
         lines = run_figure(arguments)
     rows = compare(lines)
-    told = against_em(rows, lines)
-    for row, p in told.items():
+    p_values = against_em(rows, lines)
+    for row, p in p_values.items():
         emit({"benchmark": "paper", "figure": arguments.figure, **row._asdict(), "p_against_em": p, **machine()})
     columns = ["env", "k", "algorithm", "seeds", "welfare", "error", "share", "*", "p (em)"]
     table: list[list[Any]] = []
-    for row, p in told.items():
+    for row, p in p_values.items():
         deviation, share = row.standard_error, row.share
         cells = ["-" if deviation is None else deviation, "-" if share is None else f"{share:.1%}", "*" * row.best]
         name = row.env.removesuffix("_speed").replace("resource_gathering", "grid")

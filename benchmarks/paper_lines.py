@@ -28,13 +28,13 @@ def same_cell(line: Line, cell: Cell) -> bool:
     asked = {name: value for name, value in _people_of(cell.env_options).items() if name != "n"}
     return (line["env"], options, line["n"], line["algorithm"], line["k"]) == (
         *(cell.env, asked, cell.config.n, cell.algorithm, cell.config.k),
-    ) and {"revision": 1, **line}.items() >= _told(cell).items()
+    ) and {"revision": 1, **line}.items() >= _training_of(cell).items()
 
 
 def complete_line(line: Line, cell: Cell, out: Path) -> Line:
     """The line of a run with what it was asked for, who is served, its welfare over training, and, of `em`, what figures 1, 4
     and 5 draw from."""
-    line = {**line, **_told(cell)}
+    line = {**line, **_training_of(cell)}
     folder = next(
         path.parent
         for path in sorted(out.glob(f"{cell.env}*-{cell.algorithm}-k{line['k']}-s{line['seed']}/result.json"))
@@ -66,8 +66,8 @@ def over_training(metrics: list[Line], *, timed: bool) -> list[list[float]]:
     for line in metrics:
         before, last = before + last * (line["wall_s"] < last), line["wall_s"]
         seconds.append(round(before + last, 3))
-    told = [[line["transitions_per_policy"], round(line["welfare"], 2)] for line in metrics]
-    points = [[*point, at] if timed else point for point, at in zip(told, seconds, strict=True)]
+    pairs = [[line["transitions_per_policy"], round(line["welfare"], 2)] for line in metrics]
+    points = [[*point, at] if timed else point for point, at in zip(pairs, seconds, strict=True)]
     step = -(-len(points) // POINTS)
     return points[::step] + ([] if (len(points) - 1) % step == 0 else points[-1:])
 
@@ -78,7 +78,7 @@ def lines_of_ablations(cell: Cell, results: Path) -> list[Line]:
         return []
     asked = {
         **{"env": cell.env, "n": cell.config.n, "k": cell.config.k, "algorithm": cell.algorithm},
-        **{"segment": None, "backend": None, **_told(cell)},
+        **{"segment": None, "backend": None, **_training_of(cell)},
     }
     found = [line for path in sorted(results.glob(f"ablation_{cell.env}*.jsonl")) for line in read_lines(path)]
     unsaid = {"segment": None, "backend": None, "revision": 1}
@@ -87,11 +87,11 @@ def lines_of_ablations(cell: Cell, results: Path) -> list[Line]:
 
 
 def _line_of_ablation(line: Line, run: Line, cell: Cell) -> Line:
-    told = ("env", "algorithm", "algorithm_options", "k", "n", "budget", "settings", "device", "versions", "commit")
+    names = ("env", "algorithm", "algorithm_options", "k", "n", "budget", "settings", "device", "versions", "commit")
     revision = {"revision": line["revision"]} if "revision" in line else {}
     sizes = cell.config.sizes
     return {
-        **{name: line[name] for name in told},
+        **{name: line[name] for name in names},
         **revision,
         **run,
         "env_options": {"n": line["n"], "seed": run["seed"]},
@@ -102,8 +102,8 @@ def _line_of_ablation(line: Line, run: Line, cell: Cell) -> Line:
     }
 
 
-def _told(cell: Cell) -> Line:
-    """What tells the runs of a cell from those of other settings, or of an earlier version of its algorithm."""
+def _training_of(cell: Cell) -> Line:
+    """What distinguishes the runs of a cell from those of other settings, or of an earlier version of its algorithm."""
     options = _algorithm_options(cell)
     return {
         **{"budget": cell.config.transitions, "settings": _settings(cell), "algorithm_options": options},

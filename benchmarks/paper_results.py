@@ -111,8 +111,8 @@ def _draw_training(body: str, runs: dict[str, list[Line]], by_seconds: bool) -> 
     fresh = {name: float(np.mean([line["welfare"] for line in some])) for name, some in runs.items()}
     first = next(iter(runs.values()))
     bound, reachable = (float(np.mean([line[name] for line in first])) for name in ("upper_bound", "reachable"))
-    told = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {min(seeds)}"
-    title = f"{body}, k = 5, {told}"
+    which_seeds = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {min(seeds)}"
+    title = f"{body}, k = 5, {which_seeds}"
     return welfare_of_variants(title, curves, fresh, by_seconds=by_seconds, upper_bound=bound, reachable=reachable)
 
 
@@ -197,8 +197,8 @@ def _over_tasks(lines: Sequence[Line]) -> list[str]:
     rows = []
     for (k, algorithm), scores in sorted(shares.items(), key=lambda item: (item[0][0], order_of(item[0][1]))):
         middle, improvement = interquartile_mean(scores), probability_of_improvement(shares[k, "em"], scores)
-        told = "" if algorithm == "em" else _with_interval(improvement, ".0%")
-        rows.append(f"| {k} | {algorithm} | {len(scores)} | {middle.number} | {_with_interval(middle, '.1%')} | {told} |")
+        better = "" if algorithm == "em" else _with_interval(improvement, ".0%")
+        rows.append(f"| {k} | {algorithm} | {len(scores)} | {middle.number} | {_with_interval(middle, '.1%')} | {better} |")
     return [
         "Over tasks, as shares of the bound: interquartile mean, and how probably a run of `em` is better than one of the "
         "other on a task that both have; 95% intervals of a bootstrap that resamples the runs of each task.\n",
@@ -212,8 +212,8 @@ def _over_tasks(lines: Sequence[Line]) -> list[str]:
 def _with_interval(summary: Summary, form: str) -> str:
     if summary.mean is None:
         return ""
-    told = format(summary.mean, form)
-    return told if summary.low is None or summary.high is None else f"{told} ({summary.low:{form}} to {summary.high:{form}})"
+    mean = format(summary.mean, form)
+    return mean if summary.low is None or summary.high is None else f"{mean} ({summary.low:{form}} to {summary.high:{form}})"
 
 
 def _reached(lines: Sequence[Line]) -> list[str]:
@@ -222,28 +222,28 @@ def _reached(lines: Sequence[Line]) -> list[str]:
     for line in lines:
         if "targets" in line and "own_return" in line:
             cells[line["env"], line["k"]].append(line)
-    told = []
+    sentences = []
     for (env, k), runs in sorted(cells.items()):
         shares = [np.mean(np.array(run["own_return"]) >= LEAST) for run in runs]
         fastest = [np.array(run["targets"])[np.array(run["own_return"]) >= LEAST].max(initial=0.0) for run in runs]
         seeds = f"means of {len(runs)} seeds" if len(runs) > 1 else "one seed"
-        told.append(
+        sentences.append(
             f"- {env}, k = {k}: {np.mean(shares):.0%} of the agents get at least a tenth of their best possible return; the "
             f"fastest of them wants {np.mean(fastest):.2f} m/s ({seeds})."
         )
-    return [*told, ""] if told else []
+    return [*sentences, ""] if sentences else []
 
 
 def _cells(row: Row, p: float | None) -> list[str]:
     error = "" if row.standard_error is None else f" ± {row.standard_error:.2f}"
-    told = "" if p is None else f"{p:.1e}" + (" (significant)" if p < LEVEL else "")
+    p_text = "" if p is None else f"{p:.1e}" + (" (significant)" if p < LEVEL else "")
     return [
         *(row.env, str(row.k), row.algorithm, str(row.seeds), f"{row.welfare:.2f}{error}"),
         "" if row.low is None else f"{row.low:.2f} to {row.high:.2f}",
         "" if row.bound is None else f"{row.bound:.2f}",
         "" if row.share is None else f"{row.share:.1%}",
         "**best**" if row.best else "not enough seeds" if row.too_few else "",
-        told,
+        p_text,
         f"{row.transitions:,}",
         f"{row.total_transitions:,}",
     ]

@@ -56,8 +56,8 @@ def main() -> None:
     for backend, precision, rounds in product(arguments.backends, precisions, arguments.line_search or (native.LINE_SEARCH,)):
         native.LINE_SEARCH = rounds
         with jax.default_matmul_precision(precision):
-            told = jnp.concatenate(jax.jit(step_of(arguments.body, backend, arguments.model)[0])(*before), 1)
-            difference = np.asarray((jnp.abs(told - expected) / (1.0 + jnp.abs(expected))).max(1))
+            found = jnp.concatenate(jax.jit(step_of(arguments.body, backend, arguments.model)[0])(*before), 1)
+            difference = np.asarray((jnp.abs(found - expected) / (1.0 + jnp.abs(expected))).max(1))
             line = {
                 "benchmark": "parity",
                 **{

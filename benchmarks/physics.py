@@ -44,7 +44,7 @@ def step_of(
 
 
 def physics_of(backend: str) -> dict[str, int]:
-    """Settings of a backend that lines tell; those of before 8 rounds were told had 50."""
+    """Settings of a backend that lines record; lines from before the rounds were recorded had 50."""
     return {"line_search": native.LINE_SEARCH} if backend == "mjx" else {}
 
 

@@ -1,7 +1,7 @@
 """Does every algorithm train on two processes with two devices each, forced on a CPU, and go on there as if never stopped?
 
 Each is stopped halfway and gone on with by both processes; the result stands beside that of one process with one device.
-And what devices with different policies tell each other in an iteration, by the compiled program: where in the code, and what.
+And what devices with different policies send each other in an iteration, by the compiled program: where in the code, and what.
 """
 
 import os
@@ -79,18 +79,18 @@ def train_all(algorithms: tuple[str, ...], number: int, port: str, folder: Path)
             train(env, population, plan.config, plan.assigner, out=out, progress=False, resume=True)
 
 
-def groups_of(told: str) -> list[list[int]]:
-    """Devices that tell each other something in a line of HLO: listed, made of a range, or along axes of a mesh."""
-    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", told)
+def groups_of(line: str) -> list[list[int]]:
+    """Devices that send each other something in a line of HLO: listed, made of a range, or along axes of a mesh."""
+    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line)
     if mesh is not None:
         sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
         along = [list(sizes).index(name) for name in re.findall(r"'(\w+)'", mesh[2])]
         devices = np.moveaxis(np.arange(np.prod([*sizes.values()])).reshape([*sizes.values()]), along, range(-len(along), 0))
         found: list[list[int]] = devices.reshape(-1, np.prod([[*sizes.values()][axis] for axis in along])).tolist()
         return found
-    made = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", told)
+    made = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line)
     if made is None:
-        listed = re.search(r"(?:replica_groups|source_target_pairs)=\{(.*?)\}\}", told)
+        listed = re.search(r"(?:replica_groups|source_target_pairs)=\{(.*?)\}\}", line)
         return [[int(i) for i in group.split(",")] for group in re.findall(r"\{([\d,]+)", listed[1])] if listed else []
     shape, dims, order = ([int(i) for i in part.split(",")] if part else [] for part in made.groups())
     devices = np.arange(np.prod(dims)).reshape(dims)
@@ -99,14 +99,14 @@ def groups_of(told: str) -> list[list[int]]:
 
 
 def across_policies(text: str, envs: int) -> list[str]:
-    """What devices of different policies, `envs` to a policy, tell each other in a compiled program: scope and shape."""
+    """What devices of different policies, `envs` to a policy, send each other in a compiled program: scope and shape."""
     found = set()
     for line in text.splitlines():
-        told = re.search(rf" = (.*?) (?:{COLLECTIVES})(?:-start)?\(", line)
-        groups = groups_of(line) if told else []
-        if told and (not groups or any(len({device // envs for device in group}) > 1 for group in groups)):
+        match = re.search(rf" = (.*?) (?:{COLLECTIVES})(?:-start)?\(", line)
+        groups = groups_of(line) if match else []
+        if match and (not groups or any(len({device // envs for device in group}) > 1 for group in groups)):
             scope = re.search(r'op_name="([^"]*)"', line)
-            found.add(f"{scope[1] if scope else ''} {re.sub(chr(123) + '[^}]*}', '', told[1])}")
+            found.add(f"{scope[1] if scope else ''} {re.sub(chr(123) + '[^}]*}', '', match[1])}")
     return sorted(found)
 
 
@@ -137,14 +137,14 @@ def start(algorithms: tuple[str, ...], number: int, port: int, folder: Path) -> 
     """A process that trains all."""
     devices = {ALONE: 1, READS: 4}.get(number, 2)
     flags = f"--xla_force_host_platform_device_count={devices}"
-    told = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{flags} {os.environ.get('XLA_FLAGS', '')}"}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{flags} {os.environ.get('XLA_FLAGS', '')}"}
     words = ["--algorithms", *algorithms, "--worker", f"{number}", f"{port}", f"{folder}"]
     command = [sys.executable, "-m", "benchmarks.processes", *words]
-    return subprocess.Popen(command, env=told, stdout=sys.stderr, text=True)
+    return subprocess.Popen(command, env=environment, stdout=sys.stderr, text=True)
 
 
-def compare(algorithm: str, one: Path, four: Path, told: Path) -> dict[str, Any]:
-    """A line: what a run on four devices came to beside that on one, and what devices told each other."""
+def compare(algorithm: str, one: Path, four: Path, exchanged: Path) -> dict[str, Any]:
+    """A line: what a run on four devices came to beside that on one, and what devices sent each other."""
     from rmdp_jax.records.folder import RunFolder
 
     alone, spread = (RunFolder(folder / algorithm).read_result() for folder in (one, four))
@@ -157,7 +157,7 @@ def compare(algorithm: str, one: Path, four: Path, told: Path) -> dict[str, Any]
         "same_assignment": spread["assignment"] == alone["assignment"],
         "welfare": spread["welfare"],
         "welfare_alone": alone["welfare"],
-        "across_policies": told.read_text().splitlines(),
+        "across_policies": exchanged.read_text().splitlines(),
     }
 
 

@@ -1,4 +1,4 @@
-"""What lines of `benchmarks.ablation` and `benchmarks.paper` tell of a run alike, so that the runs of one serve the other."""
+"""What lines of `benchmarks.ablation` and `benchmarks.paper` record of a run alike, so that the runs of one serve the other."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -41,7 +41,7 @@ class Throughput:
     """Transitions per second with learning, by acting alone, and by stepping the env alone with random actions.
 
     Several values of k, n and environments: a row for each combination, each in a process of its own. With
-    --total-environments all rows are timed in turn in one process, so that their ratios hold; memory is then not told.
+    --total-environments all rows are timed in turn in one process, so that their ratios hold; memory is then not known.
     """
 
     env: str = "resource_gathering"
@@ -59,7 +59,7 @@ class Throughput:
     """In one timed loop. A multiple of 20 has relocations as often as training has."""
     repeats: int = 5
     parts: bool = True
-    """Also act alone, and train with fixed groups, which tells the time of the assignment; four more programs to compile."""
+    """Also act alone, and train with fixed groups, which gives the time of the assignment; four more programs to compile."""
     quick: bool = False
     """Two iterations, two repeats."""
 
@@ -179,7 +179,7 @@ def measure(arguments: Throughput, group: list[Case]) -> list[dict[str, Any]]:
     seconds = medians_in_turn(calls, states, arguments.narrowed.repeats)
     lines = [describe(arguments, row, {name: seconds[i, name] for name in row.loops}) for i, row in enumerate(rows)]
     if len(rows) > 1:
-        return [line | {"peak_memory_gib": None} for line in lines]  # that of one row cannot be told
+        return [line | {"peak_memory_gib": None} for line in lines]  # that of one row cannot be measured
     return lines
 
 
@@ -187,7 +187,7 @@ def describe(arguments: Throughput, row: Prepared, seconds: dict[str, float]) ->
     """The line of a row from the seconds of its loops."""
     k, sizes, learning_s = row.config.k, row.config.sizes, seconds["learning"]
     number = arguments.narrowed.iterations * k * sizes.transitions
-    told = {
+    figures = {
         "transitions_per_s": round(number / learning_s),
         "physics_only_per_s": round(number / seconds["stepping"]),
         "ratio_to_physics": round(seconds["stepping"] / learning_s, 4),
@@ -200,10 +200,10 @@ def describe(arguments: Throughput, row: Prepared, seconds: dict[str, float]) ->
             "assignment": learning_s - seconds["groups"],  # its segment returns, its archive and its relocations
         }
         operations = 6 * row.weights * sizes.epochs * number
-        told["update_gflop_per_s"] = round(operations / parts["update"] / 1e9, 1)
-        told["matmul_gflop_per_s"] = round(arguments.narrowed.iterations * 2 * SIDE**3 / seconds["multiplying"] / 1e9, 1)
-        told["acting_only_per_s"] = round(number / seconds["acting"])
-        told |= {f"share_{part}": round(taken / learning_s, 4) for part, taken in parts.items()}
+        figures["update_gflop_per_s"] = round(operations / parts["update"] / 1e9, 1)
+        figures["matmul_gflop_per_s"] = round(arguments.narrowed.iterations * 2 * SIDE**3 / seconds["multiplying"] / 1e9, 1)
+        figures["acting_only_per_s"] = round(number / seconds["acting"])
+        figures |= {f"share_{part}": round(taken / learning_s, 4) for part, taken in parts.items()}
     return {
         "benchmark": "throughput",
         "env": arguments.env,
@@ -212,7 +212,7 @@ def describe(arguments: Throughput, row: Prepared, seconds: dict[str, float]) ->
         "k": k,
         "n": row.config.n,
         **{name: getattr(sizes, name) for name in ("environments", "unroll", "epochs", "minibatches")},
-        **told,
+        **figures,
         "compile_s": round(row.compile_s, 2),
         "peak_memory_gib": row.peak_memory_gib,
         **machine(),

@@ -146,7 +146,7 @@ COMPARISONS = {
 
 
 class Cell(NamedTuple):
-    """What the runs of one line have in common, and what tells its line from others."""
+    """What the runs of one line have in common, and what distinguishes its line from others."""
 
     env: str
     of: str
@@ -181,16 +181,16 @@ class Cell(NamedTuple):
         variant = COMPARISONS[self.of].variants[self.variant]
         assigner = variant.assigner(config.k, config.n)
         settings = flat_settings(dump_train_config(config))
-        told = {"n": config.n, "settings": settings, "algorithm": assigner.name, "algorithm_options": dict(assigner.options)}
-        told["revision"] = revision_of(assigner.name, assigner.options)
+        trained = {"n": config.n, "settings": settings, "algorithm": assigner.name, "algorithm_options": dict(assigner.options)}
+        trained["revision"] = revision_of(assigner.name, assigner.options)
         named = {name: value for name, value in (self._asdict() | {"segment": self.segment}).items() if value is not None}
-        return json.loads(json.dumps({"benchmark": "ablation", **named, **told}))
+        return json.loads(json.dumps({"benchmark": "ablation", **named, **trained}))
 
 
 def cell_of(line: Line) -> Cell:
     """What was trained for `line`, with the settings of today."""
-    told: dict[str, Any] = {name: line.get(name) for name in Cell._fields}
-    return Cell(**told)
+    values: dict[str, Any] = {name: line.get(name) for name in Cell._fields}
+    return Cell(**values)
 
 
 def of_cell(line: Line, cell: Cell) -> bool:
@@ -199,10 +199,10 @@ def of_cell(line: Line, cell: Cell) -> bool:
 
 
 def trained_as(line: Line, cell: Cell) -> bool:
-    """Whether what `line` tells of, an ablation or a figure of the paper, was trained as the runs of `cell` are."""
+    """Whether what `line` reports, an ablation or a figure of the paper, was trained as the runs of `cell` are."""
     asked = {name: value for name, value in cell.describe().items() if name not in ("benchmark", "of", "variant")}
-    told = {"revision": 1, **line}
+    recorded = {"revision": 1, **line}
     if "runs" not in line:  # of a figure: of the task as it is, with the physics named that it took
-        told["backend"] = None if set(line["env_options"]) <= {"n", "seed"} else "of another task"
+        recorded["backend"] = None if set(line["env_options"]) <= {"n", "seed"} else "of another task"
     unsaid = {"segment": None, "backend": None}
-    return (unsaid | told).items() >= (unsaid | asked).items()
+    return (unsaid | recorded).items() >= (unsaid | asked).items()

@@ -141,8 +141,8 @@ def verify(arguments: Verify) -> list[Line]:
     known = claims_of(arguments.results)
     if not known.claims:
         raise ConfigError(f"results = {arguments.results}: hold no cell of today's settings with {LEAST} seeds or more")
-    told = f"{known.older} of older settings and {known.few} of fewer than {LEAST} seeds are left out"
-    announce(True, f"{len(known.claims)} cells; {told}")
+    left_out = f"{known.older} of older settings and {known.few} of fewer than {LEAST} seeds are left out"
+    announce(True, f"{len(known.claims)} cells; {left_out}")
     draw = random.Random(arguments.seed)
     minutes = 2.0 if arguments.quick else arguments.minutes
     deadline = time.monotonic() + 60 * minutes
@@ -154,9 +154,9 @@ def verify(arguments: Verify) -> list[Line]:
         announce(True, f"{claim.file}: {claim.what}, seed {seed}")
         low, high = interval_of_one_more(list(claim.welfare.values()))
         welfare = claim.again(seed)
-        told_of = {"benchmark": "verify", "file": claim.file, "what": claim.what, "seed": seed}
+        labels = {"benchmark": "verify", "file": claim.file, "what": claim.what, "seed": seed}
         numbers = {"then": claim.welfare[seed], "now": welfare, "low": low, "high": high}
-        lines.append(told_of | numbers | {"agrees": low <= welfare <= high, **machine()})
+        lines.append(labels | numbers | {"agrees": low <= welfare <= high, **machine()})
         emit(lines[-1])
     if not lines:
         least = MARGIN * min(claim.seconds for claim in known.claims) / 60

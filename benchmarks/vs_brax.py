@@ -163,12 +163,12 @@ def compare(work: Work, runs: int) -> list[dict[str, Any]]:
             **{name: getattr(work, name) for name in ("body", "backend", "k", "n", "iterations", "repeats")},
             **{name: getattr(work.sizes, name) for name in ("environments", "unroll", "epochs", "minibatches", "hidden")},
             "transitions": transitions,
-            **{name: round(value, 2) for name, value in told.items()},
-            "ours_per_its_transitions_per_s": round(own["transitions_per_s"] / told["transitions_per_s"], 3),
-            "its_per_our_wall_s": round(told["wall_s"] / own["wall_s"], 3),
+            **{name: round(value, 2) for name, value in rates.items()},
+            "ours_per_its_transitions_per_s": round(own["transitions_per_s"] / rates["transitions_per_s"], 3),
+            "its_per_our_wall_s": round(rates["wall_s"] / own["wall_s"], 3),
             **machine(),
         }
-        for learner, told in learners.items()
+        for learner, rates in learners.items()
     ]
 
 

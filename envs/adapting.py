@@ -29,7 +29,7 @@ class Transition(NamedTuple):
     after: PyTree  # its state
     reward: Array  # its own
     observation: PyTree  # the true successor's
-    info: Any  # whatever else it told
+    info: Any  # whatever else it reported
 
 
 Outcome = Callable[[Transition], PyTree]
@@ -101,8 +101,8 @@ def box(low: ArrayLike, high: ArrayLike, shape: Sequence[int]) -> Actions:
     return Actions(int(np.prod(shape, dtype=int)), False, give, note)
 
 
-class Told(NamedTuple):
-    """What a step of another library tells."""
+class Next(NamedTuple):
+    """What a step of another library returns."""
 
     state: PyTree
     observation: PyTree
@@ -121,7 +121,7 @@ class AdaptedState(NamedTuple):
 
 def adapted(
     begin: Callable[[Array], tuple[PyTree, PyTree]],
-    advance: Callable[[PyTree, Array], Told],
+    advance: Callable[[PyTree, Array], Next],
     actions: Actions,
     outcome: Outcome,
     observe: Observe,
@@ -159,14 +159,14 @@ def adapted(
     def step(state: AdaptedState, action: Array) -> tuple[AdaptedState, Step]:
         with physics_settings():
             given = actions.give(action)
-            told = advance(state.inner, given)
-            happened = Transition(state.inner, given, told.state, told.reward, told.observation, told.info)
-            brought, obs = outcome(happened), flat_observation(observe(told.observation))
-        check_successor(broken, told.state, like)
+            after = advance(state.inner, given)
+            happened = Transition(state.inner, given, after.state, after.reward, after.observation, after.info)
+            brought, obs = outcome(happened), flat_observation(observe(after.observation))
+        check_successor(broken, after.state, like)
         clock = state.clock + 1
-        terminated = jnp.asarray(told.terminated, bool)
-        truncated = (jnp.asarray(told.truncated, bool) | (clock >= length)) & ~terminated
-        inner = jax.tree.map(_typed, told.state, like)
+        terminated = jnp.asarray(after.terminated, bool)
+        truncated = (jnp.asarray(after.truncated, bool) | (clock >= length)) & ~terminated
+        inner = jax.tree.map(_typed, after.state, like)
         return AdaptedState(inner, clock), Step(obs, jax.tree.map(_strong, brought), terminated, truncated)
 
     spec = EnvSpec(

@@ -135,11 +135,11 @@ def from_brax(
         flat: list[Any] = [np.zeros(leaf.shape, leaf.dtype) for leaf in leaves]
         for i, leaf in zip(kept, state.carried, strict=True):
             flat[i] = leaf
-        flat, obs, done, told = advance(flat, action)
+        flat, obs, done, reported = advance(flat, action)
         clock = state.clock + 1
         terminated = done > 0.5
         truncated = (clock >= episode_length) & ~terminated
-        return carry(flat, clock), Step(obs, told, terminated, truncated)
+        return carry(flat, clock), Step(obs, reported, terminated, truncated)
 
     spec = EnvSpec(
         name=name,
@@ -212,10 +212,10 @@ def _leaves_read(advance: Callable, leaves: list[jax.ShapeDtypeStruct], action: 
     if dce_jaxpr is None:
         return list(range(len(leaves)))
     program, shapes = jax.make_jaxpr(advance, return_shape=True)(leaves, action)
-    told = [True] * len(jax.tree.leaves(shapes[1:]))
+    outputs = [True] * len(jax.tree.leaves(shapes[1:]))
     read = [False] * len(leaves)
     while True:  # what is read to compute what is read, until nothing is added
-        _, inputs = dce_jaxpr(program.jaxpr, read + told)
+        _, inputs = dce_jaxpr(program.jaxpr, read + outputs)
         grown = [a or b for a, b in zip(read, inputs[: len(leaves)], strict=True)]
         if grown == read:
             return [i for i, needed in enumerate(read) if needed]

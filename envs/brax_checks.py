@@ -57,12 +57,12 @@ def scaling(brax_env: Any, like: Any) -> Scaling:
     if not _hands_on(brax_env, like):
         return AS_THEY_ARE
     low, high = np.where(limited, ranges.T, np.array([[-1.0], [1.0]], np.float32)).astype(np.float32)
-    told = ranges_in_words(*ranges[limited].T)
-    return lambda action: low + (action + 1.0) * (0.5 * (high - low)), f"actions in [-1, 1] are scaled to actuators of {told}"
+    words = ranges_in_words(*ranges[limited].T)
+    return lambda action: low + (action + 1.0) * (0.5 * (high - low)), f"actions in [-1, 1] are scaled to actuators of {words}"
 
 
 def ranges_in_words(low: np.ndarray, high: np.ndarray) -> str:
-    """Ranges (a,) as a note tells them, each once."""
+    """Ranges (a,) as a note gives them, each once."""
     return in_line(", ".join(dict.fromkeys(f"{a:g}..{b:g}" for a, b in zip(low.ravel(), high.ravel(), strict=True))))
 
 

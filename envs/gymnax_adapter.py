@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from rmdp_jax.env import Env
-from rmdp_jax.envs.adapting import Actions, Observe, Outcome, Told, adapted, all_of_it, box, choices, known_length, own_reward
+from rmdp_jax.envs.adapting import Actions, Next, Observe, Outcome, adapted, all_of_it, box, choices, known_length, own_reward
 from rmdp_jax.errors import ConfigError, in_line
 from rmdp_jax.types import Array, PyTree
 
@@ -60,11 +60,11 @@ def from_gymnax(
         observation, state = env.reset_env(first, params)
         return (state, later), observation
 
-    def advance(inner: PyTree, action: Array) -> Told:
+    def advance(inner: PyTree, action: Array) -> Next:
         state, key = inner
         now, later = jax.random.split(key)
         observation, after, reward, terminated, info = env.step_env(now, state, action, params)
-        return Told((after, later), observation, reward, terminated, env.is_truncated(after, params), info)
+        return Next((after, later), observation, reward, terminated, env.is_truncated(after, params), info)
 
     def brought(transition: Any) -> PyTree:
         return outcome(transition._replace(before=transition.before[0], after=transition.after[0]))

@@ -5,7 +5,7 @@ does), and every call takes its arguments through JAX arrays. Here XLA calls the
 (FFI), on the memory of its buffers. A program on several devices makes the whole call on each of them.
 
 Source of the structures: xla/ffi/api/c_api.h, which comes with jaxlib (`jax.ffi.include_dir()`), versions 0.3 and 0.4. Each
-tells its size, which is compared before the first call.
+gives its size, which is compared before the first call.
 """
 
 import atexit
@@ -83,8 +83,8 @@ def _handle_by(function: Function) -> Callable[[Any], int | None]:
                 raise RuntimeError("Python is about to end")
             _array_at(frame.results.items[0])[...] = function(_array_at(frame.arguments.items[0]))
         except BaseException as error:  # nothing may leave: C would go on as if all were well
-            told = _Error(ctypes.sizeof(_Error), None, f"{type(error).__name__}: {error}".encode(), _INTERNAL)
-            return frame.api.contents.create_error(ctypes.byref(told))
+            details = _Error(ctypes.sizeof(_Error), None, f"{type(error).__name__}: {error}".encode(), _INTERNAL)
+            return frame.api.contents.create_error(ctypes.byref(details))
         return None
 
     return handle

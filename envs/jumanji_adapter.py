@@ -8,7 +8,7 @@ jumanji itself is not imported: `pip install -c constraints.txt -e '.[jumanji]'`
 from typing import Any
 
 from rmdp_jax.env import Env
-from rmdp_jax.envs.adapting import Actions, Observe, Outcome, Told, adapted, all_of_it, box, choices, known_length, own_reward
+from rmdp_jax.envs.adapting import Actions, Next, Observe, Outcome, adapted, all_of_it, box, choices, known_length, own_reward
 from rmdp_jax.errors import ConfigError, in_line
 from rmdp_jax.types import Array, PyTree
 
@@ -60,10 +60,10 @@ def from_jumanji(
         state, first = env.reset(key)
         return state, first.observation
 
-    def advance(state: PyTree, action: Array) -> Told:
+    def advance(state: PyTree, action: Array) -> Next:
         state, now = env.step(state, action)
         over = (now.discount == 0).all()  # of several players that one policy moves, once it is over for all
-        return Told(state, now.observation, now.reward, now.last() & over, now.last() & ~over, now.extras)
+        return Next(state, now.observation, now.reward, now.last() & over, now.last() & ~over, now.extras)
 
     own = env.unwrapped
     length = known_length(own, episode_length, getattr(own, "time_limit", None))

@@ -56,7 +56,7 @@ def native_env(env, threads: int | None = None):
 
 
 def _usable_cpus() -> int:
-    """CPUs that this process may run on, where the system tells (Linux), else all."""
+    """CPUs that this process may run on, where the system says (Linux), else all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -113,8 +113,8 @@ def _mjx_advance(sys, frames: int) -> Advance:
 
         def substep(carry, _):
             qpos, qvel, warmstart = carry
-            told = mjx.step(sys, data.replace(qpos=qpos, qvel=qvel, qacc_warmstart=warmstart, ctrl=action))
-            return (told.qpos, told.qvel, told.qacc_warmstart), None
+            after = mjx.step(sys, data.replace(qpos=qpos, qvel=qvel, qacc_warmstart=warmstart, ctrl=action))
+            return (after.qpos, after.qvel, after.qacc_warmstart), None
 
         (q, qd, _), _ = jax.lax.scan(substep, (q, qd, jnp.zeros_like(qd)), None, frames)
         return q, qd
@@ -180,7 +180,7 @@ def _simulator(model: mujoco.MjModel, frames: int, threads: int) -> Callable[[np
             pool.rollout(
                 [model] * batch, data, start, control, state=states, sensordata=sensors, nstep=frames, skip_checks=True
             )
-        with np.errstate(over="ignore"):  # a diverged state may not fit; infinity is told of as NaN like the rest
+        with np.errstate(over="ignore"):  # a diverged state may not fit; infinity is reported as NaN like the rest
             after = states[:, -1, 1:].astype(np.float32)
         return after.reshape(*packed.shape[:-1], width)
 

@@ -105,7 +105,7 @@ def make_speed(
         n: number of agents. Targets (n,) float32 in m/s are `numpy.random.RandomState(seed).uniform(low, high, n)`,
             the stream that numpy keeps for ever and that the authors' runs drew from.
         seed: of the targets.
-        backend: a name in `BACKENDS`, or "auto": native where JAX runs on a CPU, mjx elsewhere. `env.spec.backend` tells
+        backend: a name in `BACKENDS`, or "auto": native where JAX runs on a CPU, mjx elsewhere. `env.spec.backend` says
             which; spring, positional and generalized are other tasks than the first three and results have to say so.
         model: "brax", the XML of brax's bodies, or "gymnasium", that of Gymnasium's v5 environments, which has to be installed;
             by backend native, and a task of its own. See `rmdp_jax.envs.gymnasium_models`.

@@ -65,7 +65,7 @@ def _no_body(name: str, folder: Path) -> ConfigError:
 
 
 def check_display(folder: Path, policy: int) -> None:
-    """Raise `ConfigError` where no window opens here; it tells how to see the `policy` of the run in `folder` all the same."""
+    """Raise `ConfigError` where no window opens here; it says how to see the `policy` of the run in `folder` all the same."""
     done = subprocess.run([sys.executable, "-P", "-c", _OPENS_WINDOW], capture_output=True, check=False)
     if done.returncode:
         way_out = f"for a page and a movie: rmdp-jax render {shlex.quote(str(folder))} --policy {policy}"

@@ -2,7 +2,7 @@
 
 All environments of all policies are one batch of worlds, whatever the number of `vmap`s around a step. Room for contacts and
 constraints is what MJX in XLA reserves for every contact that a model can have, so it does not run out; a step with more
-constraints would be told as diverged.
+constraints would be reported as diverged.
 """
 
 from importlib.util import find_spec

@@ -51,8 +51,8 @@ def main(out="runs/treasure", transitions=300_000, seed=0):
     people = Population({"time": 1 - LIKES, "treasure": LIKES}, lambda likes, got: sum(likes[x] * got[x] for x in got), optimum)
     rates = Rates(entropy=(0.2, 1e-4), gae_lambda=1.0)
     config = TrainConfig(k=4, n=100, seed=int(seed), transitions=int(transitions), sizes=Sizes(epochs=4), rates=rates)
-    told = train(env, people, config, em(k=4, n=100), out=out).summary
-    print(f"welfare {told['welfare']:.2f}, share of the exact optimum {told['welfare'] / told['upper_bound']:.2%}")
+    summary = train(env, people, config, em(k=4, n=100), out=out).summary
+    print(f"welfare {summary['welfare']:.2f}, share of the exact optimum {summary['welfare'] / summary['upper_bound']:.2%}")
     run = load_run(out, lambda name, **options: (env, people))
     others = np.array([0.35, 0.5, 0.65])
     print("policies of three more people:", assign(run, {"time": 1 - others, "treasure": others}).policy)

@@ -27,7 +27,7 @@ run
 # ## How many?
 #
 # A run knows more than its k policies: its archive holds what it met on the way. For every k the best k of all are chosen in
-# some episodes, and what they bring is told by others. The rule here: one policy more has to add a point of welfare
+# some episodes, and what they bring is measured in others. The rule here: one policy more has to add a point of welfare
 # (`price`); the other rule is a share of the individual end.
 
 # %%

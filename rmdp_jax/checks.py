@@ -96,8 +96,8 @@ def _check_weights(population: Population) -> None:
         return
     found = np.asarray(weights) if hasattr(weights, "__array__") else np.zeros(0)
     if found.shape != (population.n,) or found.dtype != np.float32:
-        told = f"{found.dtype} {found.shape}" if hasattr(weights, "__array__") else type(weights).__name__
-        raise ConfigError(f"population: weights are {told}, must be float32 ({population.n},), one an agent")
+        kind = f"{found.dtype} {found.shape}" if hasattr(weights, "__array__") else type(weights).__name__
+        raise ConfigError(f"population: weights are {kind}, must be float32 ({population.n},), one an agent")
     if not (np.isfinite(found).all() and (found > 0.0).all()):
         worst = int(np.where(np.isfinite(found), found, -np.inf).argmin())
         raise ConfigError(f"population: the weight of agent {worst} is {found[worst]:g}, must be a finite number above 0")

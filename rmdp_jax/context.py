@@ -58,12 +58,12 @@ def with_context(env: Env, population: Population) -> tuple[Env, Population]:
     size = env.spec.observation_size + vectors.shape[1]
     spec = env.spec._replace(observation_size=size, options={**env.spec.options, "context": True})
 
-    def told(index: Array, obs: Array) -> Array:
+    def with_vector(index: Array, obs: Array) -> Array:
         return jnp.concatenate([obs, vectors[index]])
 
     def begin(index: Array, key: Key) -> tuple[ContextState, Array]:
         inner, obs = env.reset(key)
-        return ContextState(index, inner), told(index, obs)
+        return ContextState(index, inner), with_vector(index, obs)
 
     def reset(key: Key) -> tuple[ContextState, Array]:
         agent_key, own_key = jax.random.split(key)
@@ -72,7 +72,7 @@ def with_context(env: Env, population: Population) -> tuple[Env, Population]:
     def step(state: ContextState, action: Array) -> tuple[ContextState, Step]:
         inner, result = env.step(state.inner, action)
         outcome = ForAgent(state.who, result.outcome)
-        return ContextState(state.who, inner), result._replace(obs=told(state.who, result.obs), outcome=outcome)
+        return ContextState(state.who, inner), result._replace(obs=with_vector(state.who, result.obs), outcome=outcome)
 
     def reward(agent: InContext, outcome: ForAgent) -> Array:
         own = reward_of(agent.agent, outcome.outcome)

@@ -29,10 +29,10 @@ class EnvSpec(NamedTuple):
     reference_scale: float  # welfare in reference units (0..100) = reference_scale * mean return
     backend: str  # what steps it: "jax", "native", "mjx", ...
     finite_horizon: bool = (
-        False  # the cut is part of the task and nothing follows it, which `step` tells by `truncated`; else learners look past
+        False  # the cut is part of the task and nothing follows it, which `step` says by `truncated`; else learners look past
     )
     # Steps of one segment return, scaled to an episode; None: whole episodes, which suits rewards that come at their end. Where
-    # they come at every step, short segments tell what a policy does now: a whole episode may have begun many updates ago.
+    # they come at every step, short segments show what a policy does now: a whole episode may have begun many updates ago.
     segment_length: int | None = None
     shortest_episode: int = 1  # steps before which no episode ends; as many fresh starts are drawn as can be needed
     observation_limit: float = float("inf")  # an observation of this size or more means that the physics broke
@@ -41,7 +41,7 @@ class EnvSpec(NamedTuple):
     make: str | None = (
         None  # module:function that made it, set by `envs.make`, so that the folder of a run is enough to make it
     )
-    notes: tuple[str, ...] = ()  # what an adapter changed, told when training begins
+    notes: tuple[str, ...] = ()  # what an adapter changed, printed when training begins
 
 
 def plain_spec(spec: EnvSpec) -> EnvSpec:
@@ -188,14 +188,14 @@ def guard(env: Env) -> Env:
 
 
 def task_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the `options` of an env that are not told elsewhere: without people and backend."""
+    """Those of the `options` of an env that are not reported elsewhere: without people and backend."""
     return {name: value for name, value in options.items() if name not in ("seed", "n", "backend")}
 
 
 def describe_options(options: Mapping[str, Any]) -> str:
-    """`task_options` in words, but for how people are told: "size=4", or nothing."""
-    told = task_options(options)
-    return ", ".join(f"{name}={told[name]}" for name in sorted(told) if name != "context")
+    """`task_options` in words, without `context`: "size=4", or nothing."""
+    shown = task_options(options)
+    return ", ".join(f"{name}={shown[name]}" for name in sorted(shown) if name != "context")
 
 
 def make_starts(env: Env, keys: Key) -> tuple[PyTree, Array]:

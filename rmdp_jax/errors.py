@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class ConfigError(ValueError):
-    """A bad setting, told in one line: the field, its value, the rule and the way out. The command line exits with 2."""
+    """A bad setting, said in one line: the field, its value, the rule and the way out. The command line exits with 2."""
 
     def __init__(self, message: str = ""):
         super().__init__(message.replace("\r", "\\r").replace("\n", "\\n"))  # of a path, say
@@ -35,7 +35,7 @@ class UnknownName(ConfigError):
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on, told in one line; what was learned is saved. The command line exits with 1."""
+    """Training cannot go on, said in one line; what was learned is saved. The command line exits with 1."""
 
 
 def check(name: str, value: object, holds: bool, rule: str) -> None:

@@ -207,8 +207,8 @@ def search_within(utility: ArrayLike, limits: Limits | Loads, weights: ArrayLike
 def describe_limits(result: Mapping[str, Any]) -> str:
     """The limits that result.json or budget.json names, in words; nothing where there are none."""
     limits = {name.replace("_", " "): result.get(name) for name in ("at_least", "at_most")}
-    told = [f"{name} {' '.join(f'{of:g}' for of in np.ravel(limit))}" for name, limit in limits.items() if limit is not None]
-    return ", ".join(told) + (" of weight" if result.get("weighted") else " agents") + " a policy" if told else ""
+    parts = [f"{name} {' '.join(f'{of:g}' for of in np.ravel(limit))}" for name, limit in limits.items() if limit is not None]
+    return ", ".join(parts) + (" of weight" if result.get("weighted") else " agents") + " a policy" if parts else ""
 
 
 def check_weights(weights: ArrayLike | None, n: int) -> np.ndarray:

@@ -29,7 +29,7 @@ TURNS = 10  # of an exploration, as nearly as the number of policies can be shar
 
 
 class Learned(NamedTuple):
-    """What is told of an M-step; leaves (k, ...). Losses are 0 of policies that did not learn."""
+    """What is reported of an M-step; leaves (k, ...). Losses are 0 of policies that did not learn."""
 
     totals: Totals
     episodes: Array  # int32, ended
@@ -38,7 +38,7 @@ class Learned(NamedTuple):
     losses: LossParts
 
 
-# keys (k,) of the policies, key of the shuffles, state -> state, what is told; `TrainState.keys` and `.key` are not read
+# keys (k,) of the policies, key of the shuffles, state -> state, what is reported; `TrainState.keys` and `.key` are not read
 Way = Callable[[Key, Key, TrainState], tuple[TrainState, Learned]]
 
 
@@ -126,7 +126,7 @@ def _make_watch(
         )
         state = state._replace(statistics=before.statistics, returns=before.returns, utilities=utilities)
         nothing = jnp.zeros(held, jnp.float32)
-        return state, _told(experience, LossParts(*(nothing for _ in LossParts._fields)))
+        return state, _learned(experience, LossParts(*(nothing for _ in LossParts._fields)))
 
     return watch
 
@@ -151,7 +151,7 @@ def _make_apart(model: Model, config: TrainConfig, assigner: Assigner, collect: 
         utilities = accumulate(
             state.utilities, rates.utility_decay, experience.totals.rewards, experience.episodes, sizes.transitions
         )
-        return state._replace(learner=learner, assignment=assignment, utilities=utilities), _told(experience, losses)
+        return state._replace(learner=learner, assignment=assignment, utilities=utilities), _learned(experience, losses)
 
     return apart
 
@@ -186,16 +186,16 @@ def _make_explore(model: Model, config: TrainConfig, assigner: Assigner, collect
                 collect_keys, policy_of(one), *group, _only(one.returns), weights, state.rates
             )
             one, losses = teach(state, shuffle_key, one, weights, experience)
-            told = _told(experience, jax.tree.map(lambda x: jnp.broadcast_to(x, (at_once,)), losses))
-            return one, (episodes, segments, told)
+            learned = _learned(experience, jax.tree.map(lambda x: jnp.broadcast_to(x, (at_once,)), losses))
+            return one, (episodes, segments, learned)
 
         one = jax.tree.map(lambda x: x[:1], members_of(state))
         shuffles = jax.random.key_data(jax.random.split(key, turns))
         group = jnp.arange(held, assigner.k, dtype=jnp.int32), state.episodes, state.segments
         own = ((split(jax.random.key_data(keys)), shuffles), *jax.tree.map(split, group))
         one, done = jax.lax.scan(learn_in, one, own)
-        episodes, segments, told = jax.tree.map(join, done)
-        return _all_are(one, number, state._replace(episodes=episodes, segments=segments)), told
+        episodes, segments, learned = jax.tree.map(join, done)
+        return _all_are(one, number, state._replace(episodes=episodes, segments=segments)), learned
 
     return explore
 
@@ -271,5 +271,5 @@ def _only(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x[0], tree)
 
 
-def _told(experience: Experience, losses: LossParts) -> Learned:
+def _learned(experience: Experience, losses: LossParts) -> Learned:
     return Learned(experience.totals, experience.episodes, experience.diverged, experience.outcome, losses)

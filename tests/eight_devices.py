@@ -38,7 +38,7 @@ def config(k, **sizes):
 
 
 def collectives(k, algorithm, part, **sizes):
-    """What devices tell each other in `part` of an iteration on all eight: {(where in the code, what is told): how often}."""
+    """What devices send each other in `part` of an iteration on all eight: {(where in the code, what is sent): how often}."""
     settings = config(k, **sizes)
     trainer = make_trainer(*TASK, settings, ASSIGNERS[algorithm](k))
     mesh = choose_mesh(k, settings.sizes.environments, "jax")
@@ -49,7 +49,7 @@ def collectives(k, algorithm, part, **sizes):
     with tracing_on(mesh):
         text = program.lower(state).compile().as_text()
     found = re.findall(rf" = (.*?) (?:{COLLECTIVES})(?:-start)?\((.*)", text)
-    return Counter((*re.findall(r'op_name="([^"]*)"', rest), re.sub(r"\{[^}]*\}", "", told)) for told, rest in found)
+    return Counter((*re.findall(r'op_name="([^"]*)"', rest), re.sub(r"\{[^}]*\}", "", shape)) for shape, rest in found)
 
 
 def of_members(name):
@@ -58,10 +58,10 @@ def of_members(name):
 
 
 def test_policies_meet_in_the_table_of_utilities_only():
-    """Eight policies on eight devices, told apart by where in the code the data comes from; nothing from the M-step."""
+    """Eight policies on eight devices, distinguished by where in the code the data comes from; nothing from the M-step."""
     assert collectives(8, "plain_em", "collect", normalize_observations=True) == {}
-    told = collectives(8, "plain_em", "step", normalize_observations=True)
-    inside = {name: number for name, number in told.items() if len(name) == 2}
+    sent = collectives(8, "plain_em", "step", normalize_observations=True)
+    inside = {name: number for name, number in sent.items() if len(name) == 2}
     table = "f32[8,9]"
     assert {name: number for name, number in inside.items() if not of_members(name[0])} == {
         ("jit(step)/e_step/div", table): 1,
@@ -71,12 +71,12 @@ def test_policies_meet_in_the_table_of_utilities_only():
         ("jit(step)/recover/reduce_and", "pred[]"): 1,  # whether any policy was broken before
     }
     # What people read of each policy has no name in the code: losses, episodes, mean outcomes of one or of n numbers.
-    assert {name[0] for name in told.keys() - inside.keys()} == {"f32[8]", "s32[8]", "f32[8,9]"}
+    assert {name[0] for name in sent.keys() - inside.keys()} == {"f32[8]", "s32[8]", "f32[8,9]"}
 
 
 def test_em_shows_segments_too_and_copies_now_and_then():
-    told = {name for name in collectives(8, "em without exploration", "step") if len(name) == 2}
-    assert {(name, what) for name, what in told if not of_members(name)} == {
+    sent = {name for name in collectives(8, "em without exploration", "step") if len(name) == 2}
+    assert {(name, what) for name, what in sent if not of_members(name)} == {
         ("jit(step)/info/reduce_sum", "(s32[9], s32[9])"),
         ("jit(step)/info/reduce_sum", "f32[9]"),
         ("jit(step)/recover/reduce_and", "pred[]"),
@@ -87,9 +87,9 @@ def test_em_shows_segments_too_and_copies_now_and_then():
 
 
 def test_a_shared_trunk_adds_its_gradients_up():
-    told = {name[0] for name in collectives(8, "plain_em", "step", trunk="shared") if "m_step" in name[0]}
-    assert told
-    assert all("/while/body/" in name and re.search("transpose|reduce_or", name) for name in told)
+    sent = {name[0] for name in collectives(8, "plain_em", "step", trunk="shared") if "m_step" in name[0]}
+    assert sent
+    assert all("/while/body/" in name and re.search("transpose|reduce_or", name) for name in sent)
 
 
 def assert_close(one, many):

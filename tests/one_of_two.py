@@ -2,7 +2,7 @@
 
     python one_of_two.py PROCESS PORT OUT SECONDS
 
-In the first process somebody presses Ctrl-C halfway; then both go on. After SECONDS it tells where it is stuck.
+In the first process somebody presses Ctrl-C halfway; then both go on. After SECONDS it prints where it is stuck.
 """
 
 import faulthandler

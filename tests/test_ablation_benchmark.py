@@ -37,10 +37,10 @@ def trained(monkeypatch):
 class Result:
     def __init__(self, entry):
         welfare = 80.0 + entry.config.seed + 3.0 * (entry.assigner.name == "end_to_end")
-        told = {"seed": entry.config.seed, "backend": "jax", "welfare": welfare, "welfare_deterministic": welfare}
-        told |= {"upper_bound": 100.0, "share_of_bound": welfare / 100, "policy_sizes": [5, 5], "finished": True}
-        told |= {"n": 3, "env": "halfcheetah_speed", "utility": [[welfare, 1.0, 9.0], [0.0, 2.0, 3.0]], "assignment": [0, 1, 0]}
-        self.summary = told | {"transitions_per_policy": 2048, "total_transitions": 4096}
+        line = {"seed": entry.config.seed, "backend": "jax", "welfare": welfare, "welfare_deterministic": welfare}
+        line |= {"upper_bound": 100.0, "share_of_bound": welfare / 100, "policy_sizes": [5, 5], "finished": True}
+        line |= {"n": 3, "env": "halfcheetah_speed", "utility": [[welfare, 1.0, 9.0], [0.0, 2.0, 3.0]], "assignment": [0, 1, 0]}
+        self.summary = line | {"transitions_per_policy": 2048, "total_transitions": 4096}
         self.metrics = [{"transitions_per_policy": 1024, "welfare": 1.234}, {"transitions_per_policy": 2048, "welfare": 9.0}]
         self.population = Population(np.array([0.5, 1.0, 3.0]), None)
 
@@ -99,16 +99,16 @@ def test_the_same_under_another_name_is_not_trained_again(tmp_path, trained):
 
 def test_runs_of_a_figure_that_trained_the_same_are_taken(tmp_path, trained):
     cell = Cell("hopper_speed", "assigners", "em", 2, 2048)
-    told = {name: value for name, value in cell.describe().items() if name not in ("benchmark", "of", "variant")}
-    told |= {"backend": "native", "transitions_per_policy": 2048, "total_transitions": 4096, "share_of_bound": 0.5}
-    told |= {"served": 9, "curve": [[1024, 1.0, 3.5], [2048, 2.0, 7.0]], "wall_s": 7.0, "device": "a device"}
-    lines = [told | {"seed": seed, "env_options": {"n": 100, "seed": seed}, "welfare": 8.0 + seed} for seed in (1, 0)]
+    common = {name: value for name, value in cell.describe().items() if name not in ("benchmark", "of", "variant")}
+    common |= {"backend": "native", "transitions_per_policy": 2048, "total_transitions": 4096, "share_of_bound": 0.5}
+    common |= {"served": 9, "curve": [[1024, 1.0, 3.5], [2048, 2.0, 7.0]], "wall_s": 7.0, "device": "a device"}
+    lines = [common | {"seed": seed, "env_options": {"n": 100, "seed": seed}, "welfare": 8.0 + seed} for seed in (1, 0)]
     (tmp_path / "figure_3.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     asked = small(tmp_path, env="hopper_speed", variants=("em",), results=tmp_path / "ablation_hopper_speed.jsonl")
     (line,) = run_ablation(asked)
     assert (trained, line["seeds"], line["welfare"], line["wall_s"]) == ([], [0, 1], [8.0, 9.0], 14.0)
     assert line["runs"][0]["curve"] == [[1024, 1.0], [2048, 2.0]]
-    more = [told | {"seed": 2, "env_options": {"n": 100, "seed": 2}, "welfare": 10.0}]
+    more = [common | {"seed": 2, "env_options": {"n": 100, "seed": 2}, "welfare": 10.0}]
     (tmp_path / "figure_4.jsonl").write_text("".join(json.dumps(line) + "\n" for line in more))
     (line,) = run_ablation(replace(asked, seeds=4))  # the figure has one of the two that the line lacks
     assert (trained, line["seeds"]) == ([("em", [3])], [0, 1, 2, 3])
@@ -151,8 +151,8 @@ def small_settings(env):
 
 def test_variants_are_what_they_are_called():
     for env in ("resource_gathering", "halfcheetah_speed"):
-        told = [Cell(env, "assigners", name, 3, 2048).describe() for name in COMPARISONS["assigners"].variants]
-        assert len({str(line | {"variant": ""}) for line in told}) == len(told), "two names for the same"
+        described = [Cell(env, "assigners", name, 3, 2048).describe() for name in COMPARISONS["assigners"].variants]
+        assert len({str(line | {"variant": ""}) for line in described}) == len(described), "two names for the same"
     before = preset("halfcheetah_speed", k=3, transitions=2048)
     named = COMPARISONS["settings"].variants
     cells = make_cells(small_settings("halfcheetah_speed"))

@@ -1,4 +1,4 @@
-"""Groups by policy gradients: who wishes for the opposite is told apart, whatever anyone is paid."""
+"""Groups by policy gradients: who wishes for the opposite is distinguished, whatever anyone is paid."""
 
 from itertools import product
 from typing import NamedTuple
@@ -40,7 +40,7 @@ def test_opposite_wishes_are_two_groups_in_every_run_of_a_batch():
 
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")
 def test_the_same_seed_gives_the_same_groups():
-    env, population = make_probe(PROBES["constant"], 7)  # no gradient tells anybody apart
+    env, population = make_probe(PROBES["constant"], 7)  # no gradient distinguishes anybody
     once, again = (affinity(env, population, probe_config(3, 7, 40)).init(jax.random.key(0)).tolist() for _ in range(2))
     assert once == again
     assert set(once) == {0, 1, 2}, "a policy was left empty"

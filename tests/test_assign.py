@@ -187,8 +187,8 @@ BAD = {
 def test_bad_files_are_told_in_one_line(run, tmp_path, capsys, content):
     path = tmp_path / "agents.csv"
     path.write_bytes(content)
-    told = refused(["assign", str(run.folder.path), str(path)], capsys)
-    assert told.startswith(f"{path}: {BAD[content]}")
+    message = refused(["assign", str(run.folder.path), str(path)], capsys)
+    assert message.startswith(f"{path}: {BAD[content]}")
 
 
 def test_bad_paths_are_told_in_one_line(run, tmp_path, capsys, monkeypatch):
@@ -198,10 +198,10 @@ def test_bad_paths_are_told_in_one_line(run, tmp_path, capsys, monkeypatch):
         f"agents = {tmp_path}: cannot be read (Is a directory)"
     )
     path.write_text("cell\n1\n")
-    told = refused(["assign", folder, str(path), "--out", str(path)], capsys)
-    assert told == f"out = {path}: is the file of the agents; choose another file"
-    told = refused(["assign", folder, str(path), "--out", str(tmp_path / "no" / "out.csv")], capsys)
-    assert told.endswith("out.csv: cannot be written (No such file or directory); choose another file")
+    message = refused(["assign", folder, str(path), "--out", str(path)], capsys)
+    assert message == f"out = {path}: is the file of the agents; choose another file"
+    message = refused(["assign", folder, str(path), "--out", str(tmp_path / "no" / "out.csv")], capsys)
+    assert message.endswith("out.csv: cannot be written (No such file or directory); choose another file")
     assert refused(["assign", folder, str(path), "--at-most", "0"], capsys).startswith(
         "at_most: the 2 policies have room for 0"
     )
@@ -230,18 +230,18 @@ def test_the_command_writes_rows_in_order_and_prints_a_small_table(run, tmp_path
     np.testing.assert_allclose([float(row["expected_return"]) for row in rows], found.expected, rtol=1e-5)
     assert [int(row["policy"]) for row in rows] == found.policy.tolist()
     main(["assign", str(run.folder.path), str(path), "--json", "--at-most", "2"])
-    told = json.loads(capsys.readouterr().out)
-    assert sum(policy["agents"] for policy in told["policies"]) == told["agents"] == 3
-    assert set(told["fairness"]) == {"everybody", "group old", "group young"}
-    weighed = np.array(told["results"]["expected_return"]) @ [1, 2, 1] / 4
-    assert told["fairness"]["everybody"]["mean"] == pytest.approx(weighed, rel=1e-5)
+    report = json.loads(capsys.readouterr().out)
+    assert sum(policy["agents"] for policy in report["policies"]) == report["agents"] == 3
+    assert set(report["fairness"]) == {"everybody", "group old", "group young"}
+    weighed = np.array(report["results"]["expected_return"]) @ [1, 2, 1] / 4
+    assert report["fairness"]["everybody"]["mean"] == pytest.approx(weighed, rel=1e-5)
 
 
 def test_evaluate_tells_how_returns_are_spread(run, capsys):
     main(["evaluate", str(run.folder.path), "--episodes", "4", "--json"])
-    told = json.loads(capsys.readouterr().out)
-    returns = np.array(told["utility"])[told["assignment"], np.arange(N)]
-    assert told["fairness"]["mean"] == pytest.approx(told["welfare"], rel=1e-5)
-    assert told["fairness"]["minimum"] == pytest.approx(returns.min(), rel=1e-5)
+    report = json.loads(capsys.readouterr().out)
+    returns = np.array(report["utility"])[report["assignment"], np.arange(N)]
+    assert report["fairness"]["mean"] == pytest.approx(report["welfare"], rel=1e-5)
+    assert report["fairness"]["minimum"] == pytest.approx(returns.min(), rel=1e-5)
     main(["evaluate", str(run.folder.path), "--episodes", "4"])
     assert "worst tenth" in capsys.readouterr().out

@@ -200,9 +200,9 @@ def test_rows_of_an_accelerator_are_commands_as_their_scripts_take_them(row, mon
 
     monkeypatch.setattr(module, "read_arguments", stop)
     monkeypatch.setattr(sys, "argv", [script, *flags])
-    with pytest.raises(Read) as told:
+    with pytest.raises(Read) as raised:
         module.main()
-    (arguments,) = told.value.args
+    (arguments,) = raised.value.args
     if script == "benchmarks.throughput" and arguments.backend is None:
         assert all(resolve(arguments, case) for case in cases(arguments))
 
@@ -238,7 +238,7 @@ class Read(Exception):
 
 
 @pytest.mark.parametrize(
-    ("module", "words", "told"),
+    ("module", "words", "message"),
     [
         ("accelerator", ["--first", "4"], "first = 4: must be 1 to 3"),
         ("accelerator", ["--only", "traning"], "only = 'traning' is not known"),
@@ -248,11 +248,11 @@ class Read(Exception):
         ("lowering", ["--write", "--envs", "hopper_speed"], "write = True: must be with all envs and algorithms"),
     ],
 )
-def test_words_that_would_measure_something_else_are_refused(module, words, told, monkeypatch, capsys):
+def test_words_that_would_measure_something_else_are_refused(module, words, message, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", [module, *words])
     with pytest.raises(SystemExit) as stop:
         importlib.import_module(f"benchmarks.{module}").main()
-    assert told in capsys.readouterr().err + str(stop.value)
+    assert message in capsys.readouterr().err + str(stop.value)
 
 
 def test_rows_of_an_accelerator_end_with_it(monkeypatch):
@@ -270,17 +270,17 @@ def test_rows_of_an_accelerator_end_with_it(monkeypatch):
 @pytest.mark.parametrize("lines", ["accelerator"], indirect=True)
 def test_accelerator_measures_and_trains(lines):
     rows, table = lines
-    told = {row["what"]: row for row in rows}
-    assert set(told) == {"training", "physics", "exactness", "resume", "not there"}
-    assert told["training"]["transitions_per_s"] > 0
-    assert told["training"]["peak_memory_gib"] > 0
-    assert told["training"]["matmul_precision"] == "highest"
-    assert told["physics"]["finite"]
-    assert told["physics"]["physics_only_per_s"] > 0
-    assert told["exactness"]["difference_100"] == 0.0  # native against native
-    assert told["resume"]["bit_for_bit"]
-    assert told["resume"]["arrays"] > 10
-    assert told["not there"]["skipped"] == "nosuch is not installed"
+    by_name = {row["what"]: row for row in rows}
+    assert set(by_name) == {"training", "physics", "exactness", "resume", "not there"}
+    assert by_name["training"]["transitions_per_s"] > 0
+    assert by_name["training"]["peak_memory_gib"] > 0
+    assert by_name["training"]["matmul_precision"] == "highest"
+    assert by_name["physics"]["finite"]
+    assert by_name["physics"]["physics_only_per_s"] > 0
+    assert by_name["exactness"]["difference_100"] == 0.0  # native against native
+    assert by_name["resume"]["bit_for_bit"]
+    assert by_name["resume"]["arrays"] > 10
+    assert by_name["not there"]["skipped"] == "nosuch is not installed"
     assert max(map(len, table.splitlines())) <= 80
 
 

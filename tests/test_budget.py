@@ -286,12 +286,12 @@ def test_the_command_writes_prints_and_draws(run, bare, tmp_path, capsys):
     main(["budget", folder, "--price", "1"])
     printed = capsys.readouterr().out
     assert max(len(line) for line in printed.splitlines() if not line.startswith("picture")) <= 80
-    told = json.loads((run.folder.path / "budget.json").read_text())
-    assert f"recommended: k = {told['recommended']['k']} (welfare less 1 a policy is highest there)" in printed
-    assert f"{told['members']} different policies, its archive with them; 8 fresh episodes" in printed
+    report = json.loads((run.folder.path / "budget.json").read_text())
+    assert f"recommended: k = {report['recommended']['k']} (welfare less 1 a policy is highest there)" in printed
+    assert f"{report['members']} different policies, its archive with them; 8 fresh episodes" in printed
     found = budget(run, price=1)
-    np.testing.assert_allclose(told["predicted"], found.welfare, rtol=1e-6)
-    assert told["policies"] == [choice.members.tolist() for choice in found.choices]
+    np.testing.assert_allclose(report["predicted"], found.welfare, rtol=1e-6)
+    assert report["policies"] == [choice.members.tolist() for choice in found.choices]
     assert (run.folder.path / "budget.png").stat().st_size > 1000
     main(["budget", str(bare.folder.path), "--json", "--out", str(tmp_path / "out"), "--ks", "1", "2"])
     assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "out" / "budget.json").read_text())
@@ -374,9 +374,9 @@ def test_a_ladder_sets_what_the_last_run_predicts_beside_what_was_trained(tmp_pa
     printed = capsys.readouterr().out
     assert max(len(line) for line in printed.splitlines() if not line.startswith("picture")) <= 80
     assert f"mean absolute error over k: {found.error:.2f}" in printed
-    told = json.loads((tmp_path / "budget.json").read_text())
-    assert told["mean_absolute_error"] == pytest.approx(found.error, rel=1e-6)
-    assert [of["number"] for of in told["trained"]] == [2, 2]
+    report = json.loads((tmp_path / "budget.json").read_text())
+    assert report["mean_absolute_error"] == pytest.approx(found.error, rel=1e-6)
+    assert [of["number"] for of in report["trained"]] == [2, 2]
 
     steps = TINY.iterations * TINY.sizes.transitions
     assert (found.transitions, found.warm) == ((steps, 2 * steps), False)

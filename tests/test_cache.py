@@ -69,15 +69,15 @@ def test_a_second_process_finds_what_the_first_compiled_also_with_calls_of_the_h
 )
 def test_it_is_where_the_user_wants_caches(tmp_path, changes, place):
     changes = {name: value and value.format(tmp=tmp_path) for name, value in changes.items()}
-    told = start(tmp_path, **changes)
-    assert told["folder"].startswith(str(tmp_path / place))
-    assert told["settings"] == ([1.0, 0] if place == "own" else [0.01, 0])
+    report = start(tmp_path, **changes)
+    assert report["folder"].startswith(str(tmp_path / place))
+    assert report["settings"] == ([1.0, 0] if place == "own" else [0.01, 0])
 
 
 @pytest.mark.parametrize("changes", [{"JAX_ENABLE_COMPILATION_CACHE": "false"}, {"XDG_CACHE_HOME": "/dev/null"}])
 def test_it_can_be_switched_off_and_does_without_where_it_cannot_write(tmp_path, changes):
-    told = start(tmp_path, **changes)
-    assert told["folder"] is None
+    report = start(tmp_path, **changes)
+    assert report["folder"] is None
     assert not (tmp_path / "home").exists()
 
 

@@ -248,15 +248,15 @@ def test_a_bound_that_raises_or_is_none_is_found_out_before_training(bound, mess
     check_knowledge(population, 2)
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_a_finite_horizon_that_step_does_not_tell_is_refused(told):
+@pytest.mark.parametrize("reported", [True, False])
+def test_a_finite_horizon_that_step_does_not_tell_is_refused(reported):
     def step(clock, action):
-        return clock + 1, Step(jnp.zeros(1), jnp.float32(1), jnp.bool_(False), (clock + 1 >= 7) & told)
+        return clock + 1, Step(jnp.zeros(1), jnp.float32(1), jnp.bool_(False), (clock + 1 >= 7) & reported)
 
     spec = EnvSpec("clock", 1, 2, True, 7, 1.0, 1.0, "jax", finite_horizon=True)
     env = Env(spec, lambda key: (jnp.int32(0), jnp.zeros(1)), step)
     people = Population(jnp.ones(2), lambda agent, paid: agent * paid)
-    if told:
+    if reported:
         check_env(env, people)
     else:
         with pytest.raises(ConfigError, match="finite_horizon = True, and an episode goes on after episode_length = 7 steps"):

@@ -332,12 +332,12 @@ def test_envs_lists_the_tasks(capsys):
 
 
 def test_it_runs_as_a_module():
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "rmdp_jax", "--help"], capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"}
     )
-    assert told.returncode == 0
+    assert done.returncode == 0
     for command in COMMANDS:
-        assert command in told.stdout
+        assert command in done.stdout
     bad = subprocess.run([sys.executable, "-m", "rmdp_jax", "train", "ant_sped"], capture_output=True, text=True)
     assert bad.returncode == 2
     assert bad.stderr.splitlines() == [line for line in bad.stderr.splitlines() if "did you mean 'ant_speed'" in line]

@@ -65,7 +65,7 @@ def test_a_row_by_hand():
 
 
 def test_what_is_not_told_is_best_too_only_where_the_seeds_could_have_told():
-    near = [85.0, 84.5, 87.2, 87.5]  # differences -1, 0.5, -0.2, 0.5: 2.8 would be told, of 4.5
+    near = [85.0, 84.5, 87.2, 87.5]  # differences -1, 0.5, -0.2, 0.5: 2.8 would be significant, of 4.5
     far = [95.0, 75.0, 91.0, 80.0]  # differences from -10 to 11
     rows = {}
     for name, values in {"near": near, "far": far, "one": [80.0]}.items():
@@ -85,7 +85,7 @@ def test_the_leader_is_that_of_the_seeds_that_all_have():
     assert em.welfare < random.welfare
     assert (em.best, em.p, random.best, random.too_few) == (True, None, False, False)
     assert random.p < 0.01
-    lucky = run("cluster", 1, welfare=89.0)  # of one seed nothing is told
+    lucky = run("cluster", 1, welfare=89.0)  # of one seed nothing is known
     assert [(row.algorithm, row.best, row.too_few) for row in compare_runs([*whole, *behind, lucky])] == [
         ("em", True, False),
         ("cluster", False, True),
@@ -207,7 +207,7 @@ def test_panels_of_other_backends_and_close_budgets_are_told_apart():
     figure = draw_comparison(compare_runs([*RUNS, *close, run(backend="mjx")]))
     titles = [axes.get_title("left") for axes in figure.axes if axes.get_title("left")]
     assert titles == [
-        f"resource_gathering, n = 4, 2k per policy ({told})" for told in ("2,048, jax", "2,048, mjx", "2,049, jax")
+        f"resource_gathering, n = 4, 2k per policy ({detail})" for detail in ("2,048, jax", "2,048, mjx", "2,049, jax")
     ]
 
 

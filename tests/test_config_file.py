@@ -73,8 +73,8 @@ def test_flags_win_and_the_rest_is_the_preset_of_the_env(tmp_path):
 def test_what_a_file_may_not_hold_is_named(tmp_path, capsys, monkeypatch, content, message):
     monkeypatch.setattr("jax.jit", None)
     path = written(tmp_path, content)
-    told = refused(["train", "resource_gathering", "--config", path, "--out", str(tmp_path / "run")], capsys)
-    assert told.removeprefix(f"config = {path}: ").startswith(message)
+    line = refused(["train", "resource_gathering", "--config", path, "--out", str(tmp_path / "run")], capsys)
+    assert line.removeprefix(f"config = {path}: ").startswith(message)
 
 
 def test_a_file_that_is_none_is_refused(tmp_path, capsys):
@@ -105,7 +105,7 @@ def test_one_command_begins_a_run_by_a_file_and_ends_it(tmp_path, capsys):
 
 
 def test_options_that_one_side_lacks_are_told():
-    """Those of people and backend are told elsewhere."""
+    """Those of people and backend are reported elsewhere."""
     train = {"sizes": {}, "rates": {}}
 
     def config(**options):

@@ -78,12 +78,12 @@ def test_every_agent_is_evaluated_by_as_many_episodes_of_its_own():
 def test_one_policy_serves_opposite_wishes_once_it_is_told():
     bare, people = make_probe(PROBES["both"], 4)
     config = probe_config(1, 4, 200, hidden=(64, 64))
-    told = train(*with_context(bare, people), config, one_for_all(4), progress=False)
-    untold = train(bare, people, config, one_for_all(4), progress=False)
-    assert untold.summary["welfare"] == pytest.approx(50.0, abs=10.0)  # whoever is served, half of the agents are not
-    assert told.summary["welfare"] > 90.0
-    assert np.asarray(told.evaluation.utility).shape == (1, 4)
-    assert np.asarray(told.evaluation.utility).min() > 80.0
+    contextual = train(*with_context(bare, people), config, one_for_all(4), progress=False)
+    plain = train(bare, people, config, one_for_all(4), progress=False)
+    assert plain.summary["welfare"] == pytest.approx(50.0, abs=10.0)  # whoever is served, half of the agents are not
+    assert contextual.summary["welfare"] > 90.0
+    assert np.asarray(contextual.evaluation.utility).shape == (1, 4)
+    assert np.asarray(contextual.evaluation.utility).min() > 80.0
 
 
 @pytest.mark.slow
@@ -115,9 +115,9 @@ def test_the_command_trains_resumes_and_evaluates(tmp_path, capsys):
     table = np.loadtxt(out / "export" / manifest["observation"]["appended"], delimiter=",", skiprows=1)
     np.testing.assert_array_equal(table[:, 1:], context_vectors(np.arange(9)))
     assert manifest["observation"]["size"] == 2 + 9 + table.shape[1] - 1
-    main(["dossier", str(out), "--out", str(tmp_path / "told")])
-    told = json.loads((tmp_path / "told" / "dossier.json").read_text())
-    assert told["agents"]["columns"] == {"who": list(range(9)), "cell": list(range(9))}
+    main(["dossier", str(out), "--out", str(tmp_path / "review")])
+    content = json.loads((tmp_path / "review" / "dossier.json").read_text())
+    assert content["agents"]["columns"] == {"who": list(range(9)), "cell": list(range(9))}
 
 
 @pytest.mark.slow

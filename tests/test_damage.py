@@ -180,9 +180,9 @@ def test_an_assignment_that_no_line_tells_is_that_of_the_end_and_it_says_so(trai
     for line in lines:
         line.pop("assignment", None)  # as of more than 1,000 agents
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.warns(RunWarning) as told:
+    with pytest.warns(RunWarning) as warned:
         loaded = load_run(folder, make)
-    assert any("tells no assignment until iteration 15" in str(warning.message) for warning in told)
+    assert any("records no assignment until iteration 15" in str(warning.message) for warning in warned)
     np.testing.assert_array_equal(loaded.assignment, loaded.result["assignment"])
 
 
@@ -239,9 +239,9 @@ def test_what_is_removed_while_a_run_goes_on_is_told_and_made_up_for(trained, tm
         elif line["iteration"] == 15:
             shutil.rmtree(tmp_path / "checkpoints")
 
-    with pytest.warns(RunWarning) as told:
+    with pytest.warns(RunWarning) as warned:
         run(out=tmp_path, on_metrics=remove)
-    texts = [str(warning.message) for warning in told]
+    texts = [str(warning.message) for warning in warned]
     assert any("metrics.jsonl: was removed or changed" in text for text in texts)
     assert any("the checkpoint of iteration 10 was removed" in text for text in texts)
     assert [line["iteration"] for line in RunFolder(tmp_path).read_metrics()] == [5, 10, 15, 20]

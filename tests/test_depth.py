@@ -61,8 +61,8 @@ TEN = ', backend_config={"known_trip_count":{"n":"10"}}'
 def test_loops_count_as_often_as_they_run_and_rare_branches_do_not():
     found = launches(FUSED.replace("KNOWN", TEN))
     assert found.unknown_loops == 0
-    told = {kernel.op.name: (kernel.times, kernel.flops, kernel.nbytes) for kernel in found.kernels}
-    assert told == {
+    counted = {kernel.op.name: (kernel.times, kernel.flops, kernel.nbytes) for kernel in found.kernels}
+    assert counted == {
         "add.1": (10, 32, 4 * (32 + 1 + 32 + 32)),  # of ten rows that which it slices, a number, the sum, and what it gives
         "gemm": (10, 2 * 8 * 8 * 4, 4 * 32 * 2 + 4 * 64 + 64),
         "less": (10, 1, 9),
@@ -99,10 +99,10 @@ def test_each_kernel_takes_as_long_as_its_worst_limit():
 
 
 def test_a_gpu_is_described_to_xla():
-    told = target_config(DEVICES["a100"])
-    assert "major: 8 minor: 0" in told
-    assert "core_count: 108" in told
-    assert "A100" in told
+    text = target_config(DEVICES["a100"])
+    assert "major: 8 minor: 0" in text
+    assert "core_count: 108" in text
+    assert "A100" in text
 
 
 def test_measured_lines_stand_beside_the_same_settings_only(tmp_path):

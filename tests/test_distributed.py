@@ -43,9 +43,9 @@ def run_two(out):
         for process in running:
             stack.callback(process.kill)
         ended = [_wait(process) for process in running]
-        told = [log.seek(0) or log.read() for log in logs]
-    assert ended == [0, 0], "\n".join(f"--- process {number}\n{text}" for number, text in enumerate(told))
-    return told
+        texts = [log.seek(0) or log.read() for log in logs]
+    assert ended == [0, 0], "\n".join(f"--- process {number}\n{text}" for number, text in enumerate(texts))
+    return texts
 
 
 def _wait(process):

@@ -45,7 +45,7 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def told(run):
+def described(run):
     return dossier(run)
 
 
@@ -70,8 +70,8 @@ def close(given, by_hand):
     np.testing.assert_allclose(np.array(given, float), by_hand, rtol=2e-5, atol=1e-4)
 
 
-def test_figures_of_agents_are_those_of_the_episodes(run, told, returns):
-    agents, labels = told["agents"], run.assignment
+def test_figures_of_agents_are_those_of_the_episodes(run, described, returns):
+    agents, labels = described["agents"], run.assignment
     assert returns.std(1).max() > 0  # there is something to be unsure of
     assert agents["policy"] == labels.tolist()
     for i in range(N):
@@ -99,8 +99,8 @@ def test_policies_that_are_alike_are_seldom_surely_better_than_each_other():
     assert (served.verdict == SURE).mean() < 0.025
 
 
-def test_figures_of_policies_are_those_of_the_episodes(run, told, returns):
-    for j, policy in enumerate(told["policies"]):
+def test_figures_of_policies_are_those_of_the_episodes(run, described, returns):
+    for j, policy in enumerate(described["policies"]):
         mine, theirs = (returns[o][:, run.assignment == j] for o in (j, 1 - j))
         found, by_episode = policy["returns"], mine.mean(1)
         close(found["mean"], mine.mean())
@@ -161,22 +161,22 @@ def test_what_stands_out_is_said(run):
     assert any("would surely be better served by another" in note for one in worst["policies"] for note in one["notes"])
 
 
-def test_the_hash_is_that_of_exported_parameters(run, told, tmp_path):
+def test_the_hash_is_that_of_exported_parameters(run, described, tmp_path):
     export_run(run, tmp_path, ["safetensors"])
     layers = [f"{part}_{i}" for i in range(len(CONFIG.sizes.hidden) + 1) for part in ("weight", "bias")]
-    for policy in told["policies"]:
+    for policy in described["policies"]:
         arrays, digest = load_file(tmp_path / f"policy_{policy['policy']}.safetensors"), hashlib.sha256()
         names = [name for name in ("observation_mean", "observation_std", "observation_clip") if name in arrays] + layers
         assert sorted(names) == sorted(arrays)
         for name in names:
             digest.update(f"{name} {' '.join(map(str, arrays[name].shape))}\n".encode() + arrays[name].tobytes())
         assert policy["parameters"] == {"number": sum(x.size for x in arrays.values()), "sha256": digest.hexdigest()}
-    assert told["policies"][0]["parameters"]["sha256"] != told["policies"][1]["parameters"]["sha256"]
+    assert described["policies"][0]["parameters"]["sha256"] != described["policies"][1]["parameters"]["sha256"]
 
 
-def test_files_have_the_checksums_that_are_told(run, told):
-    assert set(told["files"]) == {"config.json", "agents.npz", "metrics.jsonl", "result.json", "episodes.npz"}
-    for name, one in told["files"].items():
+def test_files_have_the_checksums_that_are_told(run, described):
+    assert set(described["files"]) == {"config.json", "agents.npz", "metrics.jsonl", "result.json", "episodes.npz"}
+    for name, one in described["files"].items():
         content = (run.folder.path / name).read_bytes()
         assert one == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
@@ -193,11 +193,11 @@ def without_episodes(run):
     return run._replace(env=run.env._replace(for_agent=lambda agent: run.env))
 
 
-def test_the_json_holds_the_schema(run, told, schema):
+def test_the_json_holds_the_schema(run, described, schema):
     other = Beside("second", run.result, 1 - run.assignment)
-    for content in (told, dossier(run, [other]), dossier(without_episodes(run))):
+    for content in (described, dossier(run, [other]), dossier(without_episodes(run))):
         jsonschema.validate(json.loads(to_json(content)), schema)
-    for broken in ({**told, "other": 1}, {**told, "welfare": 1.0}, {**told, "policies": [{"policy": 0}]}):
+    for broken in ({**described, "other": 1}, {**described, "welfare": 1.0}, {**described, "policies": [{"policy": 0}]}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(json.loads(to_json(broken)), schema)
 
@@ -230,8 +230,8 @@ class Attributes(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page(run, told):
-    return render(told, draw(run, told, score_run(run), animations=True))
+def page(run, described):
+    return render(described, draw(run, described, score_run(run), animations=True))
 
 
 def test_the_page_needs_nothing_from_outside(page):
@@ -286,11 +286,11 @@ def test_an_unfinished_run_is_refused_from_python_too(run):
         dossier(run._replace(result={**run.result, "finished": False}))
 
 
-def test_scoring_in_blocks_changes_nothing(run, told, monkeypatch):
+def test_scoring_in_blocks_changes_nothing(run, described, monkeypatch):
     monkeypatch.setattr("rmdp_jax.running.assign.BLOCK", 2)
     found = dossier(run)
-    close(found["agents"]["low"], told["agents"]["low"])
-    for one, other in zip(found["policies"], told["policies"], strict=True):
+    close(found["agents"]["low"], described["agents"]["low"])
+    for one, other in zip(found["policies"], described["policies"], strict=True):
         close(one["returns"]["low"], other["returns"]["low"])
 
 

@@ -107,9 +107,9 @@ def test_the_store_keeps_what_differs():
 
 def test_segment_returns_by_hand():
     segments = no_segments(2, 1)
-    told = [([1.0, 5.0], [False, False]), ([2.0, 6.0], [False, True]), ([3.0, 7.0], [False, False])]
+    steps = [([1.0, 5.0], [False, False]), ([2.0, 6.0], [False, True]), ([3.0, 7.0], [False, False])]
     returns = []
-    for rewards, done in told:
+    for rewards, done in steps:
         segments = add_step(segments, jnp.array(rewards)[:, None], jnp.array(done), segment_length=3, episode_length=12)
         returns.append(segments.returns[:, 0].tolist())
     assert returns == [

@@ -52,9 +52,9 @@ def test_estimates_are_without_bias(judges, monkeypatch):
     for name in ("utility", "welfare"):
         off = (getattr(drawn, name) - getattr(exact, name)).astype(np.float64)
         assert (np.abs(off.mean(0)) <= 5 * off.std(0) / len(keys) ** 0.5 + 1e-6).all()
-    told = np.sqrt(np.square(drawn.standard_error, dtype=np.float64).mean())
-    assert told == pytest.approx(drawn.welfare.std(dtype=np.float64), rel=0.05)
-    assert told > 1.05 * exact.welfare.std()
+    reported = np.sqrt(np.square(drawn.standard_error, dtype=np.float64).mean())
+    assert reported == pytest.approx(drawn.welfare.std(dtype=np.float64), rel=0.05)
+    assert reported > 1.05 * exact.welfare.std()
 
 
 def test_all_steps_of_an_episode_are_exact(judges):

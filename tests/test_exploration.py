@@ -198,7 +198,7 @@ def test_environments_of_several_teach_in_a_turn(explore, k, size, turns):
         seen = group * sizes.transitions * sum((1 - 1 / k) ** (group * age) for age in range(iteration * turns))
         assert float(state.utilities.steps[0]) == pytest.approx(seen, rel=1e-5)
         losses = info.losses.loss.reshape(group, turns)
-        np.testing.assert_array_equal(losses, losses[:1].repeat(group, 0), "those that share a turn are told the same")
+        np.testing.assert_array_equal(losses, losses[:1].repeat(group, 0), "those that share a turn have the same")
         assert len(set(losses[0].tolist())) == turns
         assert info.episodes.shape == (k,)
     moved = jax.tree.map(lambda old, new: bool((old != new[0]).any()), first, state.learner.params.own)

@@ -145,32 +145,32 @@ def read_manifest(folder):
 
 def test_the_manifest_says_what_is_there(exported):
     run, (folder, files) = exported
-    told, spec = read_manifest(folder), run.env.spec
-    assert (told["env"], told["algorithm"], told["complete"]) == (spec.name, "plain_em", True)
-    assert [told[name] for name in ("k", "n", "seed")] == [run.config.k, run.config.n, run.config.seed]
+    manifest, spec = read_manifest(folder), run.env.spec
+    assert (manifest["env"], manifest["algorithm"], manifest["complete"]) == (spec.name, "plain_em", True)
+    assert [manifest[name] for name in ("k", "n", "seed")] == [run.config.k, run.config.n, run.config.seed]
     normalized = run.config.sizes.normalize_observations
-    assert told["observation"] == {"size": spec.observation_size, "dtype": "float32", "normalized_inside": normalized}
+    assert manifest["observation"] == {"size": spec.observation_size, "dtype": "float32", "normalized_inside": normalized}
     assert (
-        told["action"]
+        manifest["action"]
         == {
             "resource_gathering": {"kind": "discrete", "number": 4, "dtype": "int32", "low": 0, "high": 3},
             "halfcheetah_speed": {"kind": "continuous", "size": 6, "dtype": "float32", "low": -1.0, "high": 1.0},
         }[spec.name]
     )
-    assert told["config"] == run.folder.read_config()
-    assert told["result"]["welfare"] == run.result["welfare"]
-    assert told["versions"]["jax"] == jax.__version__
-    assert told["versions"]["jax2onnx"] is not None
+    assert manifest["config"] == run.folder.read_config()
+    assert manifest["result"]["welfare"] == run.result["welfare"]
+    assert manifest["versions"]["jax"] == jax.__version__
+    assert manifest["versions"]["jax2onnx"] is not None
     assert sorted(path.name for path in folder.iterdir()) == sorted(files)
-    assert sorted(told["files"]) == sorted(set(files) - {"manifest.json"})
-    for name, about in told["files"].items():
+    assert sorted(manifest["files"]) == sorted(set(files) - {"manifest.json"})
+    for name, about in manifest["files"].items():
         content = (folder / name).read_bytes()
         assert about == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    rows = list(csv.reader((folder / told["assignment"]).read_text().splitlines()))
+    rows = list(csv.reader((folder / manifest["assignment"]).read_text().splitlines()))
     assert rows == [["agent", "policy"], *([str(i), str(j)] for i, j in enumerate(run.assignment))]
-    assert [policy["agents"] for policy in told["policies"]] == np.bincount(run.assignment, minlength=run.config.k).tolist()
+    assert [policy["agents"] for policy in manifest["policies"]] == np.bincount(run.assignment, minlength=run.config.k).tolist()
     names = {"onnx": "policy_1.onnx", "jax": "policy_1.jax", "safetensors": "policy_1.safetensors"}
-    assert told["policies"][1]["files"] == names
+    assert manifest["policies"][1]["files"] == names
 
 
 PATCHED_BY_CONVERTERS = {"jnp.cumsum": lambda: jnp.cumsum, "Conv": lambda: nn.Conv.__call__, "tanh": lambda: jnp.tanh}

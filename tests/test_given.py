@@ -195,9 +195,9 @@ def no_training(monkeypatch):
 @pytest.mark.parametrize("name", BAD)
 def test_what_cannot_be_given_is_told_in_a_line(source, name):
     changes, message = BAD[name]
-    told = refused(source[0], **changes)
-    assert len(told.splitlines()) == 1
-    assert re.search(message, told), told
+    line = refused(source[0], **changes)
+    assert len(line.splitlines()) == 1
+    assert re.search(message, line), line
 
 
 @pytest.mark.usefixtures("no_training")
@@ -332,9 +332,9 @@ def test_the_table_names_what_was_given(beside, capsys):
     summary = {**beside[1].summary, "frozen": [{"run": "runs/a", "policy": 2, "sha256": ""}]}
     print_summary(summary)
     print_summary({**summary, "frozen": [], "start": summary["frozen"]})
-    told = capsys.readouterr().out
-    assert "runs/a:2 stay as they are" in told
-    assert "runs/a:2 were the start" in told
+    printed = capsys.readouterr().out
+    assert "runs/a:2 stay as they are" in printed
+    assert "runs/a:2 were the start" in printed
 
 
 def test_other_people_are_not_extended(described, capsys):

@@ -82,7 +82,7 @@ def test_a_line_and_a_table_of_a_body(tmp_path, monkeypatch, capsys):
     assert line["falls_in_gymnasium"] == [0.0, 0.0]  # it never ends an episode
     assert line["episode_length_in_gymnasium"] == line["episode_length"] == [100.0, 100.0]
     assert line["model"] == "brax"
-    for asked, told in (
+    for asked, message in (
         ("--k 3", "k = 2: must be 3 as asked"),
         ("--model gymnasium", "model = brax: must be gymnasium as asked"),
     ):
@@ -90,7 +90,7 @@ def test_a_line_and_a_table_of_a_body(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", ["gymnasium_bodies", "--env", "halfcheetah_speed", *run, *asked.split()])
         with pytest.raises(SystemExit):
             main()
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     table = (tmp_path / "gymnasium.md").read_text()
     assert "| solver iterations | 4 | 100 |" in table
     assert "| halfcheetah |" in table

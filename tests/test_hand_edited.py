@@ -193,10 +193,10 @@ def test_one_bad_run_does_not_stop_a_comparison(folder, trained):
     shutil.copytree(trained.folder.path, many / "diverged")
     (many / "diverged" / "result.json").write_text(json.dumps({**result, "welfare": None, "seed": 9}))
     (many / "runs.jsonl").write_text(json.dumps({**result, "k": "two"}) + "\n")
-    with pytest.warns(RunWarning) as told:
+    with pytest.warns(RunWarning) as warned:
         found = find_runs([many])
     assert [row.seeds for row in compare_runs(found.lines)] == [1]
-    texts = sorted(str(warning.message).removeprefix("left out: ") for warning in told)
+    texts = sorted(str(warning.message).removeprefix("left out: ") for warning in warned)
     assert [text.removeprefix(f"{many}/").split(":")[0] for text in texts] == [
         *("a/result.json", "b/config.json", "c/result.json", "diverged", "runs.jsonl")
     ]

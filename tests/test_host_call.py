@@ -1,4 +1,4 @@
-"""Functions called by XLA itself: the same numbers as by a callback, errors told, and a fallback."""
+"""Functions called by XLA itself: the same numbers as by a callback, errors reported, and a fallback."""
 
 import subprocess
 import sys

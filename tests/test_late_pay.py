@@ -36,7 +36,7 @@ def test_what_an_adapter_changed_is_told_too():
 
 
 @pytest.mark.parametrize(
-    ("env", "rates", "told"),
+    ("env", "rates", "expected"),
     [
         (walk(at_the_end), Rates(), "brings all that is paid"),
         (walk(lambda clock: jnp.where(clock == 6, 5.0, -0.5)), Rates(), "brings 10 times what another step does"),
@@ -49,13 +49,13 @@ def test_what_an_adapter_changed_is_told_too():
         (walk(lambda clock: jnp.float32(3.0), length=1), Rates(), None),
     ],
 )
-def test_it_is_told_where_it_is_late_and_nobody_chose_lambda(env, rates, told):
+def test_it_is_told_where_it_is_late_and_nobody_chose_lambda(env, rates, expected):
     note = late_pay_note(env, PEOPLE, TrainConfig(k=2, n=2, rates=rates))
-    assert note is None if told is None else told in note
+    assert note is None if expected is None else expected in note
 
 
 @pytest.mark.parametrize(
-    ("env", "rates", "told"),
+    ("env", "rates", "expected"),
     [
         (walk(at_the_end, length=30, finite_horizon=False), Rates(), True),  # cut after 20 steps
         (walk(at_the_end, length=30, finite_horizon=False), Rates(discount=0.99), False),
@@ -64,9 +64,9 @@ def test_it_is_told_where_it_is_late_and_nobody_chose_lambda(env, rates, told):
         (walk(at_the_end, length=30, finite_horizon=False, probe=False), Rates(), False),
     ],
 )
-def test_a_value_without_end_is_told(env, rates, told):
+def test_a_value_without_end_is_told(env, rates, expected):
     note = endless_note(env, PEOPLE, TrainConfig(k=2, n=2, rates=rates))
-    assert (note is not None) == told
-    assert not told or (
+    assert (note is not None) == expected
+    assert not expected or (
         note.startswith("the discount is 1") and note in notes_on(env, PEOPLE, TrainConfig(k=2, n=2, rates=rates))
     )

@@ -203,7 +203,7 @@ def test_without_limits_no_limit_is_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("limits", "told"),
+    ("limits", "message"),
     [
         ({"at_most": (1, 2, 3)}, "at_most = .*: must be a number from 0 up, or k = 2 of them"),
         ({"at_most": "many"}, "at_most = 'many': must be a number from 0 up, or one for each policy"),
@@ -211,20 +211,20 @@ def test_without_limits_no_limit_is_written(tmp_path):
         ({"at_most": (1, 3), "at_least": 2}, "at_least = 2, at_most = 1 for policy 0"),
     ],
 )
-def test_limits_that_nobody_can_hold_are_refused_in_the_config(limits, told):
-    with pytest.raises(ConfigError, match=told):
+def test_limits_that_nobody_can_hold_are_refused_in_the_config(limits, message):
+    with pytest.raises(ConfigError, match=message):
         replace(CONFIG, **limits)
 
 
 @pytest.mark.parametrize(
-    ("limits", "told"),
+    ("limits", "message"),
     [
         ({"at_most": 1}, "at_most: the 2 policies have room for 2 agents together, and there are 4; give at least 2 each"),
         ({"at_least": (2, 3)}, "at_least: the 2 policies ask for 5 agents together, and there are 4; give at most 2 each"),
     ],
 )
-def test_limits_without_room_are_refused_before_there_is_a_folder(limits, told, tmp_path):
-    with pytest.raises(ConfigError, match=told):
+def test_limits_without_room_are_refused_before_there_is_a_folder(limits, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
         train(*make_tiny(), replace(CONFIG, **limits), em(K, N), out=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 

@@ -68,9 +68,9 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", fail)
-    with pytest.warns(RunWarning, match=r"cannot be locked \(No locks available\)") as told, locked(tmp_path), locked(tmp_path):
+    with pytest.warns(RunWarning, match=r"cannot be locked \(No locks available\)") as seen, locked(tmp_path), locked(tmp_path):
         assert (tmp_path / LOCK).read_text() == ""  # who has it is not claimed, and nobody is kept out
-    assert len(told) == 2
+    assert len(seen) == 2
 
 
 @pytest.mark.slow
@@ -110,5 +110,5 @@ def test_many_append_to_one_file_and_no_line_is_lost(tmp_path):
         list(threads.map(append, range(8)))
     kept = [(line["number"], line["line"]) for line in read_lines(tmp_path / "runs.jsonl")]
     assert sorted(kept) == [(number, line) for number in range(-1, 8) for line in range(20)]
-    _Lines(tmp_path / "runs.jsonl").append_once({"number": 0, "line": 0, "settings": {"epochs": 4}})  # told more by now
+    _Lines(tmp_path / "runs.jsonl").append_once({"number": 0, "line": 0, "settings": {"epochs": 4}})  # records more by now
     assert len(read_lines(tmp_path / "runs.jsonl")) == len(kept)

@@ -54,8 +54,8 @@ def test_estimate_is_near_what_xla_says(algorithm, n):
     config = probe_config(3, n, 10, environments=64, unroll=32, minibatches=4)
     trainer, like, memory = described(config, algorithm(3, n))
     lowered = jax.jit(make_chunk(trainer), donate_argnums=0).lower(like, jax.ShapeDtypeStruct((), jnp.int32))
-    told = lowered.compile().memory_analysis()
-    needed = told.argument_size_in_bytes + told.temp_size_in_bytes + told.output_size_in_bytes - told.alias_size_in_bytes
+    usage = lowered.compile().memory_analysis()
+    needed = usage.argument_size_in_bytes + usage.temp_size_in_bytes + usage.output_size_in_bytes - usage.alias_size_in_bytes
     assert 0.4 < (memory.total - memory.process) / needed < 2.5
 
 

@@ -50,11 +50,11 @@ def here(project, monkeypatch):
 @pytest.fixture(scope="module")
 def run_dir(project):
     """runs/line of the page, for a few transitions."""
-    with pytest.MonkeyPatch.context() as patch, redirect_stderr(StringIO()) as told:
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(StringIO()) as stderr:
         patch.chdir(project)
         line = next(line for line in PAGE.splitlines() if line.strip().startswith("rmdp-jax train")).split("#")[0].split()[1:]
         main([*line, "--transitions", "640", "--algorithm", "plain_em", *FLAGS])
-    (project / "told").write_text(told.getvalue())
+    (project / "stderr").write_text(stderr.getvalue())
     return project / "runs" / "line"
 
 
@@ -74,9 +74,9 @@ def test_the_folder_of_a_run_is_enough_to_evaluate_it_anywhere(run_dir, tmp_path
 
 
 def test_settings_and_where_they_come_from_are_told(run_dir, here, capsys):
-    told = (here / "told").read_text()
-    assert "settings are TrainConfig's own, tuned for no task; a TrainConfig `preset` in my_env.py is taken" in told
-    assert "pay comes late" not in told
+    printed = (here / "stderr").read_text()
+    assert "settings are TrainConfig's own, tuned for no task; a TrainConfig `preset` in my_env.py is taken" in printed
+    assert "pay comes late" not in printed
     line = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[0])
     assert np.shape(line["mean_place"]) == (2,)  # dict outcomes are columns by their names
     assert [name for name in line if name.startswith("mean")] == ["mean_place"]

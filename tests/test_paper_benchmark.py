@@ -39,7 +39,7 @@ def made_up(cell, seed, welfare):
         "device": "a device",
         "wall_s": 3600.0,
     }
-    return line | paper_lines._told(cell)
+    return line | paper_lines._training_of(cell)
 
 
 def test_backends_of_the_same_mdp_are_one_cell():
@@ -214,7 +214,7 @@ def test_bad_flags_are_refused_before_anything_is_trained(tmp_path):
     for changes, message in [
         ({"figure": 6}, "figure = 6: must be one of 1, 2, 3, 4, 5"),
         ({"seeds": 0}, "seeds = 0"),
-        ({"n": 4}, "n = 4: must be None, or .* told by size"),
+        ({"n": 4}, "n = 4: must be None, or .* set by size"),
         ({"figure": 3, "n": 0}, "n = 0"),
         ({"backend": "warp"}, "backend = warp: must be None"),
         ({"figure": 4, "size": 4}, "size = 4: must be None, or .* for Resource Gathering"),

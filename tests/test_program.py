@@ -90,7 +90,7 @@ def usual(tmp_path_factory):
     return folder
 
 
-def told(folder):
+def recorded(folder):
     """Settings, metrics and result of a run, without what clocks say."""
     texts = [(folder / name).read_text() for name in ("config.json", "result.json")]
     return [timeless(json.loads(text)) for text in (*texts, *(folder / "metrics.jsonl").read_text().splitlines())]
@@ -119,7 +119,7 @@ def test_settings_that_would_disturb_are_off_and_told_and_the_run_is_the_same(us
         assert done.stderr.count(f"rmdp-jax: note: {name} is off while rmdp_jax computes: ") == 1
     assert done.stderr.endswith("rmdp-jax: error: standard output: No space left on device\n")
     assert (folder / "welfare.png").exists()
-    assert told(folder) == told(usual)
+    assert recorded(folder) == recorded(usual)
 
 
 @pytest.mark.slow
@@ -130,10 +130,10 @@ def test_threads_and_cores_give_the_same_run(usual, tmp_path):
     environment = {**os.environ, "XLA_FLAGS": flags, "OMP_NUM_THREADS": "1", "NPROC": "1"}
     subprocess.run([*command, *START, *COMMAND, "--quiet", "--out", str(tmp_path / "one")], env=environment, check=True)
     main([*COMMAND, "--out", str(tmp_path / "again"), "--quiet"])
-    expected = told(usual)
+    expected = recorded(usual)
     assert len(expected) == 2 + 4  # config, result, a line every 5 of 20 iterations
-    assert told(tmp_path / "one") == expected
-    assert told(tmp_path / "again") == expected
+    assert recorded(tmp_path / "one") == expected
+    assert recorded(tmp_path / "again") == expected
 
 
 def heard(process, line):

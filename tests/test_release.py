@@ -47,12 +47,12 @@ def test_a_release_reads_like_its_run(released):
     assert small.config == run.config
     assert small.result["welfare"] == run.result["welfare"]
     assert written.size < 60_000 < 10 * sum(path.stat().st_size for path in run.folder.path.rglob("*") if path.is_file())
-    told = [
+    leaks = [
         path
         for path in written.folder.rglob("*")
         if path.is_file() and str(written.folder.parent).encode() in path.read_bytes()
     ]
-    assert told == []  # nothing says where on this machine it was made
+    assert leaks == []  # nothing says where on this machine it was made
     card = (written.folder / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: rmdp-jax\n")
     assert f"{run.result['welfare']:.2f} ± {run.result['welfare_standard_error']:.2f}" in card
@@ -101,9 +101,9 @@ def test_evaluate_tells_whether_a_release_agrees(released, tmp_path, capsys):
     assert max(map(len, capsys.readouterr().out.splitlines()), default=0) <= 80
     result = released[0].result
     fresh = SimpleNamespace(welfare=result["welfare"] + 5.0, standard_error=1.2)
-    told = verify({"welfare": result["welfare"], "welfare_standard_error": 0.9}, fresh, deterministic=False)
-    assert told.standard_errors == pytest.approx(5.0 / 1.5)
-    assert not told.agrees
+    verified = verify({"welfare": result["welfare"], "welfare_standard_error": 0.9}, fresh, deterministic=False)
+    assert verified.standard_errors == pytest.approx(5.0 / 1.5)
+    assert not verified.agrees
     exact = {"welfare_deterministic": 3.0, "welfare_standard_error": 0.0}
     assert verify(exact, SimpleNamespace(welfare=3.0, standard_error=0.0), deterministic=True).agrees
     assert not verify(exact, SimpleNamespace(welfare=3.1, standard_error=0.0), deterministic=True).agrees
@@ -123,14 +123,14 @@ def test_policies_of_a_release_may_be_given_to_a_run(released):
 
 
 def test_training_does_not_go_on_from_a_release(released, capsys):
-    told = refused(["train", str(released[1].folder), "--resume"], capsys)
-    assert told.startswith(f"out = {released[1].folder}: is a release, whose training cannot go on")
+    message = refused(["train", str(released[1].folder), "--resume"], capsys)
+    assert message.startswith(f"out = {released[1].folder}: is a release, whose training cannot go on")
 
 
 def test_a_release_goes_to_a_new_folder(released, capsys):
     _, written, folder = released
-    told = refused(["release", str(folder / "run"), "--out", str(written.folder)], capsys)
-    assert told == f"out = {written.folder}: is there already; choose another folder, or remove it"
+    message = refused(["release", str(folder / "run"), "--out", str(written.folder)], capsys)
+    assert message == f"out = {written.folder}: is there already; choose another folder, or remove it"
 
 
 @pytest.mark.parametrize(

@@ -96,10 +96,10 @@ def test_settings_that_differ_are_refused_and_change_nothing(copied, capsys):
 
 def test_a_run_is_extended_by_name_and_said_in_words(copied, capsys):
     main(["train", str(copied), "--extend", "960", "--no-cache"])
-    told = " ".join(capsys.readouterr().err.split())
-    assert "extended from 640 to 960 transitions per policy" in told
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "extended from 640 to 960 transitions per policy" in printed
     # Resource Gathering's preset: 5e-4 to 1e-4; two thirds of the longer way: 5e-4 * 0.2 ** (2 / 3) = 1.71e-4
-    assert "learning rate 0.0001 -> 0.000171" in told
+    assert "learning rate 0.0001 -> 0.000171" in printed
     assert said(copied) == (960, 960)
     assert [line["iteration"] for line in RunFolder(copied).read_metrics()] == [5, 10, 15, 20, 25, 30]
     assert RunFolder(copied).read_result()["finished"] is True

@@ -1,4 +1,4 @@
-"""Runs of an earlier arithmetic of `em` are not taken for today's: its version is told, and a change of it is noticed."""
+"""Runs of an earlier arithmetic of `em` are not taken for today's: its version is recorded, and a change of it is noticed."""
 
 from dataclasses import replace
 
@@ -20,9 +20,9 @@ def test_the_numbers_of_em_are_those_of_its_version():
     sizes = replace(SIZES, explore="in_turn")
     config = replace(CONFIG, transitions=48 * SIZES.transitions, log_every=1, sizes=sizes)
     metrics = train(*make_tiny(), config, em(2, 4, **OPTIONS, **ARCHIVE), progress=False).metrics
-    told = [(line["iteration"], line["copies"]) for line in metrics if line["copies"]]
+    copied = [(line["iteration"], line["copies"]) for line in metrics if line["copies"]]
     message = "em does other things than before: raise ANNEALED_EM in benchmarks/runs.py and tell its story here, or mend em"
-    assert told == STORY[ANNEALED_EM], message
+    assert copied == STORY[ANNEALED_EM], message
 
 
 def test_lines_of_an_earlier_version_are_of_other_training():

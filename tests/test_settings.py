@@ -28,7 +28,7 @@ def test_what_disturbs_is_off_inside_and_on_again_outside():
         assert jax.config.jax_debug_infs
         assert {getattr(jax.config, f"jax_transfer_guard_{way}") for way in GUARDS} == {"disallow"}
         assert jax.config.jax_enable_x64
-    assert [told.split()[0] for told in said] == ["JAX_ENABLE_X64", "JAX_DEBUG_NANS", "JAX_DEBUG_INFS", "JAX_TRANSFER_GUARD"]
+    assert [note.split()[0] for note in said] == ["JAX_ENABLE_X64", "JAX_DEBUG_NANS", "JAX_DEBUG_INFS", "JAX_TRANSFER_GUARD"]
 
 
 def test_python_is_warned_once_a_setting():
@@ -45,8 +45,8 @@ def test_python_that_must_not_compile_is_refused():
 
 def test_memory_that_runs_out_is_told_with_the_ways_out():
     """XLA's own error, as a program asks for 32 TiB; and Python's."""
-    told = r"memory: there was none for 32768.0 GiB more on .*; take fewer environments"
-    with pytest.raises(ConfigError, match=told), plain_settings():
+    message = r"memory: there was none for 32768.0 GiB more on .*; take fewer environments"
+    with pytest.raises(ConfigError, match=message), plain_settings():
         jax.jit(lambda: jnp.zeros(2**43))()
     with pytest.raises(ConfigError, match=r"memory: there was none on .*what was saved before is kept"), plain_settings():
         raise MemoryError

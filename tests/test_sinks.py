@@ -83,14 +83,14 @@ def stopped(tmp_path_factory):
     """A run that was stopped after its second line and went on to its end; trackio failed until then."""
     folder, task, assigner = tmp_path_factory.mktemp("sinks") / "run", make_tiny(), plain_em(CONFIG.k, CONFIG.n)
     how = {"out": folder, "log": ["tensorboard", "trackio"], **QUICK}
-    with pytest.MonkeyPatch.context() as monkeypatch, warnings.catch_warnings(record=True) as told:
+    with pytest.MonkeyPatch.context() as monkeypatch, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         stub = stubbed(monkeypatch, "trackio", {"log"})
         train(*task, CONFIG, assigner, on_metrics=stop_at(10), **how)
         after_stop, stub.failing = events_of(folder / "tensorboard"), ()
         result = train(*task, CONFIG, assigner, resume=True, **how)
-    told = [str(warning.message) for warning in told if warning.category is RunWarning]
-    return SimpleNamespace(folder=folder, after_stop=after_stop, result=result, trackio=stub, told=told)
+    warned = [str(warning.message) for warning in warned if warning.category is RunWarning]
+    return SimpleNamespace(folder=folder, after_stop=after_stop, result=result, trackio=stub, warned=warned)
 
 
 def test_event_files_hold_every_line_once(stopped):
@@ -121,7 +121,7 @@ def test_a_run_remembers_its_sinks(stopped):
 
 
 def test_a_sink_that_fails_is_told_once_and_made_up_for(stopped):
-    assert stopped.told == ["trackio: no room; nothing more is told to it, and the run goes on"]
+    assert stopped.warned == ["trackio: no room; nothing more is sent to it, and the run goes on"]
     assert stopped.result.summary["finished"]
     (lines,) = stopped.trackio.lines.values()
     assert [step for step, _ in lines] == [*STEPS, STEPS[-1]]
@@ -169,19 +169,19 @@ def test_a_sink_that_cannot_be_opened_is_told_once(tmp_path, monkeypatch, recwar
     sinks.tell(lines[:1])
     sinks.tell(lines)
     sinks.close(lines, {"transitions_per_policy": STEPS[-1], "welfare": 1.0})
-    told = [str(warning.message) for warning in recwarn if warning.category is RunWarning]
-    assert told == ["trackio: no network; nothing more is told to it, and the run goes on"]
+    warned = [str(warning.message) for warning in recwarn if warning.category is RunWarning]
+    assert warned == ["trackio: no network; nothing more is sent to it, and the run goes on"]
     assert len(stub.inits) == 1
 
 
 def test_without_a_login_wandb_is_kept_offline(monkeypatch):
-    from rmdp_jax.records.sinks import SINKS, Told
+    from rmdp_jax.records.sinks import SINKS, RunInfo
 
     stub = stubbed(monkeypatch, "wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)
     sys.modules["wandb"].login = lambda prompt, verify: prompt
     with pytest.warns(RunWarning, match="nobody is logged in"):
-        SINKS["wandb"].open(Told("run", "1", None, None, {}))
+        SINKS["wandb"].open(RunInfo("run", "1", None, None, {}))
     assert stub.inits[0]["mode"] == "offline"
 
 

@@ -66,20 +66,20 @@ def test_fewer_than_two_pairs_have_no_p(other):
 
 def test_the_smallest_difference_by_hand():
     # differences -1, 0, 1: deviation 1, 2 degrees of freedom, quantiles 9.925 (99.5%) and 1.061 (80%)
-    told = smallest_difference({0: 1.0, 1: 2.0, 2: 3.0}, {0: 2.0, 1: 2.0, 2: 2.0, 3: 9.0})
-    assert told == pytest.approx((9.9248 + 1.0607) / math.sqrt(3), rel=1e-4)
+    smallest = smallest_difference({0: 1.0, 1: 2.0, 2: 3.0}, {0: 2.0, 1: 2.0, 2: 2.0, 3: 9.0})
+    assert smallest == pytest.approx((9.9248 + 1.0607) / math.sqrt(3), rel=1e-4)
     assert smallest_difference({0: 1.0}, {0: 2.0}) is None
 
 
 def test_a_difference_that_a_test_could_tell_is_told_about_as_often_as_it_says():
     draws = np.random.default_rng(0)
-    told = 0
+    found = 0
     for _ in range(300):
         noise = draws.normal(0.0, 1.0, 10)
         difference = smallest_difference(dict(enumerate(noise)), dict.fromkeys(range(10), 0.0))
         shifted = draws.normal(difference, 1.0, 10)
-        told += paired_p(dict(enumerate(shifted)), dict.fromkeys(range(10), 0.0)) < 0.01
-    assert 0.7 < told / 300 < 0.9
+        found += paired_p(dict(enumerate(shifted)), dict.fromkeys(range(10), 0.0)) < 0.01
+    assert 0.7 < found / 300 < 0.9
 
 
 def test_the_interquartile_mean_by_hand():

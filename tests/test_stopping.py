@@ -131,17 +131,17 @@ def test_a_second_stop_while_training_leaves_the_evaluation_out_and_keeps_what_w
     assert (result.summary["finished"], result.summary["evaluated"]) == (False, False)
     assert "was not evaluated; stopped early, at iteration 10" in repr(result)
     assert "None" not in result._repr_html_()
-    told = capsys.readouterr().err
-    assert told.index("interrupted: ending") < told.index("interrupted again: what was learned is kept")
-    assert "evaluating" not in told
+    printed = capsys.readouterr().err
+    assert printed.index("interrupted: ending") < printed.index("interrupted again: what was learned is kept")
+    assert "evaluating" not in printed
 
 
 def test_signals_of_a_run_are_heard_beside_compiled_code_and_the_third_drops_it():
-    told, heard, never = [], [threading.Event() for _ in range(2)], threading.Event()
+    said, heard, never = [], [threading.Event() for _ in range(2)], threading.Event()
 
     def tell(words):
-        told.append(words)
-        heard[len(told) - 1].set()
+        said.append(words)
+        heard[len(said) - 1].set()
 
     def compiled(event):
         os.kill(os.getpid(), signal.SIGINT)
@@ -154,7 +154,7 @@ def test_signals_of_a_run_are_heard_beside_compiled_code_and_the_third_drops_it(
         with pytest.raises(KeyboardInterrupt, match="SIGINT"):
             aside(compiled, never)
         never.set()
-    assert [words.startswith("interrupted again") for words in told] == [False, True]
+    assert [words.startswith("interrupted again") for words in said] == [False, True]
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -91,8 +91,8 @@ def test_cells_that_differ_in_rates_are_trained_in_one_program(tmp_path, trained
         assert folder.read_result()["utility"] != []
         assert folder.read_config()["train"]["rates"]["learning_rate"] == list(rates[label].learning_rate)
         assert line["seed"] == seed
-    told = [row.algorithm for row in compare_runs(find_runs([tmp_path]).lines)]
-    assert told == ["em learning_rate=[0.0001, 1e-05]", "em learning_rate=[0.01, 0.001]"]
+    algorithms = [row.algorithm for row in compare_runs(find_runs([tmp_path]).lines)]
+    assert algorithms == ["em learning_rate=[0.0001, 1e-05]", "em learning_rate=[0.01, 0.001]"]
     assert run([CELL, *cells], [0, 1], tmp_path)[:4] == lines
     assert trained[1:] == [(LENGTH, [0, 1])]  # the cell without a label
 

@@ -169,8 +169,8 @@ def test_schedules_are_geometric(trainer):
 )
 def test_a_schedule_that_begins_or_ends_at_0_is_linear(ends, expected):
     rates = jax.tree.map(jnp.float32, Rates(entropy=ends))
-    told = [jax.jit(schedule_at, static_argnums=2)(rates, jnp.int32(iteration), 100).entropy for iteration in (0, 50, 100)]
-    np.testing.assert_allclose(told, expected, rtol=1e-6)
+    values = [jax.jit(schedule_at, static_argnums=2)(rates, jnp.int32(iteration), 100).entropy for iteration in (0, 50, 100)]
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
 
 
 def test_a_tiny_kl_limit_stops_the_epochs(trainer):
@@ -265,7 +265,7 @@ def test_disagreement_is_named(task, config, assigner, message):
 def test_an_env_that_breaks_its_word_is_named(task):
     env, population = task
 
-    def told(**changes):
+    def changed(**changes):
         def step(state, action):
             state, step = env.step(state, action)
             return state, step._replace(**{name: change(getattr(step, name)) for name, change in changes.items()})
@@ -277,9 +277,9 @@ def test_an_env_that_breaks_its_word_is_named(task):
             (env._replace(spec=env.spec._replace(observation_size=7)), population),
             r"the obs of reset is float32 \(\d+,\), must be ",
         ),
-        (told(obs=lambda obs: obs[:3]), r"the obs of step is float32 \(3,\), must be float32 "),
-        (told(terminated=jnp.float32), r"terminated of step is float32 \(\), must be bool \(\)"),
-        (told(truncated=lambda over: over[None]), r"truncated of step is bool \(1,\), must be bool \(\)"),
+        (changed(obs=lambda obs: obs[:3]), r"the obs of step is float32 \(3,\), must be float32 "),
+        (changed(terminated=jnp.float32), r"terminated of step is float32 \(\), must be bool \(\)"),
+        (changed(truncated=lambda over: over[None]), r"truncated of step is bool \(1,\), must be bool \(\)"),
         ((env, population._replace(reward=lambda agent, outcome: jnp.zeros(2))), r"the reward of one agent is float32 \(2,\)"),
     ):
         with pytest.raises(ConfigError, match=f"env = resource_gathering: {message}"):

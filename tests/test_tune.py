@@ -28,28 +28,28 @@ RATES = (Setting("clip", 0.1, 0.4), Setting("epochs", choices=(1, 2)))
 
 
 @pytest.fixture
-def told(monkeypatch):
+def state(monkeypatch):
     """Trials that are asked for, by iteration; a trial is as good as its clip is large, and `stop` ends the process there."""
-    told = {"asked": [], "stop": None}
+    state = {"asked": [], "stop": None}
 
     def welfare(self, trials, iteration):
-        told["asked"].append((iteration, [trial.number for trial in trials], {trial.params.get("epochs") for trial in trials}))
-        if len(told["asked"]) == told["stop"]:
+        state["asked"].append((iteration, [trial.number for trial in trials], {trial.params.get("epochs") for trial in trials}))
+        if len(state["asked"]) == state["stop"]:
             raise KeyboardInterrupt
         return [math.nan if trial.params["clip"] > 0.39 else trial.params["clip"] * iteration for trial in trials]
 
     monkeypatch.setattr(module.Trials, "welfare", welfare)
     monkeypatch.setattr(module, "_compare", lambda *arguments: {})
-    return told
+    return state
 
 
 def search_in(folder, search, cell=CELL):
     return tune(cell, search, folder, make=make, progress=False)
 
 
-def test_rounds_have_one_shape_and_their_better_half_goes_on(told, tmp_path):
+def test_rounds_have_one_shape_and_their_better_half_goes_on(state, tmp_path):
     found = search_in(tmp_path, Search(settings=RATES, trials=10, batch=4, rungs=2))
-    asked = told["asked"]
+    asked = state["asked"]
     assert [len(trials) for _, trials, _ in asked] == [4, 2, 1, 4, 2, 1, 2, 1, 1]
     assert [iteration for iteration, *_ in asked] == [5, 10, 20] * 3
     assert all(len(shapes) == 1 for *_, shapes in asked)
@@ -69,14 +69,14 @@ def test_rounds_have_one_shape_and_their_better_half_goes_on(told, tmp_path):
     assert found.found == pytest.approx(20 * found.values["clip"])
 
 
-def test_sizes_alone_are_drawn_for_every_trial(told, tmp_path, monkeypatch):
+def test_sizes_alone_are_drawn_for_every_trial(state, tmp_path, monkeypatch):
     monkeypatch.setattr(module.Trials, "welfare", lambda self, trials, iteration: [trial.params["epochs"] for trial in trials])
     found = search_in(tmp_path, Search(settings=(Setting("epochs", choices=(1, 2, 3, 4, 5)),), trials=6, batch=4, rungs=1))
     assert {trial.state.name for trial in found.trials} == {"COMPLETE"}  # each was alone in its round
     assert len({trial.params["epochs"] for trial in found.trials}) > 2
 
 
-def test_a_search_that_goes_on_may_find_other_settings(told, tmp_path, monkeypatch):
+def test_a_search_that_goes_on_may_find_other_settings(state, tmp_path, monkeypatch):
     labels = []
     monkeypatch.setattr(
         module, "_compare", lambda cell, best, *others: labels.append((best.label, best.config.rates.clip)) or {}
@@ -87,25 +87,25 @@ def test_a_search_that_goes_on_may_find_other_settings(told, tmp_path, monkeypat
     assert len({label for label, _ in labels}) == len({clip for _, clip in labels}) == len(set(labels))
 
 
-def test_few_choices_are_each_tried_once(told, tmp_path):
+def test_few_choices_are_each_tried_once(state, tmp_path):
     settings = (Setting("clip", choices=(0.1, 0.2, 0.3)), Setting("epochs", choices=(1, 2)))
     found = search_in(tmp_path, Search(settings=settings, trials=24, batch=4, rungs=0))
     tried = [(trial.params["epochs"], trial.params["clip"]) for trial in found.trials]
     assert tried[0] == (2, 0.2)  # the settings it begins with
     assert sorted(tried) == list(product((1, 2), (0.1, 0.2, 0.3)))
-    assert all(len(shapes) == 1 for *_, shapes in told["asked"])
+    assert all(len(shapes) == 1 for *_, shapes in state["asked"])
     assert len(search_in(tmp_path, Search(settings=settings, trials=24, batch=4, rungs=0)).trials) == 6
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 5])
-def test_a_search_that_was_stopped_goes_on_where_it_was(told, tmp_path, stop):
+def test_a_search_that_was_stopped_goes_on_where_it_was(state, tmp_path, stop):
     search = Search(settings=RATES, trials=8, batch=4, rungs=2)
-    told["stop"] = stop
+    state["stop"] = stop
     with pytest.raises(KeyboardInterrupt):
         search_in(tmp_path, search)
-    told["stop"] = None
+    state["stop"] = None
     found = search_in(tmp_path, search)
-    asked = told["asked"]
+    asked = state["asked"]
     assert asked[stop - 1] == asked[stop]  # the trials and the rung that it was at
     assert len(found.trials) == 8
     assert not [trial for trial in found.trials if trial.state.name in ("RUNNING", "WAITING")]
@@ -115,7 +115,7 @@ def test_a_search_that_was_stopped_goes_on_where_it_was(told, tmp_path, stop):
     assert len(search_in(tmp_path, replace(search, trials=9)).trials) == 9
 
 
-def test_a_search_of_other_settings_is_refused(told, tmp_path):
+def test_a_search_of_other_settings_is_refused(state, tmp_path):
     search_in(tmp_path, Search(settings=RATES, trials=1))
     with pytest.raises(ConfigError, match="holds a search with other seeds, search; choose another --out"):
         search_in(tmp_path, Search(settings=RATES[:1], trials=1, seeds=2))
@@ -123,7 +123,7 @@ def test_a_search_of_other_settings_is_refused(told, tmp_path):
         search_in(tmp_path, Search(settings=RATES, trials=1), replace(CELL, config=replace(CONFIG, k=1)))
 
 
-def test_no_welfare_at_all_is_an_error(told, tmp_path):
+def test_no_welfare_at_all_is_an_error(state, tmp_path):
     with pytest.raises(ConfigError, match="no trial came to its end with a welfare"):
         search_in(tmp_path, Search(settings=(Setting("clip", 0.395, 0.4),), trials=2))
 
@@ -208,10 +208,10 @@ def test_the_verdict_is_by_seeds_that_the_search_has_not_seen(final, verdict):
     assert describe_final(Tuned(CONFIG, {}, 9.0, final, [], {}))[-1] == verdict
 
 
-def test_rungs_are_of_what_groups_leave_to_the_policies(told, tmp_path):
+def test_rungs_are_of_what_groups_leave_to_the_policies(state, tmp_path):
     cell = replace(CELL, algorithm="cluster", config=replace(CONFIG, transitions=40_000))
     search_in(tmp_path, Search(settings=RATES, trials=1, batch=1, rungs=1), cell)
-    *_, (last, *_) = told["asked"]
+    *_, (last, *_) = state["asked"]
     population = make("resource_gathering", size=2)[1]
     assert last == resolve("cluster", population, cell.config).config.iterations < cell.config.iterations
 
@@ -226,7 +226,7 @@ def test_trials_that_diverged_are_listed_last(capsys, tmp_path):
     assert [row[:2] for row in rows if len(row) == 4][1:4] == [["2", "3.00"], ["4", "2.00"], ["0", "1.00"]]
 
 
-def test_a_range_is_searched_where_the_settings_have_the_value_of_the_task(told, tmp_path):
+def test_a_range_is_searched_where_the_settings_have_the_value_of_the_task(state, tmp_path):
     search_in(tmp_path, Search(settings=(*RATES, Setting("discount", 0.9, 0.99)), trials=1, batch=1, rungs=1))
     assert not Setting("discount", 0.9, 0.99).holds(None)
 
@@ -238,8 +238,8 @@ def test_a_small_search_from_end_to_end(tmp_path, capsys):
     command += ["--trials", "2", "--batch", "2", "--rungs", "1", "--final-seeds", "1", "--search", "clip=0.1..0.4", "--quiet"]
     command += ["--log-every", "1", "--evaluation-episodes", "4", "--out", str(out)]
     main(command)
-    told = capsys.readouterr().out
-    assert max(len(line) for line in told.splitlines() if not line.startswith(("trials", "best "))) <= 80
+    printed = capsys.readouterr().out
+    assert max(len(line) for line in printed.splitlines() if not line.startswith(("trials", "best "))) <= 80
     rows = list(csv.DictReader((out / "trials.csv").open()))
     assert sorted(row["state"] for row in rows) == ["complete", "pruned"]
     assert float(rows[0]["clip"]) == 0.2
@@ -252,4 +252,4 @@ def test_a_small_search_from_end_to_end(tmp_path, capsys):
     assert len(finals) == (1 if best == 0.2 else 2)
     assert not list((out / "trials").glob("*/checkpoints"))
     main(command)
-    assert capsys.readouterr().out == told
+    assert capsys.readouterr().out == printed

@@ -73,11 +73,11 @@ def test_a_run_is_made_again_and_judged(results, now, agrees, monkeypatch, capsy
             verify.main()
     ((cell, (seed,)),) = made
     assert cell == CELL
-    told = capsys.readouterr()
-    line = json.loads(told.out.splitlines()[0])
+    printed = capsys.readouterr()
+    line = json.loads(printed.out.splitlines()[0])
     assert (line["then"], line["now"], line["agrees"]) == (80.0 + seed, now, agrees)
-    assert ("DISAGREES" in told.err) != agrees
-    assert "1 of older settings and 1 of fewer than 3 seeds are left out" in told.err
+    assert ("DISAGREES" in printed.err) != agrees
+    assert "1 of older settings and 1 of fewer than 3 seeds are left out" in printed.err
 
 
 def test_what_takes_longer_than_is_left_is_not_begun(results, monkeypatch):

@@ -1,4 +1,4 @@
-"""Training on other terms than the mean: who counts how much, and that it is told, kept and checked."""
+"""Training on other terms than the mean: who counts how much, and that it is reported, kept and checked."""
 
 from dataclasses import replace
 
@@ -105,18 +105,18 @@ def test_a_run_on_other_terms_says_so_and_keeps_them(tmp_path):
     assert run.config.welfare_p == -np.inf
     np.testing.assert_array_equal(run.population.weights, WEIGHTS)
     assert result.summary["welfare"] == pytest.approx(result.metrics[-1]["welfare"], abs=30)
-    for other, told in (
+    for other, message in (
         (population, "weights: are there"),
         (population._replace(weights=2 * WEIGHTS), "weights: 4 of 4 agents are others"),
     ):
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             train(env, other, config, plain_em(K, N), out=tmp_path / "run", resume=True, progress=False)
     with pytest.raises(ConfigError, match="welfare_p"):
         train(env, weighted, CONFIG, plain_em(K, N), out=tmp_path / "run", resume=True, progress=False)
 
 
 @pytest.mark.parametrize(
-    ("weights", "told"),
+    ("weights", "message"),
     [
         (jnp.ones(3), r"weights are float32 \(3,\), must be float32 \(4,\)"),
         (jnp.array([1, 2, 3, 4]), "weights are int32"),
@@ -126,9 +126,9 @@ def test_a_run_on_other_terms_says_so_and_keeps_them(tmp_path):
         (jnp.array([1.0, 1.0, 1.0, jnp.inf]), "weight of agent 3 is inf"),
     ],
 )
-def test_bad_weights_are_told(weights, told):
+def test_bad_weights_are_told(weights, message):
     env, population = make_tiny()
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         make_trainer(env, population._replace(weights=weights), CONFIG, plain_em(K, N))
 
 

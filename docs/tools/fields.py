@@ -10,10 +10,10 @@ from griffe import Attribute, Class, Docstring, Extension
 
 
 class Fields(Extension):
-    """Fields and properties are told in the docstring of their class, not below headings of their own."""
+    """Fields and properties are described in the docstring of their class, not below headings of their own."""
 
     def on_class(self, *, cls: Class, **_: Any) -> None:
-        """Append a section `Attributes`, and hide what it tells, and what Python calls by itself."""
+        """Append a section `Attributes`, and hide what it describes, and what Python calls by itself."""
         for name, member in cls.members.items():
             if name.startswith("__"):
                 member.public = False
@@ -21,9 +21,9 @@ class Fields(Extension):
         fields = {name: member for name, member in known.items() if member.is_attribute and not name.startswith("_")}
         if not fields:
             return
-        told = "\n".join(f"    {name}: {_description(field)}" for name, field in fields.items())
+        lines = "\n".join(f"    {name}: {_description(field)}" for name, field in fields.items())
         said = "" if cls.docstring is None else f"{cls.docstring.value}\n\n"
-        cls.docstring = Docstring(f"{said}Attributes:\n{told}", parent=cls)
+        cls.docstring = Docstring(f"{said}Attributes:\n{lines}", parent=cls)
         for name in fields.keys() & cls.members.keys():
             cls.members[name].public = False
 

@@ -92,7 +92,7 @@ def _resolve(link: str, source: str) -> str:
 
 
 def _relink(markdown: str, source: str, here: str) -> str:
-    """`markdown` of the file `source` with links that work on the page `here`; one that leads nowhere stays, and is told."""
+    """`markdown` of the file `source` with links that work on the page `here`; one that leads nowhere stays and is reported."""
 
     def lead(match: re.Match[str]) -> str:
         opening, link, anchor = match[1], match[2], match[3] or ""

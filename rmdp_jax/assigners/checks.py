@@ -59,11 +59,11 @@ def _check_functions(broken: Broken, assigner: Assigner, can_restore: bool) -> N
         check_array(broken, "labels of conclude", concluded[0], (n,), jnp.int32)
         check_array(broken, "sources of conclude", concluded[1], (k,), jnp.int32)
     if assigner.together is not None:
-        told = shapes_of(broken, "together", assigner.together, state)
-        if not isinstance(told, Together):
-            raise broken(f"together returns {kind_of(told)}, must be Together(now, weights)")
-        check_array(broken, "now of together", told.now, (), jnp.bool_)
-        check_array(broken, "weights of together", told.weights, (n,), jnp.float32)
+        returned = shapes_of(broken, "together", assigner.together, state)
+        if not isinstance(returned, Together):
+            raise broken(f"together returns {kind_of(returned)}, must be Together(now, weights)")
+        check_array(broken, "now of together", returned.now, (), jnp.bool_)
+        check_array(broken, "weights of together", returned.weights, (n,), jnp.float32)
     if k * n <= LARGEST_WEIGHED and not being_traced():
         _check_first(broken, assigner)
 

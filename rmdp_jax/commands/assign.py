@@ -56,12 +56,12 @@ class Assign(Compiling):
         columns = _columns(found)
         if out is not None:
             write_table(out, *_with_results(table, columns))
-        told = _describe(table, found)
+        summary = _describe(table, found)
         if self.json:
             small = {name: listed(values) for name, values in columns.items()} if len(table.rows) <= 10_000 else {}
-            print(to_json({**told, "results": small}))
+            print(to_json({**summary, "results": small}))
         else:
-            print_assigned(told)
+            print_assigned(summary)
 
 
 def _describe(table: "Table", found: "Assigned") -> dict[str, Any]:

@@ -117,8 +117,8 @@ class Budget(Compiling):
         terms: dict[str, Any] = {
             name: run.result[name] for name in ("algorithm", "welfare_p", "weighted") if name in run.result
         }
-        told = {**terms, **describe_budget(found)}
-        self._write(out, told, draw_budget(found, self.price), print_budget)
+        content = {**terms, **describe_budget(found)}
+        self._write(out, content, draw_budget(found, self.price), print_budget)
 
     def _train(self) -> None:
         from rmdp_jax.envs import make
@@ -165,19 +165,19 @@ class Budget(Compiling):
         check_picture(out / "budget.png", "out")
         return out
 
-    def _write(self, out: Path, told: dict[str, Any], figure: "Figure", show: Any) -> None:
+    def _write(self, out: Path, content: dict[str, Any], figure: "Figure", show: Any) -> None:
         from rmdp_jax.commands.pictures import save_pictures
         from rmdp_jax.commands.tables import print_pictures
         from rmdp_jax.records.files import to_json, write_json, writing
 
         with writing(out, "choose another --out"):
             out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "budget.json", told)
+        write_json(out / "budget.json", content)
         pictures = save_pictures(out, {"budget": figure})
         if self.json:
-            print(to_json(told))
+            print(to_json(content))
         else:
-            show(told)
+            show(content)
             print_pictures(pictures)
 
 

@@ -54,51 +54,51 @@ def describe_ladder(ladder: "Ladder") -> dict[str, Any]:
     }
 
 
-def print_budget(told: dict[str, Any]) -> None:
+def print_budget(content: dict[str, Any]) -> None:
     """The table of one run, from what budget.json holds."""
     console = PlainConsole()
-    kept = "its archive with them" if told["archived"] else f"no archive, as {told['algorithm']} keeps none here"
-    console.print(f"\n{told['members']} different policies, {kept}; {told['episodes']} fresh episodes of each")
+    kept = "its archive with them" if content["archived"] else f"no archive, as {content['algorithm']} keeps none here"
+    console.print(f"\n{content['members']} different policies, {kept}; {content['episodes']} fresh episodes of each")
     console.print("to choose by (facility location), and as many to tell by")
-    if terms := describe_terms(told):
+    if terms := describe_terms(content):
         console.print(f"welfare: {terms}")
     table = _table("k", "predicted", "one more adds", "of the end", "no choice above", "proved")
-    errors, bounds = (told[name] or [None] * len(told["ks"]) for name in ("standard_error", "upper_bound"))
-    columns = (told["ks"], told["predicted"], errors, _gains(told), told["limit"], bounds)
+    errors, bounds = (content[name] or [None] * len(content["ks"]) for name in ("standard_error", "upper_bound"))
+    columns = (content["ks"], content["predicted"], errors, _gains(content), content["limit"], bounds)
     for k, welfare, error, gain, limit, bound in zip(*columns, strict=True):
-        share = f"{welfare / told['individual']:.1%}" if told["individual"] > 0 else "-"
+        share = f"{welfare / content['individual']:.1%}" if content["individual"] > 0 else "-"
         figures = (_figure(welfare) + _error(error), gain, share, _figure(limit), _figure(bound))
-        table.add_row(str(k), *figures, style="bold" if k == told["recommended"]["k"] else None)
+        table.add_row(str(k), *figures, style="bold" if k == content["recommended"]["k"] else None)
     console.print(table)
-    console.print(f"the individual end: {told['individual']:.2f}, the best of all of them for each agent")
+    console.print(f"the individual end: {content['individual']:.2f}, the best of all of them for each agent")
     console.print("no choice above: what no k of them pass in the episodes they were chosen by")
-    _print_limits(told)
-    _print_recommended("recommended", told["recommended"])
+    _print_limits(content)
+    _print_recommended("recommended", content["recommended"])
 
 
-def print_ladder(told: dict[str, Any]) -> None:
+def print_ladder(content: dict[str, Any]) -> None:
     """The table of a ladder, from what budget.json holds."""
-    console, seeds = PlainConsole(), len(told["seeds"])
-    console.print(Text.assemble("\n", (visible(told["env"]), "bold"), f"  {seeds} seed" + "s" * (seeds > 1) + " of every k"))
+    console, seeds = PlainConsole(), len(content["seeds"])
+    console.print(Text.assemble("\n", (visible(content["env"]), "bold"), f"  {seeds} seed" + "s" * (seeds > 1) + " of every k"))
     table = _table("k", "predicted", "trained", "95%", "predicted - trained", "proved", "steps")
-    bounds = told["upper_bound"] or [None] * len(told["ks"])
-    columns = (told["ks"], told["predicted"], told["trained"], bounds, told["transitions"])
+    bounds = content["upper_bound"] or [None] * len(content["ks"])
+    columns = (content["ks"], content["predicted"], content["trained"], bounds, content["transitions"])
     for k, predicted, of, bound, steps in zip(*columns, strict=True):
         interval = "-" if of["low"] is None else f"{of['low']:.2f} {of['high']:.2f}"
         figures = (_figure(predicted), _figure(of["mean"]) + _error(of["standard_error"]), interval)
-        style = "bold" if k == told["recommended"]["k"] else None
+        style = "bold" if k == content["recommended"]["k"] else None
         table.add_row(str(k), *figures, f"{predicted - of['mean']:+.2f}", _figure(bound), _steps(steps), style=style)
     console.print(table)
-    console.print(f"predicted: by the run of k = {told['ks'][-1]} of each seed, from what it met on its way")
-    console.print(f"mean absolute error over k: {told['mean_absolute_error']:.2f}")
-    console.print(f"the individual end: {told['individual']:.2f}, the best of what it met for each agent")
-    before = ", with those of the ks before, whose policies it began with" if told["warm"] else ""
-    console.print(f"steps: of all policies of a seed{before}; {_steps(sum(_own_steps(told)) * seeds)} in all")
-    if terms := describe_terms(told):
+    console.print(f"predicted: by the run of k = {content['ks'][-1]} of each seed, from what it met on its way")
+    console.print(f"mean absolute error over k: {content['mean_absolute_error']:.2f}")
+    console.print(f"the individual end: {content['individual']:.2f}, the best of what it met for each agent")
+    before = ", with those of the ks before, whose policies it began with" if content["warm"] else ""
+    console.print(f"steps: of all policies of a seed{before}; {_steps(sum(_own_steps(content)) * seeds)} in all")
+    if terms := describe_terms(content):
         console.print(f"welfare: {terms}")
-    _print_limits({**told["budgets"][0], "weighted": told.get("weighted", False)})
-    _print_recommended("recommended by what is predicted", told["recommended"])
-    _print_recommended("recommended by what was trained", told["confirmed"])
+    _print_limits({**content["budgets"][0], "weighted": content.get("weighted", False)})
+    _print_recommended("recommended by what is predicted", content["recommended"])
+    _print_recommended("recommended by what was trained", content["confirmed"])
 
 
 def _print_recommended(what: str, recommended: dict[str, Any]) -> None:
@@ -113,24 +113,24 @@ def _table(*names: str) -> Table:
     return table
 
 
-def _gains(told: dict[str, Any]) -> list[str]:
+def _gains(content: dict[str, Any]) -> list[str]:
     """What each more policy adds since the k before."""
-    gains = np.diff(np.array(told["predicted"], float)) / np.diff(told["ks"])
+    gains = np.diff(np.array(content["predicted"], float)) / np.diff(content["ks"])
     return ["", *(f"{gain:+.2f}" for gain in gains)]
 
 
-def _own_steps(told: dict[str, Any]) -> list[int]:
+def _own_steps(content: dict[str, Any]) -> list[int]:
     """Environment steps that each k of a ladder took itself, of one seed."""
-    steps = told["transitions"]
-    return np.diff(steps, prepend=0).tolist() if told["warm"] else list(steps)
+    steps = content["transitions"]
+    return np.diff(steps, prepend=0).tolist() if content["warm"] else list(steps)
 
 
 def _steps(number: int) -> str:
     return f"{number / 1e6:.2f}M" if number >= 1e5 else f"{number:,}"
 
 
-def _print_limits(told: dict[str, Any]) -> None:
-    if words := describe_limits(told):
+def _print_limits(content: dict[str, Any]) -> None:
+    if words := describe_limits(content):
         PlainConsole().print(f"limits: {words}; the end, no choice above and proved are without them")
 
 

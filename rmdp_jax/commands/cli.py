@@ -69,7 +69,7 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
-    Exit codes: 0 done; 1 training ended by `TrainingError`; 2 something that a person has to change; each told in one line; 75
+    Exit codes: 0 done; 1 training ended by `TrainingError`; 2 something that a person has to change; each said in one line; 75
     a run or a sweep that a signal stopped before it was finished, or that another process is at, so that the same command is to
     be started again; 130 another command that was stopped.
     """
@@ -140,8 +140,8 @@ def _warnings_in_a_line() -> Iterator[None]:
         yield
 
 
-def _note(told: str) -> None:
-    print(f"rmdp-jax: note: {told}", file=sys.stderr)
+def _note(text: str) -> None:
+    print(f"rmdp-jax: note: {text}", file=sys.stderr)
 
 
 def _parse(arguments: Sequence[str]) -> Any:

@@ -12,9 +12,9 @@ from rmdp_jax.errors import ConfigError, plain_number, shown, unknown_name
 from rmdp_jax.paths import local_path
 
 # Of a run's own.
-_TOLD = ("format", "backend", "numerics", "algorithm_options", "pretraining_transitions", "frozen", "start", "release")
+_RECORDED = ("format", "backend", "numerics", "algorithm_options", "pretraining_transitions", "frozen", "start", "release")
 _OF_TRAIN = tuple(field.name for field in fields(TrainConfig))
-_OPTIONS_TOLD = ("n", "seed", "context")  # which other flags say
+_OPTIONS_OF_FLAGS = ("n", "seed", "context")  # which other flags say
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
     path = local_path("config", path)
     content = read_json(path / "config.json" if path.is_dir() else path)
-    _check_names(path, "", content, ("env", "make", "env_options", "algorithm", "train", *_TOLD))
+    _check_names(path, "", content, ("env", "make", "env_options", "algorithm", "train", *_RECORDED))
     if content.get("format", FORMAT) != FORMAT:
         raise ConfigError(f"config = {path}: has format {shown(content['format'])}, this version reads {FORMAT}")
     train = content.get("train", {})
@@ -60,11 +60,11 @@ def with_settings(train: Train, path: Path, content: Mapping[str, Any]) -> Train
     for flag, name in (("freeze", "frozen"), ("start_from", "start")):
         if content.get(name):
             changes[flag] = words_of(content[name])
-    told = content.get("env_options", {})
-    _check_names(path, "env_options", told, (*vars(train.env_options), *_OPTIONS_TOLD))
-    options = {name: value for name, value in told.items() if name not in _OPTIONS_TOLD}
-    if told.get("seed", of_run.get("seed")) != of_run.get("seed"):
-        options["people_seed"] = told["seed"]
+    given = content.get("env_options", {})
+    _check_names(path, "env_options", given, (*vars(train.env_options), *_OPTIONS_OF_FLAGS))
+    options = {name: value for name, value in given.items() if name not in _OPTIONS_OF_FLAGS}
+    if given.get("seed", of_run.get("seed")) != of_run.get("seed"):
+        options["people_seed"] = given["seed"]
     changes["env_options"] = replace(train.env_options, **options)
     named = {"algorithm": content["algorithm"]} if "algorithm" in content else {}
     named |= {"env": task_in(content)} if task_in(content) else {}

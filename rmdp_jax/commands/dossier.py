@@ -43,4 +43,4 @@ class Dossier(Compiling):
         people = None if self.people is None else local_path("people", self.people)
         run = load_run(folder, make)
         made = write_dossier(run, out, beside=beside, people=people, animations=not self.no_animations)
-        print_dossier(made.told, *made.written, made.missing)
+        print_dossier(made.content, *made.written, made.missing)

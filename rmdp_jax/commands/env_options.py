@@ -49,10 +49,10 @@ def options_for(names: Iterable[str], taken: Iterable[str] = ()) -> EnvOptions:
                 flag = "--" + option.replace("_", "-")
                 raise ConfigError(f"{option}: {name} has an argument of this name, but {flag} is a flag of its own; rename it")
             if kind is not None and option != "people_seed":  # else of the built-in tasks, which means something else here
-                told = tyro.conf.arg(
+                argument = tyro.conf.arg(
                     help=f"Of {name}; " + ("has to be given." if default is Parameter.empty else f"default {default}.")
                 )
-                found[option] = Annotated[kind | None, told]
+                found[option] = Annotated[kind | None, argument]
     if not found:
         return EnvOptions()
     own = [(option, kind, field(default=None, kw_only=True)) for option, kind in found.items()]

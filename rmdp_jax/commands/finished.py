@@ -15,7 +15,7 @@ from rmdp_jax.errors import real_number, seed_number, whole_number
 class Evaluate(Compiling):
     """Evaluate a run by fresh episodes: who gets how much from which policy.
 
-    Tells whether that agrees with what the run recorded.
+    Says whether that agrees with what the run recorded.
     """
 
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]

@@ -112,8 +112,8 @@ class Sweep(Compiling):
                 (f"{short}{start:g}", {name: (start, start * share)}) for start in starts
             ]
             found = [
-                ("-".join(filter(None, [label, told])), replace(known, **change))
-                for (label, known), (told, change) in product(found, changes or [("", {})])
+                ("-".join(filter(None, [label, suffix])), replace(known, **change))
+                for (label, known), (suffix, change) in product(found, changes or [("", {})])
             ]
         return found
 

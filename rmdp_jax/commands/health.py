@@ -60,9 +60,9 @@ def check_versions() -> Iterator[Finding]:
     wanted = [own, *(one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""}))]
     here |= {one.name: _version(one.name) for one in wanted[1:]}
     wrong = [one for one in wanted if not one.specifier.contains(here[one.name], prereleases=True)]
-    told = ", ".join(f"{name} {here[name]}" for name in ("python", "jax", "flax", "brax", "mujoco"))
+    packages = ", ".join(f"{name} {here[name]}" for name in ("python", "jax", "flax", "brax", "mujoco"))
     if not wrong:
-        yield Finding("versions", "ok", f"{PACKAGE} {version(PACKAGE)}; {told}; all {len(wanted)} within the tested ranges")
+        yield Finding("versions", "ok", f"{PACKAGE} {version(PACKAGE)}; {packages}; all {len(wanted)} within the tested ranges")
     for one in wrong:
         missing = here[one.name] == "0"
         what = "is not installed" if missing else f"{here[one.name]} was not tested"
@@ -89,8 +89,8 @@ def check_precision() -> Iterator[Finding]:
         product = (jax.numpy.ones(2) @ jax.numpy.ones(2)).dtype
     matmul = jax.config.values["jax_default_matmul_precision"] or "default"
     yield Finding("precision", "ok", f"{product}, matrix products {matmul} (of GPU and TPU: below float32 by default)")
-    for told in said:
-        name, _, why = told.partition(" is off ")
+    for sentence in said:
+        name, _, why = sentence.partition(" is off ")
         yield Finding(name, "note", f"is off {why}", advice=f"unset {name}")
 
 
@@ -146,7 +146,7 @@ def check_backend(backend: str) -> Iterator[Finding]:
         action = jax.numpy.int32(0) if env.spec.discrete else jax.numpy.zeros(env.spec.action_size, jax.numpy.float32)
         return obs, env.step(state, action)[1].obs
 
-    with plain_settings(lambda told: None):
+    with plain_settings(lambda sentence: None):
         key = jax.random.key(0)
         compiled = jax.jit(one_step).lower(key).compile({"xla_backend_optimization_level": "0"})  # in a sixth of the time
         sound = all(bool(jax.numpy.isfinite(obs).all()) for obs in compiled(key))
@@ -191,7 +191,7 @@ def check_training() -> Iterator[Finding]:
         learned = trainer.conclude(state)
         return evaluate(learned.policies, learned.labels, evaluation_key).welfare, learned.policies
 
-    with plain_settings(lambda told: None):
+    with plain_settings(lambda sentence: None):
         (welfare, policies), (_, again) = (jax.device_get(learn(jax.random.key(0), jax.random.key(1))) for _ in range(2))
     seconds = time.perf_counter() - begun
     solved = float(welfare) >= SOLVED

@@ -14,7 +14,7 @@ def run_program() -> NoReturn:
     """Run `main` and exit.
 
     Standard output that nobody reads on (``| head -1``) or that is closed changes nothing: the program goes on, and its exit
-    code is its own. Where it cannot be written (a full disk) that is told in one line at the end, and the code is 1 at least.
+    code is its own. Where it cannot be written (a full disk) that is said in one line at the end, and the code is 1 at least.
     """
     failure = keep_streams()
     sys.unraisablehook = _heed_again

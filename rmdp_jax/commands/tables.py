@@ -70,8 +70,8 @@ def print_summary(result: dict[str, Any]) -> None:
     drawn = result["env_options"].get("seed", result["seed"])
     people = "" if drawn == result["seed"] else f", people of seed {drawn}"
     options = describe_options(result["env_options"])
-    told = f" {options}" if options else ""
-    task = visible(f"{told}  {result['algorithm']}, {who}, seed {result['seed']}{people}")
+    suffix = f" {options}" if options else ""
+    task = visible(f"{suffix}  {result['algorithm']}, {who}, seed {result['seed']}{people}")
     console.print(Text.assemble("\n", (visible(str(result["env"])), "bold"), task))
     console.print(facts)
     console.print(_policy_table(result))
@@ -99,28 +99,28 @@ def _describe_verified(
     standard_errors: float | None,
     agrees: bool | None,
 ) -> str:
-    told = f"recorded {recorded:.2f}{_plus_minus(recorded_standard_error)}: "
+    text = f"recorded {recorded:.2f}{_plus_minus(recorded_standard_error)}: "
     if standard_errors is None:
-        return told + f"{difference:+.2f}, " + ("agrees" if agrees else "nobody can tell, as the standard error is not known")
+        return text + f"{difference:+.2f}, " + ("agrees" if agrees else "nobody can tell, as the standard error is not known")
     apart = f"{difference:+.2f}, {standard_errors:.1f} standard errors"
-    return told + (f"agrees ({apart})" if agrees else f"DOES NOT AGREE ({apart}): other physics or versions, or other policies")
+    return text + (f"agrees ({apart})" if agrees else f"DOES NOT AGREE ({apart}): other physics or versions, or other policies")
 
 
-def print_assigned(told: dict[str, Any]) -> None:
+def print_assigned(summary: dict[str, Any]) -> None:
     """The tables of `rmdp-jax assign`: who serves how many, and how returns are spread."""
     console = PlainConsole()
-    mean = Text.assemble("\nmean return ", (f"{told['fairness']['everybody']['mean']:.2f}", "bold"), " of 100")
-    weighted = " by weight" if told["weighted"] else ""
-    who = f"{weighted} for {told['agents']:,} agents, by {told['episodes']} kept episodes of each policy"
+    mean = Text.assemble("\nmean return ", (f"{summary['fairness']['everybody']['mean']:.2f}", "bold"), " of 100")
+    weighted = " by weight" if summary["weighted"] else ""
+    who = f"{weighted} for {summary['agents']:,} agents, by {summary['episodes']} kept episodes of each policy"
     console.print(Text.assemble(mean, who))
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for name in ("policy", "agents", "mean return", "worst agent", "best agent"):
         table.add_column(name, justify="right")
-    for one in told["policies"]:
+    for one in summary["policies"]:
         returns = (f"{one[name]:.1f}" if name in one else "-" for name in ("mean", "worst", "best"))
         table.add_row(str(one["policy"]), f"{one['agents']:,}", *returns)
     console.print(table)
-    print_fairness(told["fairness"], told["unserved_below"])
+    print_fairness(summary["fairness"], summary["unserved_below"])
 
 
 def print_fairness(groups: dict[str, dict[str, Any]], threshold: float | None) -> None:
@@ -158,12 +158,12 @@ def print_rendered(page: Path, movie: Path | None, missing: str | None) -> None:
         console.print(visible(missing))
 
 
-def print_dossier(told: dict[str, Any], page: Path, data: Path, size: int, missing: str | None) -> None:
+def print_dossier(content: dict[str, Any], page: Path, data: Path, size: int, missing: str | None) -> None:
     """Where a dossier is, how large, and what it says to look at first."""
     console = PlainConsole(soft_wrap=True)
     console.print(f"dossier  {visible(str(page))} ({size / 1e6:.2f} MB)")
     console.print(f"data     {visible(str(data))}")
-    for policy in told["policies"]:
+    for policy in content["policies"]:
         for note in policy["notes"]:
             console.print(f"policy {policy['policy']}: {visible(note)}")
     if missing is not None:
@@ -216,8 +216,8 @@ def print_comparison(rows: list["Row"], found: "Found") -> None:
     """A table for each task, backend, number of agents and budget; algorithms below each other for every k."""
     console = PlainConsole()
     for (env, options, backend, n, budget), group in groupby(rows, key=_task_of):
-        told = ", ".join(filter(None, [options, f"n = {n} agents", f"{budget:,} transitions per policy", backend]))
-        console.print(Text.assemble("\n", (visible(env), "bold"), "  ", visible(told)))
+        details = ", ".join(filter(None, [options, f"n = {n} agents", f"{budget:,} transitions per policy", backend]))
+        console.print(Text.assemble("\n", (visible(env), "bold"), "  ", visible(details)))
         console.print(_comparison_table(list(group)))
     console.print(_READING.format(plus_minus=plus_minus()), style="dim")
     for number, what in ((found.unfinished, "unfinished, left out"), (found.repeated, "found twice, counted once")):
@@ -230,7 +230,7 @@ def _figure(value: float | None) -> str:
 
 
 def _faults(result: dict[str, Any]) -> str:
-    """What broke and was survived, of a result that tells; nothing where nothing did."""
+    """What broke and was survived, of a result that says so; nothing where nothing did."""
     found = []
     if diverged := sum(result.get("diverged", [])):
         steps = max(result["k"] * result["transitions_per_policy"], 1)
@@ -249,11 +249,11 @@ def _unfinished(result: dict[str, Any]) -> str:
     return "" if result["finished"] else " (stopped early; go on with --resume)"
 
 
-def _policy_table(told: dict[str, Any]) -> Table:
+def _policy_table(result: dict[str, Any]) -> Table:
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for name in ("policy", "agents", "mean return", "worst agent", "best agent", "steps"):
         table.add_column(name, justify="right")
-    for row in policy_rows(told, told["assignment"]):
+    for row in policy_rows(result, result["assignment"]):
         spread = ("-" if row[name] is None else f"{row[name]:.1f}" for name in RETURNS)
         table.add_row(str(row["policy"]), str(row["agents"]), *spread, f"{row['steps']:.1f}")
     return table

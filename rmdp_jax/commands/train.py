@@ -133,7 +133,7 @@ class Train(Compiling):
         self.train(own_preset(self.env)[1] if is_own(self.env) and not self.goes_on else None)
 
     def train(self, note: str | None = None) -> None:
-        """What `run` does; `note` is told when all is checked."""
+        """What `run` does; `note` is printed when all is checked."""
         self.machines.join()  # before anything else wakes JAX up
         from rmdp_jax.assigners.base import Given
         from rmdp_jax.commands.pictures import draw_run

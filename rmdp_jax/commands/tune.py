@@ -136,8 +136,8 @@ def print_tuned(found: "Tuned", best: Path, table: Path) -> None:
         shown.add_row(str(one.number), f"{_last(one):.2f}", str(one.last_step), *values)
     console.print(shown)
     if found.importance:
-        told = ", ".join(f"{name} {share:.0%}" for name, share in found.importance.items())
-        console.print(f"of the variance of welfare among finished trials: {told}")
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in found.importance.items())
+        console.print(f"of the variance of welfare among finished trials: {shares}")
     for line in describe_final(found):
         console.print(line)
     wide = PlainConsole(soft_wrap=True)

@@ -96,7 +96,7 @@ FORMATS = {
 
 @contextmanager
 def _silent(name: str) -> Iterator[None]:
-    """Without what a library logs and warns of: jax2onnx tells of each plugin that does not fit this JAX, with tracebacks."""
+    """Without what a library logs and warns of: jax2onnx reports each plugin that does not fit this JAX, with tracebacks."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)

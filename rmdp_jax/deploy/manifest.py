@@ -66,8 +66,8 @@ def describe_export(run: Run, formats: Sequence[str], files: Sequence[Path]) -> 
 def _describe_observation(run: Run) -> dict[str, Any]:
     """What a policy takes: observations of the env as they are."""
     normalised = run.config.sizes.normalize_observations
-    told = {"size": run.env.spec.observation_size, "dtype": "float32", "normalized_inside": normalised}
-    return told if vectors_of(run) is None else {**told, "appended": CONTEXT}
+    description = {"size": run.env.spec.observation_size, "dtype": "float32", "normalized_inside": normalised}
+    return description if vectors_of(run) is None else {**description, "appended": CONTEXT}
 
 
 def vectors_of(run: Run) -> np.ndarray | None:

@@ -12,7 +12,7 @@
                           utilities are in float32 always
     others                as they are: JAX_DEBUG_KEY_REUSE, JAX_CHECK_TRACER_LEAKS
 
-Memory that runs out in XLA, while it compiles or while a program runs, is told as a `ConfigError` with the ways out.
+Memory that runs out in XLA, while it compiles or while a program runs, is reported as a `ConfigError` with the ways out.
 """
 
 import os
@@ -82,8 +82,8 @@ def check_jit() -> None:
         )
 
 
-def _warn(told: str) -> None:
-    warnings.warn(told, stacklevel=5)
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=5)
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def plain_settings(say: Callable[[str], None] = _warn) -> Iterator[None]:
     """Inside, settings of JAX that our programs cannot run under are off, and memory that runs out is a `ConfigError`.
 
     Args:
-        say: is told a sentence for each setting that was on; a warning when not given.
+        say: called with a sentence for each setting that was on; a warning when not given.
 
     Raises:
         ConfigError: JAX is told not to compile, or memory ran out.

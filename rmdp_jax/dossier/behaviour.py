@@ -35,16 +35,16 @@ def describe_outcomes(episodes: Episodes, policy: int, spec: EnvSpec) -> list[di
     all steps; and its value at an episode's last step, averaged. Steps that diverged are left out.
     """
     alive = np.asarray(episodes.alive[policy]) & ~np.asarray(episodes.diverged[policy])
-    told: list[dict[str, Any]] = []
+    outcomes: list[dict[str, Any]] = []
     for at, leaf in jax.tree_util.tree_leaves_with_path(episodes.outcome):
         values = np.asarray(leaf[policy], np.float64)
         for index in np.ndindex(*values.shape[2:]):
-            if len(told) == MOST_COMPONENTS:
-                return told
+            if len(outcomes) == MOST_COMPONENTS:
+                return outcomes
             name = jax.tree_util.keystr(at, simple=True, separator=".") or "outcome"
             name += "".join(f"[{i}]" for i in index)
-            told.append({"name": name, "unit": unit_of(name, spec), **_describe(values[(..., *index)], alive)})
-    return told
+            outcomes.append({"name": name, "unit": unit_of(name, spec), **_describe(values[(..., *index)], alive)})
+    return outcomes
 
 
 def unit_of(name: str, spec: EnvSpec) -> str | None:

@@ -25,7 +25,7 @@ from rmdp_jax.records.folder import describe_versions
 from rmdp_jax.records.loading import Run
 
 KIND, FORMAT = "rmdp_jax dossier", 1
-FILES = ("config.json", "agents.npz", "metrics.jsonl", "result.json", "episodes.npz")  # whose checksums are told
+FILES = ("config.json", "agents.npz", "metrics.jsonl", "result.json", "episodes.npz")  # whose checksums are reported
 MOST_LINES = 1000  # of the training curve
 
 
@@ -122,7 +122,7 @@ def _describe_fairness(run: Run, served: Served, groups: np.ndarray | None) -> d
 def _describe_policy(run: Run, scores: Scores, served: Served, j: int, beside: Sequence[Beside]) -> dict[str, Any]:
     own = run.assignment == j
     kept, spec = scores.kept, run.env.spec
-    told = {
+    description = {
         "policy": j,
         "agents": int(own.sum()),
         "share_of_weight": number(_share(run, own)),
@@ -137,7 +137,7 @@ def _describe_policy(run: Run, scores: Scores, served: Served, j: int, beside: S
         "training_faults": {name: run.result.get(name, [0] * run.config.k)[j] for name in ("diverged", "recovered")},
         "parameters": _describe_parameters(run, j),
     }
-    return {**told, "notes": notes_of(told)}
+    return {**description, "notes": notes_of(description)}
 
 
 def _weights(run: Run, own: np.ndarray | None = None) -> np.ndarray | None:
@@ -183,7 +183,7 @@ def _compare(run: Run, scores: Scores, served: Served, j: int, other: int, own: 
     if not own.any():
         return {"policy": other, "loss": None, "low": None, "high": None, "better_for": 0}
     gain = scores.utility[other, own] - served.expected[own]
-    told = {
+    description = {
         "policy": other,
         "loss": number(-np.average(gain, weights=_weights(run, own))),
         "low": None,
@@ -191,11 +191,11 @@ def _compare(run: Run, scores: Scores, served: Served, j: int, other: int, own: 
         "better_for": int((gain > 0).sum()),
     }
     if scores.group is None or scores.episodes < 2:
-        return told
+        return description
     mine, theirs = scores.group[j, j], scores.group[j, other]
     loss = mine.mean() - theirs.mean()
     width = half_width_of_difference(mine.std(ddof=1), theirs.std(ddof=1), scores.episodes)
-    return {**told, "loss": number(loss), "low": number(loss - width), "high": number(loss + width)}
+    return {**description, "loss": number(loss), "low": number(loss - width), "high": number(loss + width)}
 
 
 def _describe_loss(run: Run, served: Served, own: np.ndarray) -> dict[str, Any] | None:

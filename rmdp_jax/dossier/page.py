@@ -28,16 +28,16 @@ class Written(NamedTuple):
     bytes: int  # of the page
 
 
-def write_page(told: dict[str, Any], pictures: Pictures, out: str | Path) -> Written:
-    """Write the page and the JSON of `told`, a `dossier`, into the folder `out`, which is made if need be.
+def write_page(dossier: dict[str, Any], pictures: Pictures, out: str | Path) -> Written:
+    """Write the page and the JSON of `dossier` into the folder `out`, which is made if need be.
 
     Raises:
         ConfigError: they cannot be written.
     """
     folder = check_place(out)
     page, data = folder / PAGE, folder / DATA
-    text = render(told, pictures)
-    for path, content in ((data, to_json(told, indent=1) + "\n"), (page, text)):
+    text = render(dossier, pictures)
+    for path, content in ((data, to_json(dossier, indent=1) + "\n"), (page, text)):
         with writing(path, WAY_OUT), whole(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
     return Written(page, data, page.stat().st_size)
@@ -53,7 +53,7 @@ def check_place(out: str | Path) -> Path:
     return folder
 
 
-def render(told: dict[str, Any], pictures: Pictures) -> str:
+def render(dossier: dict[str, Any], pictures: Pictures) -> str:
     """The page of a `dossier`; names of envs, agents and folders are text in it, whatever they hold."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rmdp_jax", "dossier"),
@@ -64,11 +64,11 @@ def render(told: dict[str, Any], pictures: Pictures) -> str:
     )
     environment.filters.update(figure=figure, count=count, percent=percent, interval=interval, cells=cells)
     return environment.get_template("page.html").render(
-        told=told,
+        dossier=dossier,
         pictures=pictures,
-        colors=plots.policy_colors(told["run"]["k"]),
+        colors=plots.policy_colors(dossier["run"]["k"]),
         most_rows=MOST_ROWS,
-        settings=settings(told["config"]),
+        settings=settings(dossier["config"]),
     )
 
 

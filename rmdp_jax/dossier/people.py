@@ -92,15 +92,15 @@ _NAMES = (
 
 def describe_wishes(run: Run, own: np.ndarray) -> list[dict[str, Any]]:
     """What the agents `own` (n,) bool are made of: least, mean and largest of each number; nothing of no agents."""
-    told = []
+    wishes = []
     for leaf, values in columns_of(run.population) if own.any() else []:
         mine = values.reshape(run.config.n, -1)[own].astype(float)
         for i, name in enumerate(leaf.names):
             low, mean, high = mine[:, i].min(), mine[:, i].mean(), mine[:, i].max()
-            told.append(
+            wishes.append(
                 {"name": name, "unit": leaf.column.help, "least": number(low), "mean": number(mean), "largest": number(high)}
             )
-    return told
+    return wishes
 
 
 def read_own(path: Path, run: Run) -> Table:

@@ -39,15 +39,15 @@ class Pictures(NamedTuple):
     missing: str | None  # why there are no animations
 
 
-def draw(run: Run, told: dict[str, Any], scores: Scores, *, animations: bool) -> Pictures:
-    """Pictures of a run of which `told` is the `dossier`, of the budget as a whole and of each policy.
+def draw(run: Run, dossier: dict[str, Any], scores: Scores, *, animations: bool) -> Pictures:
+    """Pictures of a run of which `dossier` is the dossier, of the budget as a whole and of each policy.
 
     With `animations` a small movie of each body too, where MuJoCo finds an OpenGL to draw with.
     """
     served, walks = serve(run, scores), policy_pictures(run)
     films, missing = animate_run(run, SECONDS, FRAMES_PER_S) if animations and has_body(run) else ([], None)
     policies = []
-    for j, policy in enumerate(told["policies"]):
+    for j, policy in enumerate(dossier["policies"]):
         pictures = [_picture(figure) for figure in _of_policy(run, policy, scores, served)]
         if walks is None:
             pictures += [_picture(figure) for figure in _outcomes(run, scores, j)]

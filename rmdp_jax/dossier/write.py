@@ -16,7 +16,7 @@ from rmdp_jax.records.loading import Run
 class Dossier(NamedTuple):
     """A dossier that is written."""
 
-    told: dict[str, Any]  # what dossier.json holds
+    content: dict[str, Any]  # what dossier.json holds
     written: Written
     missing: str | None  # why there are no small movies, where they were asked for and could not be drawn
 
@@ -44,6 +44,6 @@ def write_dossier(
     place = check_place(out or run.folder.path)
     table = None if people is None else read_own(people, run)
     scores = score_run(run)
-    told = dossier(run, beside, table, scores)
-    pictures = draw(run, told, scores, animations=animations)
-    return Dossier(told, write_page(told, pictures, place), pictures.missing)
+    content = dossier(run, beside, table, scores)
+    pictures = draw(run, content, scores, animations=animations)
+    return Dossier(content, write_page(content, pictures, place), pictures.missing)

@@ -2,7 +2,7 @@
 
 What k members S bring n agents, f(S) = mean_i max_{c in S} worth[c, i], is monotone and submodular. So greedy choice is within
 1 - 1/e of the best choice of k members, above what the worst member brings each agent (Nemhauser, Wolsey & Fisher, 1978). What
-is told is tighter, and of the choice at hand: for any levels l (n,) no choice of k members is above
+is reported is tighter, and of the choice at hand: for any levels l (n,) no choice of k members is above
 
     mean_i l_i + sum of the k largest of mean_i max(worth[c, i] - l_i, 0)        over members c
 
@@ -102,10 +102,10 @@ def recommend(rule: Rule, ks: Sequence[int], welfare: ArrayLike, individual: flo
     if individual <= 0.0:
         return Recommended(None, f"the individual end is {individual:.2f}, and a share takes one above 0; give a price")
     reached = np.flatnonzero(values >= rule.share * individual * (1.0 - 1e-9))
-    told = f"{rule.share:.4g} of the individual end, {rule.share * individual:.2f}"
+    target = f"{rule.share:.4g} of the individual end, {rule.share * individual:.2f}"
     if not len(reached):
-        return Recommended(None, f"no k up to {ks[-1]} reaches {told}; give larger ks, or a smaller share")
-    return Recommended(int(ks[reached[0]]), f"the least k that reaches {told}")
+        return Recommended(None, f"no k up to {ks[-1]} reaches {target}; give larger ks, or a smaller share")
+    return Recommended(int(ks[reached[0]]), f"the least k that reaches {target}")
 
 
 def check_ks_within(ks: Sequence[int], limits: Limits | None, n: int, weights: ArrayLike | None = None) -> tuple[int, ...]:

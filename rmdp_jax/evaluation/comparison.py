@@ -16,7 +16,7 @@ ORDER = (
     *("em", "plain_em", "end_to_end", "end_to_end_surrogate", "cluster", "affinity", "cover", "random", "oracle"),
     *("single", "individual", "contextual"),
 )
-TELLING = 0.05  # share of the bound: runs that could not have told such a difference do not share a first place
+TELLING = 0.05  # share of the bound: runs that could not have shown such a difference do not share a first place
 
 
 class Row(NamedTuple):
@@ -37,8 +37,8 @@ class Row(NamedTuple):
     bound: float | None  # mean over seeds, as speed tasks have other targets with each
     share: float | None  # mean of each seed's share of its own bound
     total_transitions: int  # environment steps of all policies together, mean over seeds
-    best: bool  # the leader, which has the highest mean over the seeds that all with several have; or not told from it by a
-    # paired t-test that could have told `TELLING` of the bound
+    best: bool  # the leader, which has the highest mean over the seeds that all with several have; or not significantly
+    # different from it by a paired t-test that could have shown `TELLING` of the bound
     p: float | None  # of that test against the leader; None for that one, and with fewer than two common seeds
     too_few: bool  # whether there are too few seeds to say
 
@@ -123,13 +123,13 @@ def _common_budgets(lines: Sequence[Line]) -> list[int]:
 def _labels(lines: Sequence[Line]) -> list[str]:
     """Name of each run's algorithm, with the settings that differ between runs of the same env, k and algorithm.
 
-    A setting that a run does not tell, as it has its default, differs from any that is told; of a run whose settings are not
+    A setting that a run does not record, as it has its default, differs from any recorded one; of a run whose settings are not
     known, nothing does.
     """
     keys = [(line["env"], line["algorithm"], line["k"]) for line in lines]
-    told = [{name: str(value) for name, value in settings_of(line).items()} for line in lines]
+    recorded = [{name: str(value) for name, value in settings_of(line).items()} for line in lines]
     alike: dict[tuple[Any, ...], list[tuple[dict[str, str], bool]]] = defaultdict(list)
-    for line, key, settings in zip(lines, keys, told, strict=True):
+    for line, key, settings in zip(lines, keys, recorded, strict=True):
         alike[key].append((settings, "settings" in line))
     varied = {
         key: {
@@ -141,7 +141,7 @@ def _labels(lines: Sequence[Line]) -> list[str]:
     }
     return [
         " ".join([line["algorithm"], *(f"{name}={value}" for name, value in settings.items() if name in varied[key])])
-        for line, key, settings in zip(lines, keys, told, strict=True)
+        for line, key, settings in zip(lines, keys, recorded, strict=True)
     ]
 
 
@@ -157,10 +157,10 @@ def _rows_of_group(key: tuple[Any, ...], runs: dict[str, list[Line]]) -> list[Ro
     for name in sorted(runs, key=order_of):
         summary = summarize_values(welfare[name].values())
         p = None if name == leader else paired_p(welfare[leader], welfare[name])
-        told = smallest_difference(welfare[leader], welfare[name])
+        smallest = smallest_difference(welfare[leader], welfare[name])
         shared = set(welfare[leader]) & set(welfare[name])
         ahead = bool(shared) and _mean_over(welfare[name], shared) > _mean_over(welfare[leader], shared)
-        too_few = name != leader and (p is None or told is None or (ahead if p < LEVEL else told > least))
+        too_few = name != leader and (p is None or smallest is None or (ahead if p < LEVEL else smallest > least))
         rows.append(
             Row(
                 *(env, options, backend, n, k, budget, name),

@@ -81,7 +81,7 @@ def bytes_per_episode(env: Env, config: TrainConfig) -> int:
 def kept_episodes(env: Env, config: TrainConfig, episodes: int) -> int:
     """How many of so many episodes of each policy are kept: the first that take at most `KEPT_BYTES` together; maybe none.
 
-    None where an episode is for one agent (`Env.for_agent`), as it tells nothing of others.
+    None where an episode is for one agent (`Env.for_agent`), as it says nothing of others.
     """
     return 0 if env.for_agent is not None else min(episodes, KEPT_BYTES // bytes_per_episode(env, config))
 

@@ -37,7 +37,7 @@ from rmdp_jax.types import Array, Key, PyTree
 from rmdp_jax.welfare import Welfare, make_welfare
 
 LARGEST_BATCH = 1024  # episodes side by side, where each agent has its own
-ERROR_EPISODES = 64  # that the standard error of a welfare that is no mean is told by, at most
+ERROR_EPISODES = 64  # that the standard error of a welfare that is no mean is estimated by, at most
 _DRAWING = 0xD4A3  # tag of a key, as `split` would change the others
 
 

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from rmdp_jax.limits import check_weights
 
-WORST = 0.1  # the share of people whose mean return is told apart
+WORST = 0.1  # the share of people whose mean return is reported apart
 SERVED = 0.1  # of the best return of a run, which somebody has to get more than to count as served
 
 

@@ -1,4 +1,4 @@
-"""Statistics over seeds: mean, standard error, bootstrap interval, and what a paired test tells apart, or could tell.
+"""Statistics over seeds: mean, standard error, bootstrap interval, and what a paired test finds significant, or could find.
 
 Over tasks: interquartile mean and probability of improvement, with stratified bootstrap intervals (Agarwal et al., 2021).
 Over episodes: half of the interval of a mean, and of the difference of two, by Student's t.
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 LEVEL = 0.01  # of the paired t-test by which the paper calls an algorithm best
-POWER = 0.8  # chance with which a difference that a test "could tell" is told
+POWER = 0.8  # chance with which a difference that a test "could find" is found significant
 CONFIDENCE = 0.95
 RESAMPLES = 9999
 STRATIFIED = 2000  # resamples over tasks
@@ -90,7 +90,7 @@ def paired_p(a: Mapping[int, float], b: Mapping[int, float]) -> float | None:
 
 
 def smallest_difference(a: Mapping[int, float], b: Mapping[int, float], level: float = LEVEL) -> float | None:
-    """The mean difference that the paired t-test of `paired_p` at `level` would tell with a chance of `POWER`, about.
+    """The mean difference that the paired t-test of `paired_p` at `level` would find with a chance of `POWER`, about.
 
     By the spread that the differences have, s (t(1 - level / 2) + t(POWER)) / sqrt(r) with quantiles of Student's t at r - 1
     degrees of freedom (Zar, Biostatistical Analysis, 7.7); None with fewer than two common seeds.

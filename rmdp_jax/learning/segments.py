@@ -67,7 +67,7 @@ def add_step(
         rewards: (E, m) of the step.
         done: (E,) bool, its episode ended.
         segment_length: steps after which a segment ends at the latest; its sum is then scaled by episode_length / steps. One
-            that its episode ends before is told as it is, so that what falls ranks low. A whole episode where not given.
+            that its episode ends before is reported as it is, so that what falls ranks low. A whole episode where not given.
         episode_length: steps of an episode at most.
     """
     environments = rewards.shape[0] - rewards.shape[0] % 2 or 1

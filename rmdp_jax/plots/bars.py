@@ -180,9 +180,9 @@ def _grid(panels: int) -> tuple[int, int]:
 
 
 def _alt(bars: Sequence[Bar], bounds: Mapping[tuple[str, int], float], bound_name: str) -> str:
-    told = []
+    parts = []
     for panel, k in dict.fromkeys((bar.panel, bar.k) for bar in bars):
         values = ", ".join(f"{bar.name} {bar.welfare:.1f}" for bar in bars if (bar.panel, bar.k) == (panel, k))
         bound = f" ({bound_name} {bounds[panel, k]:.2f})" if (panel, k) in bounds else ""
-        told.append(f"{panel}, k = {k}: {values}{bound}")
-    return "Welfare by number of policies. " + "; ".join(told) + "."
+        parts.append(f"{panel}, k = {k}: {values}{bound}")
+    return "Welfare by number of policies. " + "; ".join(parts) + "."

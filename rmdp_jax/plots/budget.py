@@ -52,8 +52,8 @@ def welfare_by_budget(
         above.errorbar(ks, curve.welfare, yerr=errors, color=color, label=curve.name, **line)
     _draw_gains(below, ks, np.diff(first) / np.diff(ks), price)
     if recommended is not None:
-        told = f"recommended: k = {recommended}"
-        above.set_title(told, loc="right", fontsize=9, fontweight="normal", color=FAINT)
+        note = f"recommended: k = {recommended}"
+        above.set_title(note, loc="right", fontsize=9, fontweight="normal", color=FAINT)
         for axes in (above, below):
             axes.axvline(recommended, color=INK, linewidth=8, alpha=0.12, zorder=1)
     above.grid(axis="y")
@@ -85,9 +85,9 @@ def _draw_levels(axes: Axes, ks: Sequence[int], welfare: np.ndarray, individual:
 
 
 def _alt(ks: Sequence[int], curves: Sequence[Curve], individual: float, recommended: int | None) -> str:
-    told = "; ".join(
+    values = "; ".join(
         f"{curve.name}: " + ", ".join(f"k = {k} {x:.1f}" for k, x in zip(ks, np.asarray(curve.welfare, float), strict=True))
         for curve in curves
     )
     mark = "" if recommended is None else f" Recommended: k = {recommended}."
-    return f"Welfare by number of policies. {told}; individual end {individual:.1f}.{mark}"
+    return f"Welfare by number of policies. {values}; individual end {individual:.1f}.{mark}"

@@ -84,9 +84,9 @@ def welfare_of_seeds(runs: Sequence[Lines], finals: Sequence[dict[str, Any]], up
         upper_bound: best welfare that k policies can reach; drawn dashed with its number.
     """
     fresh = np.array([final["welfare"] for final in finals], float)
-    told = f"{np.nanmean(fresh):.1f} in fresh episodes" if np.isfinite(fresh).any() else "nothing evaluated"
-    figure = new_figure(7.0, 4.0, f"Welfare of {len(runs)} runs by transitions per policy, mean {told}.")
-    axes = figure.add_subplot(title=f"Welfare over training, {len(runs)} seeds: {told}", ylabel="welfare (0 to 100)")
+    fresh_mean = f"{np.nanmean(fresh):.1f} in fresh episodes" if np.isfinite(fresh).any() else "nothing evaluated"
+    figure = new_figure(7.0, 4.0, f"Welfare of {len(runs)} runs by transitions per policy, mean {fresh_mean}.")
+    axes = figure.add_subplot(title=f"Welfare over training, {len(runs)} seeds: {fresh_mean}", ylabel="welfare (0 to 100)")
     color, ends = policy_colors(1)[0], np.array([final["transitions_per_policy"] for final in finals], float)
     curves = [(_column(metrics, "transitions_per_policy"), _column(metrics, "welfare")) for metrics in runs]
     for at, (steps, welfare) in enumerate(curves):
@@ -124,8 +124,8 @@ def welfare_of_variants(
         by_seconds: along the seconds, their mean over seeds, instead of along the transitions.
         upper_bound, reachable: levels that are drawn, dashed and dotted.
     """
-    told = ", ".join(f"{name} {value:.1f}" for name, value in fresh.items())
-    figure = new_figure(7.0, 4.4, f"Welfare over training, {title}. Fresh episodes at the end: {told}.")
+    finals = ", ".join(f"{name} {value:.1f}" for name, value in fresh.items())
+    figure = new_figure(7.0, 4.4, f"Welfare over training, {title}. Fresh episodes at the end: {finals}.")
     axes = figure.add_subplot(title=f"Welfare over training: {title}", ylabel="welfare (0 to 100)")
     ends = [0.0]
     for (name, curves), color in zip(variants.items(), algorithm_colors([*variants]), strict=True):
@@ -147,7 +147,7 @@ def welfare_of_variants(
     axes.grid(axis="y")
     _draw_levels(axes, _known({"upper bound": upper_bound, "reachable, estimated": reachable}))
     bottom, top = axes.get_ylim()
-    axes.set_ylim(min(bottom, 0.0), max(top, 1.08 * (upper_bound or 0.0)))  # with room for what is told above
+    axes.set_ylim(min(bottom, 0.0), max(top, 1.08 * (upper_bound or 0.0)))  # with room for what is written above
     figure.legend(loc="outside lower center", ncols=1 if len(variants) < 3 else 2, handlelength=1.6)
     return figure
 
@@ -177,8 +177,8 @@ def _draw_running(figure: Figure, axes: Axes, metrics: Lines, welfare: np.ndarra
     if copied.any():
         circles: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 4, "markerfacecolor": "white", "zorder": 4}
         axes.plot(steps[copied], welfare[copied], color=color, label="policies sent elsewhere", **circles)
-        told = "circles: policies went on from another, or from an earlier one"
-        axes.set_title(told, loc="right", fontsize=8, fontweight="normal", color=FAINT)
+        note = "circles: policies went on from another, or from an earlier one"
+        axes.set_title(note, loc="right", fontsize=8, fontweight="normal", color=FAINT)
 
 
 def _mark_final(axes: Axes, final: dict[str, Any], near: float, share: str, *, below: bool) -> None:

@@ -39,8 +39,8 @@ def served_agents(
         other = np.asarray(second, float)[drawn]
         axes.plot(place, other, "_", color=FAINT, markersize=6, markeredgewidth=1.4, label="second best policy", zorder=2)
     bars = None if width is None else np.asarray(width, float)[drawn]
-    told = "this policy" if width is None else "this policy, with 95% interval"
-    axes.errorbar(place, returns[drawn], yerr=bars, fmt="o", color=deep(color), markersize=3.5, elinewidth=1.1, label=told)
+    label = "this policy" if width is None else "this policy, with 95% interval"
+    axes.errorbar(place, returns[drawn], yerr=bars, fmt="o", color=deep(color), markersize=3.5, elinewidth=1.1, label=label)
     axes.set_xlim(0.3, number + 0.7)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True) if number > 5 else FixedLocator(range(1, number + 1)))
     axes.grid(axis="y")
@@ -90,10 +90,10 @@ def outcome_over_steps(
     last = int(np.flatnonzero(going)[-1]) + 1 if going.any() else 1
     found = np.where(alive, values, np.nan)[:, :last]
     low, middle, high = np.nanquantile(found, (0.05, 0.5, 0.95), axis=0)
-    told = "env's own unit" if unit is None else unit
-    alt = f"{name} over {last} steps of {len(values)} episodes: median {np.nanmedian(found):.3g} ({told})."
+    shown = "env's own unit" if unit is None else unit
+    alt = f"{name} over {last} steps of {len(values)} episodes: median {np.nanmedian(found):.3g} ({shown})."
     figure = new_figure(WIDTH, HEIGHT, alt)
-    axes = figure.add_subplot(title=f"{name} over an episode", xlabel="step", ylabel=f"{name} ({told})")
+    axes = figure.add_subplot(title=f"{name} over an episode", xlabel="step", ylabel=f"{name} ({shown})")
     steps = np.arange(1, last + 1)
     axes.fill_between(steps, low, high, color=tint(color), linewidth=0, label="middle nine tenths of episodes")
     axes.plot(steps, middle, color=deep(color), linewidth=1.4, label="median")

@@ -96,8 +96,8 @@ def check_values(leaf: Leaf, values: np.ndarray, fail: Callable[[int, str], Conf
     else:
         bad |= np.abs(values) > float(jnp.finfo(leaf.like.dtype).max)
     if bad.any():
-        told = f" ({leaf.column.help})" if leaf.column.help else ""
-        raise fail(int(np.flatnonzero(bad)[0]), kind + limits + told)
+        meaning = f" ({leaf.column.help})" if leaf.column.help else ""
+        raise fail(int(np.flatnonzero(bad)[0]), kind + limits + meaning)
 
 
 def read_agents(path: Path, population: Population) -> Table:

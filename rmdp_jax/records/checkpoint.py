@@ -159,7 +159,7 @@ def latest_step(*folders: Path) -> int | None:
         damages.append(damage)
     if not damages:
         raise ConfigError(
-            f"resume: the checkpoints are of iterations {_told(steps)}, none of them common to all; train the runs apart"
+            f"resume: the checkpoints are of iterations {_in_words(steps)}, none of them common to all; train the runs apart"
         )
     raise ConfigError(f"{damages[0]}, and there is no older checkpoint that is whole; bring it back, or train again")
 
@@ -272,7 +272,7 @@ def _flatten(state: TrainState) -> dict[str, Any]:
     return {name: plain(leaf) for name, leaf in _by_path(state).items()}
 
 
-def _told(steps: Sequence[list[int]]) -> str:
+def _in_words(steps: Sequence[list[int]]) -> str:
     return ", ".join("and ".join(map(str, own)) if own else "0" for own in steps)
 
 

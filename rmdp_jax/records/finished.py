@@ -105,7 +105,7 @@ def _readable(read: Callable[[Path], list[Line]], path: Path) -> list[tuple[Line
 
 
 def _read_file(path: Path) -> list[Line]:
-    """Runs of a file that was found; nothing of one that holds something else, such as metrics, as its first line tells."""
+    """Runs of a file that was found; nothing of one that holds something else, such as metrics, as its first line shows."""
     first = next(iter(read_lines(path)), None)
     return read_runs(path) if isinstance(first, dict) and set(_TELLING) <= first.keys() else []
 

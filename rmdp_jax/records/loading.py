@@ -164,7 +164,7 @@ def _assignment_at(path: Path, step: int, metrics: list[dict[str, Any]], last: n
     logged = [line["assignment"] for line in metrics if line["iteration"] <= step and "assignment" in line]
     if logged:
         return np.asarray(logged[-1], np.int32)
-    warn(f"{path}: tells no assignment until iteration {step}, so that of the end is taken, which may not suit its policies")
+    warn(f"{path}: records no assignment until iteration {step}, so that of the end is taken, which may not suit its policies")
     return last
 
 
@@ -262,7 +262,7 @@ def check_tells_of_all(run: Run) -> None:
     """Raise `ConfigError` where an episode of the run is for one agent alone, so that no other is scored on it."""
     if run.env.for_agent is not None:
         raise ConfigError(
-            f"run = {run.folder.path}: one policy is told for whom it acts, so no episode tells what others would get: none is "
+            f"run = {run.folder.path}: one policy is told for whom it acts, so no episode shows what others would get: none is "
             "kept, and nobody new is assigned; rmdp-jax evaluate plays episodes for each of its agents"
         )
 

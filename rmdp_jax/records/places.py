@@ -39,8 +39,8 @@ def run_folder(name: str, value: str | os.PathLike[str]) -> Path:
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
     address = _HUB.match(text) if isinstance(text, str) else None
     if address:
-        told = f"hf://{address['rest']}"
-        return _download(name, told, _hub_folder(name, told, address["rest"]))
+        source = f"hf://{address['rest']}"
+        return _download(name, source, _hub_folder(name, source, address["rest"]))
     path = local_path(name, value)
     below = RUNS / path
     return below if path.name == str(path) and not os.path.exists(path) and os.path.exists(below / "config.json") else path

@@ -30,8 +30,8 @@ _NO_SERIES = ("assignment", "nonfinite_rewards_by_agent", "transitions_per_polic
 _EVALUATED = ("welfare", "welfare_standard_error", "welfare_deterministic", "upper_bound", "share_of_bound")
 
 
-class Told(NamedTuple):
-    """What a sink is told of a run at its beginning."""
+class RunInfo(NamedTuple):
+    """What a sink learns about a run when it opens."""
 
     name: str  # of the run
     id: str  # the same whenever the run goes on, and no other run's
@@ -51,7 +51,7 @@ class SinkKind(NamedTuple):
     """A kind of sink."""
 
     module: str  # that it takes
-    open: Callable[[Told], Log]
+    open: Callable[[RunInfo], Log]
     needs_folder: bool = False
 
 
@@ -75,15 +75,15 @@ def evaluation_series(summary: Mapping[str, Any]) -> dict[str, float]:
     return series({f"evaluation/{name}": summary.get(name) for name in _EVALUATED})
 
 
-def _open_tensorboard(told: Told) -> Log:
+def _open_tensorboard(info: RunInfo) -> Log:
     from tensorboardX import SummaryWriter
 
-    assert told.folder is not None
-    folder = told.folder / "tensorboard"
+    assert info.folder is not None
+    folder = info.folder / "tensorboard"
     new = not folder.exists()
     writer = SummaryWriter(str(folder))
     if new:
-        writer.add_text("config", f"```\n{to_json(told.config, indent=1)}\n```", 0)
+        writer.add_text("config", f"```\n{to_json(info.config, indent=1)}\n```", 0)
 
     def add(values: dict[str, float], step: int) -> None:
         for name, value in values.items():
@@ -93,19 +93,19 @@ def _open_tensorboard(told: Told) -> Log:
     return Log(add, writer.close)
 
 
-def _open_wandb(told: Told) -> Log:
+def _open_wandb(info: RunInfo) -> Log:
     import wandb
 
     def init(**how: Any) -> Any:
         return wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
-            name=told.name,
-            group=told.group,
-            id=told.id,
+            name=info.name,
+            group=info.group,
+            id=info.id,
             resume="allow",
             reinit="create_new",
-            dir=None if told.folder is None else str(told.folder),
-            config=dict(told.config),
+            dir=None if info.folder is None else str(info.folder),
+            config=dict(info.config),
             settings=wandb.Settings(console="off", silent=True, init_timeout=30),
             **how,
         )
@@ -118,15 +118,15 @@ def _open_wandb(told: Told) -> Log:
     return Log(lambda values, step: run.log(values, step=step), run.finish)
 
 
-def _open_trackio(told: Told) -> Log:
+def _open_trackio(info: RunInfo) -> Log:
     import trackio
 
     begin = partial(
         trackio.init,
         project=os.environ.get("WANDB_PROJECT", PROJECT),
-        name=f"{told.name}-{told.id}",  # by which it is found again
-        group=told.group,
-        config=dict(told.config),
+        name=f"{info.name}-{info.id}",  # by which it is found again
+        group=info.group,
+        config=dict(info.config),
         resume="allow",
         embed=False,
     )
@@ -165,13 +165,13 @@ def check_sinks(names: Sequence[str], folder: Path | None) -> None:
 
 
 def sinks_of(folder: Path) -> tuple[str, ...]:
-    """The sinks that a run in `folder` was told to."""
+    """The sinks that a run in `folder` reports to."""
     return tuple(name for name in _read_state(folder) if name in SINKS)
 
 
 @dataclass
 class Sinks:
-    """The sinks of one run. What fails is told once and left out from then on: no sink ends a training."""
+    """The sinks of one run. What fails is reported once and left out from then on: no sink ends a training."""
 
     names: Sequence[str]
     folder: Path | None
@@ -211,8 +211,8 @@ class Sinks:
     def _open(self, name: str) -> Log:
         if name not in self.opened:
             run, group = _names_of(self.folder, self.config)
-            told = Told(run, self.state[name]["id"], group, self.folder, self.config)
-            self.opened[name] = SINKS[name].open(told)
+            info = RunInfo(run, self.state[name]["id"], group, self.folder, self.config)
+            self.opened[name] = SINKS[name].open(info)
         return self.opened[name]
 
     def _try(self, name: str, what: Callable[[], None]) -> None:
@@ -220,7 +220,7 @@ class Sinks:
             what()
         except Exception as error:
             self.failed.add(name)
-            warn(f"{name}: {reason_of(error)}; nothing more is told to it, and the run goes on")
+            warn(f"{name}: {reason_of(error)}; nothing more is sent to it, and the run goes on")
 
 
 def _add_lines(known: dict[str, Any], log: Callable[[], Log], history: Sequence[Mapping[str, Any]]) -> None:

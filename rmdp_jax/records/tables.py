@@ -57,12 +57,12 @@ def headline(summary: Mapping[str, Any]) -> str:
 def welfare_line(summary: Mapping[str, Any]) -> str:
     """How good it is, and how sure that is."""
     if summary["welfare"] is None:
-        told = "was not evaluated" if not summary.get("evaluated", True) else "welfare is not a number"
+        text = "was not evaluated" if not summary.get("evaluated", True) else "welfare is not a number"
     else:
         error, share = summary["welfare_standard_error"], summary["share_of_bound"]
-        told = f"welfare {summary['welfare']:.2f}" + ("" if error is None else f" ± {error:.2f}") + " of 100 in fresh episodes"
-        told += "" if share is None else f", {share:.1%} of the proved bound {summary['upper_bound']:.2f}"
-    return told if summary["finished"] else f"{told}; stopped early, at iteration {summary['iterations']}"
+        text = f"welfare {summary['welfare']:.2f}" + ("" if error is None else f" ± {error:.2f}") + " of 100 in fresh episodes"
+        text += "" if share is None else f", {share:.1%} of the proved bound {summary['upper_bound']:.2f}"
+    return text if summary["finished"] else f"{text}; stopped early, at iteration {summary['iterations']}"
 
 
 def html_table(rows: Sequence[Row], more: str) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rmdp_jax.policies.model import Policies
 
 
-_TOLD = ("weight", "policy", "return", "best_policy", "best_return")  # columns beside those that agents are made of
+_RESERVED = ("weight", "policy", "return", "best_policy", "best_return")  # columns beside those that agents are made of
 
 
 class Trained:
@@ -68,7 +68,7 @@ class Trained:
         """
         utility, n = np.asarray(self.summary["utility"], float), self.population.n
         columns: dict[str, Any] = {
-            name + "_" * (name in _TOLD): values.reshape(n, -1)[:, i]
+            name + "_" * (name in _RESERVED): values.reshape(n, -1)[:, i]
             for leaf, values in columns_of(self.population)
             for i, name in enumerate(leaf.names)
         }
@@ -136,7 +136,7 @@ def _draw(name: str, draw: "Callable[[Any], Figure | None]", run: Trained) -> "F
 
 
 class Several(list[Any]):
-    """Runs with several seeds: a list of `Result`s that tells how they came out together."""
+    """Runs with several seeds: a list of `Result`s that shows how they came out together."""
 
     @property
     def welfare(self) -> float:
@@ -175,7 +175,7 @@ class Several(list[Any]):
         names = ("welfare", "welfare_standard_error", "welfare_deterministic", "share_of_bound")
         return [{"seed": run.summary["seed"], **{name: run.summary[name] for name in names}} for run in self]
 
-    def _told(self) -> list[str]:
+    def _lines(self) -> list[str]:
         summary, values = self[0].summary, [run.welfare for run in self]
         who = f"k = {summary['k']} policies for n = {summary['n']} agents, {len(self)} seeds"
         spread = f"from {min(values):.2f} to {max(values):.2f}, best: seed {self.best.summary['seed']}"
@@ -184,13 +184,13 @@ class Several(list[Any]):
     def __repr__(self) -> str:
         if not self:
             return "[]"
-        task, welfare = self._told()
+        task, welfare = self._lines()
         return f"Results: {task}\n{welfare}\nlook at: .table() .history .plot .best, or one of the list; keep: .save(path)"
 
     def _repr_html_(self) -> str:
         if not self:
             return "[]"
-        return "<br>".join(map(escape, self._told())) + html_table(self._rows(), "table() has all")
+        return "<br>".join(map(escape, self._lines())) + html_table(self._rows(), "table() has all")
 
 
 class SeveralPlots:

@@ -154,7 +154,7 @@ def task_of(name: str, env: Env, population: Population) -> tuple[Env, Populatio
     """The task as algorithm `name` takes it: as it is, but for `contextual`, whose policy is told for whom an episode is.
 
     Raises:
-        ConfigError: the name is not in `ALGORITHMS`, or the agents cannot be told.
+        ConfigError: the name is not in `ALGORITHMS`, or the agents are no numbers.
     """
     check_algorithm(name)
     return ALGORITHMS[name].task(env, population)

@@ -38,7 +38,7 @@ class Budget(NamedTuple):
     ks: tuple[int, ...]  # (K,)
     welfare: np.ndarray  # (K,) predicted: of the chosen members, in other episodes than they were chosen by
     standard_error: np.ndarray | None  # (K,) over episodes; None of one episode
-    individual: float  # welfare where the best of all members for each agent serves it, chosen and told in the same way
+    individual: float  # welfare where the best of all members for each agent serves it, chosen and measured in the same way
     bound: np.ndarray | None  # (K,) what k policies can reach at best, proved; None where the task does not know it
     choices: tuple[Choice, ...]  # (K,)
     recommended: Recommended
@@ -62,9 +62,9 @@ def budget(
     """Predict the welfare of k policies for every k from what a run knows, and recommend a k.
 
     Members are the run's k policies and the earlier ones in its archive, where it keeps one (`em` does, for 1 < k < n). All are
-    played for `episodes`, by which for every k the best k of them are chosen (facility location); what these bring is told by
-    as many other episodes, so that luck in the first does not count. Policies that are trained for that k can be better than
-    what a run met on its way, most for k below its own: `running.ladder.train_ladder` tells how far.
+    played for `episodes`, by which for every k the best k of them are chosen (facility location); what these bring is measured
+    by as many other episodes, so that luck in the first does not count. Policies that are trained for that k can be better than
+    what a run met on its way, most for k below its own: `running.ladder.train_ladder` measures how far.
 
     Args:
         run: of `rmdp_jax.load_run`.
@@ -100,15 +100,15 @@ def budget(
     utility = np.asarray(sum(play(0, batch) for batch in batches)) / len(batches)
     choices = choose_members(utility, ks, welfare, limits, run.population.weights)
     labels = [choice.labels for choice in choices] + [utility.argmax(0)]
-    told, errors = _tell((play(1, batch) for batch in batches), labels, welfare)
+    predicted, errors = _tell((play(1, batch) for batch in batches), labels, welfare)
     return Budget(
         ks=ks,
-        welfare=told[:-1],
+        welfare=predicted[:-1],
         standard_error=None if errors is None else errors[:-1],
-        individual=float(told[-1]),
+        individual=float(predicted[-1]),
         bound=None if None in bounds else np.array(bounds, float),
         choices=tuple(choices),
-        recommended=recommend(rule, ks, told[:-1], told[-1]),
+        recommended=recommend(rule, ks, predicted[:-1], predicted[-1]),
         members=members.number,
         archived=members.archived,
         episodes=len(batches) * batch_size(number),

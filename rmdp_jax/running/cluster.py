@@ -173,7 +173,7 @@ def group(columns: np.ndarray, config: TrainConfig) -> np.ndarray:
 
 
 def _fill_empty(labels: np.ndarray, k: int) -> np.ndarray:
-    """Labels (n,) int32 with no cluster empty: agents that cannot be told apart leave K-means fewer than k groups."""
+    """Labels (n,) int32 with no cluster empty: agents that cannot be distinguished leave K-means fewer than k groups."""
     labels = labels.astype(np.int32)
     for j in set(range(k)) - set(labels.tolist()):
         largest = np.bincount(labels, minlength=k).argmax()

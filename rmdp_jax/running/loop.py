@@ -159,7 +159,7 @@ def _prepare(
 
 
 def _name_of(run: RunSpec) -> str:
-    """What tells a run from those that are trained with it."""
+    """What distinguishes a run from those that are trained with it."""
     return f"seed {run.config.seed}: " if run.out is None else f"{Path(run.out).name}: "
 
 

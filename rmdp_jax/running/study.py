@@ -72,17 +72,17 @@ def open_study(out: Path, cell: Cell, search: Search, first_seed: int) -> "Study
     from optuna.storages.journal import JournalFileBackend
 
     about = out / ABOUT
-    told = {**describe_best(cell, cell.config), "first_seed": first_seed, "seeds": search.seeds, "rungs": search.rungs}
-    told |= {"reduction": search.reduction, "batch": search.batch}
-    told["search"] = {setting.name: list(setting.choices or (setting.low, setting.high)) for setting in search.settings}
-    told = json.loads(to_json(told))
+    content = {**describe_best(cell, cell.config), "first_seed": first_seed, "seeds": search.seeds, "rungs": search.rungs}
+    content |= {"reduction": search.reduction, "batch": search.batch}
+    content["search"] = {setting.name: list(setting.choices or (setting.low, setting.high)) for setting in search.settings}
+    content = json.loads(to_json(content))
     if about.exists():
         there = read_json(about)
-        changed = [name for name, value in told.items() if not isinstance(there, dict) or there.get(name) != value]
+        changed = [name for name, value in content.items() if not isinstance(there, dict) or there.get(name) != value]
         if changed:
             raise ConfigError(f"out = {out}: holds a search with other {', '.join(changed)}; choose another --out")
     else:
-        write_json(about, told)
+        write_json(about, content)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(out / STUDY)))
     study = optuna.create_study(storage=storage, study_name="tune", direction="maximize", load_if_exists=True)
@@ -159,7 +159,7 @@ def of_round(study: "Study", number: int) -> "list[FrozenTrial]":
     return [trial for trial in study.get_trials() if trial.user_attrs.get(_ROUND) == number]
 
 
-def told_of(study: "Study", search: Search) -> str:
+def progress_of(study: "Study", search: Search) -> str:
     """How far the search is, in words."""
     made = len(study.get_trials(deepcopy=False))
     with suppress(ValueError):

@@ -50,7 +50,7 @@ class Cell:
     config: TrainConfig
     """Settings with the whole budget; its seed is not read."""
     label: str = ""
-    """What tells its folders from those of a cell with other rates."""
+    """What distinguishes its folders from those of a cell with other rates."""
 
 
 class _Run(NamedTuple):

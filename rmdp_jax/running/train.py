@@ -128,8 +128,8 @@ def train(
         progress: show a bar on stderr (lines where it is no terminal).
         on_metrics: called with every logged line; the place for other sinks. With `seeds`, the lines name their `seed`. When
             it raises StopIteration the run ends as by Ctrl-C; what else it raises comes out when the state is saved.
-        log: sinks of other packages: "tensorboard", "wandb", "trackio"; see `rmdp_jax.records.sinks`. One that fails is told
-            once, and the run goes on without it.
+        log: sinks of other packages: "tensorboard", "wandb", "trackio"; see `rmdp_jax.records.sinks`. One that fails is
+            reported once, and the run goes on without it.
 
     Returns:
         A `Result`, or a list (`Results`) of one for each of `seeds`. Ctrl-C (the stop button of a notebook), or SIGTERM,
@@ -147,7 +147,7 @@ def train(
 
     def given_to(folder: str | Path | None) -> GivenPolicies:
         goes_on = local_path("out", folder) if folder is not None and (resume or extend) else None
-        with plain_settings(lambda told: None):  # `train_batch` tells of them
+        with plain_settings(lambda sentence: None):  # `train_batch` reports them
             return given_policies(env, config, frozen, start, goes_on)
 
     if seeds is None:

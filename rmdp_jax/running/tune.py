@@ -29,7 +29,7 @@ from rmdp_jax.running.study import (
     importance_of,
     of_round,
     open_study,
-    told_of,
+    progress_of,
     unfinished_round,
 )
 from rmdp_jax.running.sweep import Cell, Make, run_folder, sweep
@@ -97,7 +97,7 @@ def tune(
     with locked(out):
         study = open_study(out, cell, search, first_seed)
         while (number := unfinished_round(study, search, cell.config)) is not None:
-            announce(progress, f"round {number + 1}: {len(of_round(study, number))} trials, {told_of(study, search)}")
+            announce(progress, f"round {number + 1}: {len(of_round(study, number))} trials, {progress_of(study, search)}")
             _run_round(study, number, search, trainer)
         best = best_of(study)
         config = with_values(cell.config, best.params)
@@ -108,7 +108,7 @@ def tune(
 
 
 def _run_round(study: "Study", number: int, search: Search, trainer: Trials) -> None:
-    """Train the running trials of a round from rung to rung; what was told before is not told again."""
+    """Train the running trials of a round from rung to rung; what was reported before is not reported again."""
     from optuna.trial import Trial, TrialState
 
     running = [trial for trial in of_round(study, number) if trial.state == TrialState.RUNNING]

@@ -113,7 +113,7 @@ class Count(NamedTuple):
     count: jax.Array  # () float32
 
 
-class Told(NamedTuple):
+class Paid(NamedTuple):
     count: jax.Array  # () float32, paid
 
 
@@ -130,7 +130,7 @@ def counting(breaks="nothing", episode_length=100, finite_horizon=False):
         worse = jnp.where(clock == 3, {"nan": jnp.nan, "inf": -jnp.inf}.get(breaks[-3:], 0.0), 0.0)
         obs = jnp.stack([count, worse if breaks.startswith("obs") else jnp.float32(0)])
         paid = 1.0 + (worse if breaks.startswith("outcome") else 0.0)
-        return (Count(count), clock), Step(obs, Told(paid), jnp.bool_(False), clock >= episode_length)
+        return (Count(count), clock), Step(obs, Paid(paid), jnp.bool_(False), clock >= episode_length)
 
     spec = EnvSpec("counting", 2, 2, True, episode_length, 0.9, 100.0, "jax", finite_horizon)
     return Env(spec, reset, step), Population(jnp.ones(2), lambda agent, stepped: agent * stepped.count)
