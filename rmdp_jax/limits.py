@@ -78,7 +78,7 @@ def loads_of(limits: Limits, k: int, n: int, frozen: int = 0, weights: ArrayLike
     if weight.min() < LEAST_WEIGHT * weight.mean():
         raise ConfigError(
             f"weights: the least, {weight.min():g}, must be at least {LEAST_WEIGHT:g} of their mean, {weight.mean():g}, where "
-            "policies have limits in training, as sums would not show it; leave such agents out, or hold the limits by rmdp-jax assign"
+            "policies have limits in training, as sums would not show it; leave such agents out, or take limits in assign"
         )
     check_room(low, high, float(weight.sum()), "of weight")
     start = _some_labels(*(tuple(values.tolist()) for values in (weight, low, high)))

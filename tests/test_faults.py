@@ -17,6 +17,7 @@ from rmdp_jax import (
     Step,
     TrainConfig,
     TrainingError,
+    end_to_end,
     fixed,
     make_trainer,
     plain_em,
@@ -26,6 +27,7 @@ from rmdp_jax.env import auto_reset, first_episodes, guard, make_starts
 from rmdp_jax.learning.experience import fresh_starts
 from rmdp_jax.policies.returns import DECAY, running_scale
 from rmdp_jax.records.files import RunWarning
+from rmdp_jax.running.faults import FaultWatch
 
 K, N = 2, 4
 GOALS = jnp.linspace(0.0, 1.0, N)
@@ -205,3 +207,33 @@ def test_every_episode_that_begins_has_a_start_of_its_own():
         states
     )
     assert len({tuple(obs) for obs in np.asarray(seen).reshape(-1, 2).tolist()}) == 260
+
+
+def test_mean_outcomes_are_those_of_steps_that_did_not_diverge():
+    config = replace(CONFIG, sizes=replace(SIZES, environments=1, minibatches=1))
+    env = line_walk(seen=lambda x: jnp.where(x[1] > 0.5, jnp.nan, x), outcome=lambda x: 2.0 + 0.0 * x[0])
+    trainer = make_trainer(env, Population(GOALS, near), config, fixed(K, N, np.arange(N) % K))
+    state, diverged = jax.jit(trainer.init)(jax.random.key(0)), 0
+    step = jax.jit(trainer.step)
+    for _ in range(4):
+        state, info = step(state)
+        sound = np.asarray(info.diverged) < SIZES.unroll
+        np.testing.assert_allclose(np.asarray(info.outcome)[sound], 2.0, rtol=1e-6)
+        diverged += int(info.diverged[sound].sum())
+    assert diverged > 0
+
+
+def test_a_gradient_that_is_not_finite_moves_nobody():
+    soft = end_to_end(K, N, gradient="surrogate")
+    state = soft.init(jax.random.key(0))
+    gradient = jnp.ones((K, N)).at[1, 0].set(2.0)
+    expected = soft.descend(gradient.at[0].set(0.0), state)
+    assert_same(soft.descend(gradient.at[0].set(jnp.nan), state), expected)
+    assert finite(expected)
+
+
+def test_the_share_of_bad_rewards_is_of_the_steps_that_are_sampled():
+    config = replace(CONFIG, sizes=replace(SIZES, agents_exact=2))  # of 32 steps an iteration, where 64 would be sampled
+    line = {"iteration": 1, "diverged": [0, 0], "recovered": [0, 0], "nonfinite_rewards_by_agent": {"1": K * SIZES.transitions}}
+    with pytest.raises(TrainingError, match=r"was not finite in 64 steps \(100.0%\)"):
+        FaultWatch(line_walk().spec, config, print).read(line)
