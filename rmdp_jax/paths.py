@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from rmdp_jax.errors import ConfigError
+from rmdp_jax.errors import ConfigError, check
 
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/")  # one letter is a drive; `Path` makes one slash of two
 
@@ -41,3 +41,11 @@ def local_path(name: str, value: str | os.PathLike[str]) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         raise ConfigError(f"{name} = {text}: there is no such home; give the path in full") from None
+
+
+def check_new_file(name: str, path: Path, example: str) -> None:
+    """Raise `ConfigError`, of the argument `name`, where no file can be written, before anything takes long."""
+    check(name, path, not os.path.isdir(path), f"a file, such as {path / example}, and no folder")
+    check(name, path, len(os.fsencode(path.name)) <= 255, "a file with a name of at most 255 bytes")
+    above = next(folder for folder in path.absolute().parents if os.path.exists(folder))
+    check(name, path, above.is_dir() and os.access(above, os.W_OK), f"in a folder that can be written, which {above} cannot")

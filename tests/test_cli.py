@@ -151,6 +151,10 @@ def test_bad_input_is_told_in_one_line(arguments, message, capsys):
         (["render", "nowhere", "--seed", "-1"], "seed = -1: must be a whole number from 0 to 2^32 - 1"),
         (["render", "nowhere", "--seconds", "nan"], "seconds = nan: must be a number above 0"),
         (["render", "nowhere", "--policy", "-1"], "policy = -1: must be a whole number from 0 up"),
+        (["compare", ".", "--picture", "it.pdf"], "picture = it.pdf: must be a file whose name ends with .png"),
+        ([*TRAIN, "--out", ""], "out = '': must be the path of a file or folder"),
+        (["compare", "."[:0]], "runs = '': must be the path of a file or folder"),
+        (["report", "nowhere", "--pictures", ""], "run = nowhere: holds no config.json"),
         (["compare", ".", "--picture", "."], "picture = .: must be a file, such as welfare.png, and no folder"),
         (
             ["compare", ".", "--picture", "/dev/null/such.png"],
@@ -190,6 +194,17 @@ def test_a_folder_with_a_run_is_refused(run_dir, capsys, monkeypatch):
     message = refused([*TRAIN, "--out", str(run_dir)], capsys)
     assert message == f"out = {run_dir}: already holds a run; choose another folder, or --resume to go on with it"
     assert refused([*TRAIN, "--out", str(run_dir), "--resume", "--seed", "1"], capsys).startswith("resume: ")
+    message = f"preset = gpu: settings are those of the run in {run_dir}; leave it out"
+    assert refused(["train", str(run_dir), "--preset", "gpu"], capsys) == message
+    assert refused([*TRAIN, "--out", str(run_dir), "--resume", "--preset", "gpu"], capsys) == message
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("jax.jit", None)
+    (tmp_path / "config.json").write_text('{"mine": 1}')
+    message = f"out = {tmp_path}: holds a config.json of something else; choose another folder"
+    assert refused([*TRAIN, "--out", str(tmp_path)], capsys) == message
+    assert (tmp_path / "config.json").read_text() == '{"mine": 1}'
 
 
 def test_a_run_that_went_on_and_did_not_end_is_refused(run_dir, tmp_path, capsys):

@@ -171,6 +171,14 @@ def test_runs_are_found_in_folders_and_files_and_counted_once(tmp_path):
     assert (len(twice.lines), twice.repeated) == (3, 1)
 
 
+def test_a_run_that_came_out_otherwise_is_named(tmp_path):
+    for name, welfare in (("new", 30.0), ("old", 60.0)):
+        write_folder(tmp_path / name, run(welfare=welfare))
+    with pytest.warns(RunWarning, match=r"old: a run of seed 0 is there with another welfare, and equal settings; the first"):
+        found = find_runs([tmp_path])
+    assert [line["welfare"] for line in found.lines] == [30.0]
+
+
 def test_a_line_that_was_cut_off_is_left_out(tmp_path):
     file = write_lines(tmp_path / "runs.jsonl", RUNS)
     file.write_text(file.read_text() + '{"env": "resou')
@@ -184,6 +192,8 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path):
         ("", "no finished run found"),
         ('{"env": "x"}\n', "line 1: has no env_options"),
         ("half\n{}\n", "line 1 is not JSON"),
+        (json.dumps(run(frozen=5)) + "\n", "line 1: frozen = 5: must be a list of objects with run, policy and sha256"),
+        (json.dumps(run(env_options={"seed": [1]})) + "\n", r"line 1: env_options = .* and its seed a whole number"),
         (json.dumps(run(finished=False)) + "\n", "1 unfinished"),
     ],
 )

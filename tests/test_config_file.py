@@ -68,6 +68,9 @@ def test_flags_win_and_the_rest_is_the_preset_of_the_env(tmp_path):
         ({"format": 7}, "has format 7, this version reads 1"),
         ([], "[]: must be an object of names and values"),
         ({"train": {"k": 26}}, "k = 26: must be at most n = 25"),
+        *[({"frozen": value}, "frozen = ") for value in (["run:0"], 5, [{"run": "run"}])],
+        ({"algorithm_options": 5}, "algorithm_options = 5: must be an object"),
+        ({"train": {"transitions": 1000}, "pretraining_transitions": "x"}, "pretraining_transitions = 'x': must be a whole"),
     ],
 )
 def test_what_a_file_may_not_hold_is_named(tmp_path, capsys, monkeypatch, content, message):
@@ -75,6 +78,17 @@ def test_what_a_file_may_not_hold_is_named(tmp_path, capsys, monkeypatch, conten
     path = written(tmp_path, content)
     line = refused(["train", "resource_gathering", "--config", path, "--out", str(tmp_path / "run")], capsys)
     assert line.removeprefix(f"config = {path}: ").startswith(message)
+
+
+def test_as_other_programs_write_it(tmp_path):
+    path = Path(written(tmp_path, {"env": "ant_speed", "env_options": {"n": 30}, "train": {"k": 3}}))
+    path.write_text(path.read_text(), encoding="utf-8-sig")  # as of Windows
+    parsed = _parse(["train", "--config", str(path)])
+    assert (parsed.env, parsed.k, parsed.n) == ("ant_speed", 3, 30)
+    other = written(tmp_path, {"train": {"k": 4, "n": 40}})
+    twice = _parse(["train", "ant_speed", "--config", str(tmp_path / "none.json"), "--config", other])
+    assert (twice.k, str(twice.config)) == (4, other), "the last of a flag counts"
+    assert _parse(["train", "ant_speed", "--preset", "reference", "--preset", "default"]).sizes.environments > 1
 
 
 def test_a_file_that_is_none_is_refused(tmp_path, capsys):

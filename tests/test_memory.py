@@ -121,6 +121,16 @@ def test_this_machine_has_memory():
     assert GIBIBYTE // 4 < available_memory() < 2**50
 
 
+def test_the_limit_of_a_job_counts(tmp_path, monkeypatch):
+    (tmp_path / "job" / "step").mkdir(parents=True)
+    (tmp_path / "job" / "memory.max").write_text(f"{GIBIBYTE // 2}\n")
+    (tmp_path / "job" / "step" / "memory.max").write_text("max\n")
+    (tmp_path / "own").write_text("1:cpu:/\n0::/job/step\n")
+    monkeypatch.setattr("rmdp_jax.running.memory._CGROUPS", {"": (str(tmp_path), "memory.max")})
+    monkeypatch.setattr("rmdp_jax.running.memory._OWN_CGROUPS", str(tmp_path / "own"))
+    assert available_memory() == GIBIBYTE // 2
+
+
 def test_train_says_it_first_and_compiles_nothing_that_would_not_fit(monkeypatch, capsys):
     def refuse(*arguments, **options):
         raise AssertionError("the iteration was compiled")

@@ -18,6 +18,7 @@ from rmdp_jax.commands.tables import _describe_verified
 from rmdp_jax.deploy.model_card import model_card
 from rmdp_jax.deploy.release import write_release
 from rmdp_jax.envs import make
+from rmdp_jax.records.files import write_json
 from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.given import given_policies, load_members
 from rmdp_jax.records.loading import load_run
@@ -75,6 +76,13 @@ def test_the_card_says_on_whose_terms_welfare_is(released):
     assert "welfare, p-mean of returns, p = -inf of the 4 agents, with at most 2 agents a policy, of 100" in card
     assert "mean return" not in card
     assert "mean_reward" not in card
+    assert "| proved upper bound for k = 2 without limits |" in card
+    diverged = run._replace(result={**run.result, "welfare": None})
+    described = run.folder.read_config()
+    in_context = {**described, "env_options": {**described["env_options"], "context": True}}
+    card = model_card(diverged, in_context)
+    assert "model-index" not in card
+    assert f"| proved upper bound for k = {run.config.n} |" in card
 
 
 def test_the_release_among_the_examples_is_whole():
@@ -100,6 +108,12 @@ def test_evaluate_tells_whether_a_release_agrees(released, tmp_path, capsys):
     assert "agrees (" in capsys.readouterr().out
     assert max(map(len, capsys.readouterr().out.splitlines()), default=0) <= 80
     result = released[0].result
+    other = dict(result, welfare=result["welfare"] + 9.0)
+    write_json(shutil.copytree(released[0].folder.path, tmp_path / "other") / "result.json", other)
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", str(tmp_path / "other")])
+    assert stop.value.code == 1
+    assert "DOES NOT AGREE" in capsys.readouterr().out
     fresh = SimpleNamespace(welfare=result["welfare"] + 5.0, standard_error=1.2)
     verified = verify({"welfare": result["welfare"], "welfare_standard_error": 0.9}, fresh, deterministic=False)
     assert verified.standard_errors == pytest.approx(5.0 / 1.5)

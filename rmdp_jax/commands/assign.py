@@ -37,7 +37,7 @@ class Assign(Compiling):
         from rmdp_jax.envs import make
         from rmdp_jax.errors import ConfigError
         from rmdp_jax.limits import Limits
-        from rmdp_jax.paths import local_path
+        from rmdp_jax.paths import check_new_file, local_path
         from rmdp_jax.records.agents_csv import read_agents, write_table
         from rmdp_jax.records.files import to_json
         from rmdp_jax.records.folder import listed
@@ -48,6 +48,8 @@ class Assign(Compiling):
         out = None if self.out is None else local_path("out", self.out)
         if out is not None and out.resolve() == path.resolve():
             raise ConfigError(f"out = {out}: is the file of the agents; choose another file")
+        if out is not None:
+            check_new_file("out", out, "policies.csv")
         run = load_run(self.run_dir, make)
         check_tells_of_all(run)
         table = read_agents(path, run.population)
@@ -76,6 +78,7 @@ def _describe(table: "Table", found: "Assigned") -> dict[str, Any]:
         "agents": len(found.policy),
         "weighted": table.weights is not None,
         "episodes": found.episodes,
+        "deterministic": found.deterministic,
         "unserved_below": found.unserved_below,
         "fairness": {name: plain(one) for name, one in groups.items()},
         "policies": [_of_policy(found, j) for j in range(len(found.utility))],

@@ -9,11 +9,11 @@ import tyro
 
 from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.env_options import EnvOptions
-from rmdp_jax.commands.grids import Sweep, check_picture
+from rmdp_jax.commands.grids import Sweep
 from rmdp_jax.config import LARGEST_EPISODES
 from rmdp_jax.errors import ConfigError, seed_number, seed_range, shown, whole_number
 from rmdp_jax.limits import Limits
-from rmdp_jax.paths import folder_name, local_path
+from rmdp_jax.paths import check_new_file, folder_name, local_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -117,6 +117,7 @@ class Budget(Compiling):
         terms: dict[str, Any] = {
             name: run.result[name] for name in ("algorithm", "welfare_p", "weighted") if name in run.result
         }
+        terms["release"] = bool(run.folder.read_config().get("release"))
         content = {**terms, **describe_budget(found)}
         self._write(out, content, draw_budget(found, self.price), print_budget)
 
@@ -162,7 +163,7 @@ class Budget(Compiling):
 
     def _folder(self, default: Path) -> Path:
         out = default if self.out is None else local_path("out", self.out)
-        check_picture(out / "budget.png", "out")
+        check_new_file("out", out / "budget.png", "budget.png")
         return out
 
     def _write(self, out: Path, content: dict[str, Any], figure: "Figure", show: Any) -> None:

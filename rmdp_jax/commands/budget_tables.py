@@ -57,7 +57,8 @@ def describe_ladder(ladder: "Ladder") -> dict[str, Any]:
 def print_budget(content: dict[str, Any]) -> None:
     """The table of one run, from what budget.json holds."""
     console = PlainConsole()
-    kept = "its archive with them" if content["archived"] else f"no archive, as {content['algorithm']} keeps none here"
+    nothing = "a release has none" if content["release"] else f"{content['algorithm']} keeps none here"
+    kept = "its archive with them" if content["archived"] else f"no archive, as {nothing}"
     console.print(f"\n{content['members']} different policies, {kept}; {content['episodes']} fresh episodes of each")
     console.print("to choose by (facility location), and as many to tell by")
     if terms := describe_terms(content):

@@ -70,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
     Exit codes: 0 done; 1 training ended by `TrainingError`; 2 something that a person has to change; each said in one line; 75
-    a run or a sweep that a signal stopped before it was finished, or that another process is at, so that the same command is to
-    be started again; 130 another command that was stopped.
+    a run or a sweep that a signal stopped before it was finished, or a run that another process is at, so that the same command
+    is to be started again; 130 another command that was stopped.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     goes_on = _goes_on(arguments)
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         if error.filename is None:  # not of a file of the user's
             raise
-        print(f"rmdp-jax: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"rmdp-jax: error: {visible(str(error.filename))}: {error.strerror}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt as stop:  # while compiling, evaluating or pre-training; training itself ends by itself
         print(_stopped(str(stop), goes_on), file=sys.stderr, flush=True)
@@ -132,7 +132,7 @@ def _warnings_in_a_line() -> Iterator[None]:
 
         def show(message: Any, category: Any, *place: Any, **options: Any) -> None:
             if issubclass(category, RunWarning):
-                print(f"rmdp-jax: warning: {message}", file=sys.stderr)
+                print(f"rmdp-jax: warning: {visible(str(message))}", file=sys.stderr)
             else:
                 ever(message, category, *place, **options)
 
@@ -159,6 +159,7 @@ def _parse(arguments: Sequence[str]) -> Any:
         env = RunFolder(folder).read_task()
         if found.config is not None:
             raise ConfigError(f"config = {found.config}: settings are those of the run in {parsed.env}; leave it out")
+        _refuse_preset(arguments, folder)
         return replace(found, env=env, resume=True)
     if parsed.env != guess and is_task(parsed.env):
         parsed = _parse_with(configure(_preset_defaults(parsed.env, arguments)), arguments)  # another word was an env, too
@@ -171,8 +172,16 @@ def _parse(arguments: Sequence[str]) -> Any:
                 raise ConfigError(
                     f"resume: env ({env} there, {parsed.env} here) differs from the run in {out}; give another --out"
                 )
+            _refuse_preset(arguments, out)
             return _parse_with(configure(replace(Train(env=tyro.MISSING), **settings_of(out))), arguments)
     return parsed
+
+
+def _refuse_preset(arguments: Sequence[str], folder: Path) -> None:
+    """Raise `ConfigError` where a preset is named for a run that is gone on with."""
+    preset = _value_of("--preset", arguments)
+    if preset is not None:
+        raise ConfigError(f"preset = {preset}: settings are those of the run in {folder}; leave it out")
 
 
 def _parse_with(train: Train, arguments: Sequence[str]) -> Any:
@@ -224,8 +233,8 @@ def _configured(arguments: Sequence[str]) -> tuple[str | None, Callable[[Train],
 
 
 def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
-    """What follows `flag`; defaults depend on it, so it is looked for before the arguments are parsed."""
-    for word, after in zip(arguments, [*arguments[1:], None], strict=True):
+    """What follows `flag`, of several the last; defaults depend on it, so it is looked for before the arguments are parsed."""
+    for word, after in reversed(list(zip(arguments, [*arguments[1:], None], strict=True))):
         if word == flag:
             return after
         if word.startswith(flag + "="):

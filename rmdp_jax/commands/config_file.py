@@ -25,12 +25,14 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """
     from rmdp_jax.records.files import read_json
     from rmdp_jax.records.folder import FORMAT
+    from rmdp_jax.records.schema import GIVEN_CONFIG, check_fields
 
     path = local_path("config", path)
     content = read_json(path / "config.json" if path.is_dir() else path)
     _check_names(path, "", content, ("env", "make", "env_options", "algorithm", "train", *_RECORDED))
     if content.get("format", FORMAT) != FORMAT:
         raise ConfigError(f"config = {path}: has format {shown(content['format'])}, this version reads {FORMAT}")
+    check_fields(f"config = {path}", content, GIVEN_CONFIG)
     train = content.get("train", {})
     _check_names(path, "train", train, _OF_TRAIN)
     return content
@@ -55,7 +57,7 @@ def with_settings(train: Train, path: Path, content: Mapping[str, Any]) -> Train
     except ConfigError as error:
         raise ConfigError(f"config = {path}: {error}") from None
     changes |= {name: _plain(path, name, value) for name, value in of_run.items()}
-    if "transitions" in of_run and content.get("pretraining_transitions"):
+    if plain_number(of_run.get("transitions")) is not None and content.get("pretraining_transitions"):
         changes["transitions"] += content["pretraining_transitions"]  # the budget that was given
     for flag, name in (("freeze", "frozen"), ("start_from", "start")):
         if content.get(name):
@@ -65,6 +67,8 @@ def with_settings(train: Train, path: Path, content: Mapping[str, Any]) -> Train
     options = {name: value for name, value in given.items() if name not in _OPTIONS_OF_FLAGS}
     if given.get("seed", of_run.get("seed")) != of_run.get("seed"):
         options["people_seed"] = given["seed"]
+    if "n" in given and "n" not in of_run:
+        changes["n"] = _plain(path, "n", given["n"])
     changes["env_options"] = replace(train.env_options, **options)
     named = {"algorithm": content["algorithm"]} if "algorithm" in content else {}
     named |= {"env": task_in(content)} if task_in(content) else {}

@@ -13,4 +13,4 @@ class Envs:
         from rmdp_jax.envs import describe_envs
 
         print_envs(describe_envs())
-        print("your own: a function that returns (Env, Population), as my_env.py:make or package.module:make")
+        print("your own: a function that returns (Env, Population),\n  as my_env.py:make or package.module:make")

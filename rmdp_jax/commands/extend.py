@@ -10,6 +10,7 @@ import tyro
 from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.train import Train, read_policies, settings_of
 from rmdp_jax.errors import whole_number
+from rmdp_jax.paths import local_path
 
 _AS_IT_WAS = ("transitions", "at_most", "at_least")  # of the run in --out, where it is gone on with
 
@@ -53,7 +54,7 @@ class Extend(Compiling):
         if settings["algorithm"] in ("single", "individual"):
             settings["algorithm"] = "em"  # which they are, with k = 1 and k = n
         home = outputs_folder("run", self.run_dir).absolute()
-        out = self.out or home.with_name(f"{home.name}-k{k}")
+        out = home.with_name(f"{home.name}-k{k}") if self.out is None else local_path("out", self.out)
         own = f"{source}:" + ",".join(map(str, range(settings["k"])))
         given = {"freeze": (), "start_from": (), ("start_from" if self.keep_learning else "freeze"): (own,)}
         if self.resume and RunFolder(out).holds_run():

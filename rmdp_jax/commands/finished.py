@@ -15,7 +15,7 @@ from rmdp_jax.errors import real_number, seed_number, whole_number
 class Evaluate(Compiling):
     """Evaluate a run by fresh episodes: who gets how much from which policy.
 
-    Says whether that agrees with what the run recorded.
+    Says whether that agrees with what the run recorded; exit code 1 if it does not.
     """
 
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
@@ -55,6 +55,8 @@ class Evaluate(Compiling):
             print(to_json({name: value for name, value in evaluation.items() if not isinstance(value, np.ndarray)}))
         else:
             print_evaluation(evaluation)
+        if verified is not None and verified.agrees is False:
+            raise SystemExit(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +73,14 @@ class Report(Compiling):
         from rmdp_jax.commands.pictures import draw_run
         from rmdp_jax.commands.tables import print_pictures, print_summary
         from rmdp_jax.envs import make
+        from rmdp_jax.paths import local_path
         from rmdp_jax.records.loading import load_run
         from rmdp_jax.records.places import outputs_folder
 
         run = load_run(self.run_dir, make)
         print_summary(run.result)
-        print_pictures(draw_run(run, self.pictures or outputs_folder("run", self.run_dir)))
+        given = None if self.pictures is None else local_path("pictures", self.pictures)
+        print_pictures(draw_run(run, given or outputs_folder("run", self.run_dir)))
 
 
 @dataclass(frozen=True, kw_only=True)

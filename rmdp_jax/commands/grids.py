@@ -1,6 +1,5 @@
 """``rmdp-jax sweep | compare``: grids of runs."""
 
-import os
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -13,7 +12,7 @@ from rmdp_jax.commands.compiling import Compiling
 from rmdp_jax.commands.env_options import EnvOptions
 from rmdp_jax.config import Rates
 from rmdp_jax.errors import check, real_number, seed_range
-from rmdp_jax.paths import local_path
+from rmdp_jax.paths import check_new_file, local_path
 from rmdp_jax.terminal import visible
 
 if TYPE_CHECKING:
@@ -71,8 +70,11 @@ class Sweep(Compiling):
         out = local_path("out", self.out)
         cells = self.cells()
         self.tell_settings()
-        sweep(cells, seeds, out, make=make, devices=self.devices, progress=not self.quiet, log=self.log)
-        print(f"lines    {visible(str(out / 'runs.jsonl'))}\ncompare  rmdp-jax compare {visible(quote(str(out)))}")
+        lines = sweep(cells, seeds, out, make=make, devices=self.devices, progress=not self.quiet, log=self.log)
+        if lines:
+            print(f"lines    {visible(str(out / 'runs.jsonl'))}\ncompare  rmdp-jax compare {visible(quote(str(out)))}")
+        else:
+            print("other processes train all that is left; the same command says what came out when they are done")
 
     def tell_settings(self) -> None:
         """Say where the settings of tasks of one's own come from."""
@@ -142,7 +144,8 @@ class Compare:
 
         picture = None if self.picture is None else local_path("picture", self.picture)
         if picture is not None:
-            check_picture(picture)
+            check_new_file("picture", picture, "welfare.png")
+            check("picture", picture, picture.suffix.lower() == ".png", "a file whose name ends with .png")
         found = find_runs(self.runs)
         rows = compare_runs(found.lines)
         if self.json:
@@ -154,11 +157,3 @@ class Compare:
             path = save(draw_comparison(rows), picture)
             if not self.json:
                 print_pictures([path])
-
-
-def check_picture(path: Path, name: str = "picture") -> None:
-    """Raise `ConfigError`, of the setting `name`, where no picture can be written, before anything takes long."""
-    check(name, path, not os.path.isdir(path), "a file, such as " + str(path / "welfare.png") + ", and no folder")
-    check(name, path, len(os.fsencode(path.name)) <= 255, "a file with a name of at most 255 bytes")
-    above = next(folder for folder in path.absolute().parents if os.path.exists(folder))
-    check(name, path, above.is_dir() and os.access(above, os.W_OK), f"in a folder that can be written, which {above} cannot")

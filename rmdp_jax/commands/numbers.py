@@ -1,5 +1,6 @@
-"""How numbers are written on the command line, whole ones too: 1000000, 1_000_000 or 1e6."""
+"""How numbers are written on the command line, whole ones too: 1000000, 1_000_000 or 1e6; and that paths are not empty."""
 
+from pathlib import Path
 from typing import Any
 
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -21,6 +22,20 @@ def read_number(text: str) -> int | float | str:
     except ValueError:
         return text
     return int(number) if number.is_integer() else number
+
+
+@REGISTRY.primitive_rule
+def _paths(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """An empty text, as of a shell variable that is not set, is kept for those who read it to refuse: `Path` makes it `.`."""
+    if info.type is not Path:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: Path(words[0]) if words[0] else words[0],
+        is_instance=lambda value: isinstance(value, str | Path),
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 @REGISTRY.primitive_rule

@@ -22,18 +22,18 @@ def draw_run(run: Run, folder: Path | None = None) -> list[Path]:
     Raises:
         ConfigError: one cannot be written. The run itself is whole all the same.
     """
-    return save_pictures(folder or run.folder.path, {**task_pictures(run), **general_pictures(run)})
+    way_out = f"the run is whole; draw it elsewhere: rmdp-jax report {shlex.quote(str(run.folder.path))} --pictures FOLDER"
+    return save_pictures(folder or run.folder.path, {**task_pictures(run), **general_pictures(run)}, way_out)
 
 
-def save_pictures(folder: Path, pictures: dict[str, Figure]) -> list[Path]:
-    """Write each as a PNG into the folder."""
+def save_pictures(folder: Path, pictures: dict[str, Figure], way_out: str = "choose another folder") -> list[Path]:
+    """Write each as a PNG into the folder; `way_out` is what to do where one cannot be written."""
     paths = []
     for name, figure in pictures.items():
         paths.append(folder / f"{name}.png")
         try:
             plots.save(figure, paths[-1])
         except OSError as error:
-            way_out = f"the run is whole; draw it elsewhere: rmdp-jax report {shlex.quote(str(folder))} --pictures FOLDER"
             raise ConfigError(f"{paths[-1]}: cannot be written ({reason_of(error)}); {way_out}") from error
     return paths
 

@@ -111,7 +111,8 @@ def print_assigned(summary: dict[str, Any]) -> None:
     console = PlainConsole()
     mean = Text.assemble("\nmean return ", (f"{summary['fairness']['everybody']['mean']:.2f}", "bold"), " of 100")
     weighted = " by weight" if summary["weighted"] else ""
-    who = f"{weighted} for {summary['agents']:,} agents, by {summary['episodes']} kept episodes of each policy"
+    how = ",\nacting by the most likely actions" if summary["deterministic"] else ""
+    who = f"{weighted} for {summary['agents']:,} agents, by {summary['episodes']} kept episodes of each policy{how}"
     console.print(Text.assemble(mean, who))
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for name in ("policy", "agents", "mean return", "worst agent", "best agent"):
@@ -165,7 +166,7 @@ def print_dossier(content: dict[str, Any], page: Path, data: Path, size: int, mi
     console.print(f"data     {visible(str(data))}")
     for policy in content["policies"]:
         for note in policy["notes"]:
-            console.print(f"policy {policy['policy']}: {visible(note)}")
+            PlainConsole().print(f"policy {policy['policy']}: {visible(note)}")
     if missing is not None:
         console.print(visible(f"no animations: {missing}"))
 

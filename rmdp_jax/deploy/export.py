@@ -32,7 +32,7 @@ from rmdp_jax.records.loading import Run
 WAY_OUT = "make room or give rights, or choose another --out"
 
 _SUFFIXES = "|".join(re.escape(form.suffix) for form in FORMATS.values())
-_OURS = re.compile(rf"(policy_\d+({_SUFFIXES})|run_policy\.py)(\.part)?")  # what an export may replace or remove
+_OURS = re.compile(rf"(policy_\d+({_SUFFIXES})|run_policy\.py|context\.csv)(\.part)?")  # what an export may replace or remove
 
 
 class Exported(NamedTuple):

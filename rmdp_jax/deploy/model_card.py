@@ -16,19 +16,7 @@ tags:
 - personalization
 - jax
 - {env}
-model-index:
-- name: {env}, k = {k}
-  results:
-  - task:
-      type: reinforcement-learning
-    dataset:
-      name: {env}
-      type: {env}
-    metrics:
-    - type: {metric}
-      name: {terms} of {n} agents, 0 to 100
-      value: {welfare}
----
+{index}---
 
 # {k} policies for {n} agents: {env}
 
@@ -39,7 +27,7 @@ functions of their own ([represented MDPs](https://arxiv.org/abs/2401.06514)).
 |---|---|
 | welfare, {terms} of the {n} agents{limits}, of 100 | {welfare}{error} |
 | acting by the most likely action | {deterministic} |
-| proved upper bound for k = {k} | {bound} |
+| proved upper bound for k = {bound_k}{without} | {bound} |
 | transitions per policy | {transitions:,} |
 | seed | {seed} |
 | agents of each policy | {sizes} |
@@ -66,6 +54,20 @@ action = act(run.policies, run.assignment[0], obs)  # of the policy that serves 
 `checksums.json` has sizes and SHA-256 of the files; they are checked when it is loaded.
 """
 
+_INDEX = """model-index:
+- name: {env}, k = {k}
+  results:
+  - task:
+      type: reinforcement-learning
+    dataset:
+      name: {env}
+      type: {env}
+    metrics:
+    - type: {metric}
+      name: {terms} of {n} agents, 0 to 100
+      value: {welfare}
+"""  # which has to have a value
+
 
 def model_card(run: Run, described: dict[str, Any]) -> str:
     """The text; `described` is what config.json holds."""
@@ -73,19 +75,25 @@ def model_card(run: Run, described: dict[str, Any]) -> str:
     error, bound = result["welfare_standard_error"], result["upper_bound"]
     versions = result.get("versions", {})
     terms, limits = describe_terms(result), describe_limits(result)
+    fields = {
+        "env": " ".join(filter(None, [described["env"], describe_options(described["env_options"])])),
+        "metric": "welfare" if terms else "mean_reward",
+        "terms": terms or "mean return",
+        "k": run.config.k,
+        "n": run.config.n,
+        "welfare": "-" if result["welfare"] is None else f"{result['welfare']:.2f}",
+    }
     return _CARD.format(
-        env=" ".join(filter(None, [described["env"], describe_options(described["env_options"])])),
+        **fields,
+        index="" if result["welfare"] is None else _INDEX.format(**fields),
         algorithm=described["algorithm"],
         backend=described["backend"],
-        metric="welfare" if terms else "mean_reward",
-        terms=terms or "mean return",
         limits=f", with {limits}" if limits else "",
-        k=run.config.k,
-        n=run.config.n,
         seed=run.config.seed,
-        welfare="-" if result["welfare"] is None else f"{result['welfare']:.2f}",
         error="" if error is None else f" ± {error:.2f}",
         deterministic="-" if result["welfare_deterministic"] is None else f"{result['welfare_deterministic']:.2f}",
+        bound_k=run.config.n if described["env_options"].get("context") else run.config.k,  # which can behave in n ways
+        without=" without limits" if limits else "",
         bound="-" if bound is None else f"{bound:.2f}",
         transitions=result["transitions_per_policy"],
         sizes=", ".join(map(str, result["policy_sizes"])) if run.config.k <= 20 else "see result.json",

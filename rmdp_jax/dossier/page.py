@@ -39,7 +39,7 @@ def write_page(dossier: dict[str, Any], pictures: Pictures, out: str | Path) -> 
     text = render(dossier, pictures)
     for path, content in ((data, to_json(dossier, indent=1) + "\n"), (page, text)):
         with writing(path, WAY_OUT), whole(path) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+            temporary.write_text(content, encoding="utf-8", errors="backslashreplace")
     return Written(page, data, page.stat().st_size)
 
 

@@ -8,6 +8,7 @@ may be given. UTF-8, commas, names in the first line.
 import csv
 import io
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,7 +146,8 @@ def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]
             writer.writerows(rows)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise ConfigError(f"out = {path}: cannot be written ({reason_of(error)}); choose another file") from None
 
 

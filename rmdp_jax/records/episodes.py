@@ -15,6 +15,7 @@ before result.json, which says how many (`episodes_kept`). `rmdp-jax evaluate DI
 episodes.
 """
 
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,7 +57,7 @@ def read_episodes(path: Path, env: Env, config: TrainConfig, iterations: int) ->
     Raises:
         ConfigError: there are none, as older runs have, or they are damaged, or of other policies than the run ended with.
     """
-    again = f"make it by: rmdp-jax evaluate {path.parent} --keep"
+    again = f"make it by: rmdp-jax evaluate {shlex.quote(str(path.parent))} --keep"
     if not path.exists():
         if bytes_per_episode(env, config) > KEPT_BYTES:
             raise ConfigError(f"{path}: is not there, as one episode of each policy takes more than {KEPT_BYTES:,} bytes")

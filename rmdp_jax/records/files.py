@@ -6,7 +6,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from rmdp_jax.errors import ConfigError
 
-GO_ON = "make room or give rights, then go on with --resume"
+GO_ON = "make room or give rights, then start the command again (train: with --resume)"
 # What numpy raises of an .npz file that is no such file, or was cut, changed by a bit, or lacks an array.
 UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
@@ -109,7 +109,8 @@ def whole(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)  # it takes room that others may need
+        with suppress(OSError):
+            temporary.unlink()  # it takes room that others may need
         raise
 
 
@@ -144,7 +145,7 @@ def _write_text(path: Path, text: str) -> None:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({reason_of(error)})") from None
     except UnicodeDecodeError:

@@ -41,15 +41,19 @@ def find_runs(paths: Iterable[Path]) -> Found:
     unfinished = repeated = 0
     for line, where in (found for path in paths for found in _read(path)):
         task, settings = _identity(line)
-        same = [kept for (other, _), kept in seen.items() if other == task] if "settings" not in line else []
+        alike = [kept for (other, _), kept in seen.items() if other == task]
+        if "settings" in line:
+            alike = [seen[task, settings]] if (task, settings) in seen else []
+        twice = any(kept["welfare"] == line["welfare"] for kept in alike)
         if not line.get("finished", True):
             unfinished += 1
         elif line["welfare"] is None:
             warn(f"{where}: its welfare is not a number, so it is left out")
-        elif (task, settings) in seen or any(kept["welfare"] == line["welfare"] for kept in same):
+        elif twice or (task, settings) in seen:
             repeated += where.suffix != ".jsonl"
-            if same and all(kept["welfare"] != line["welfare"] for kept in same):
-                warn(f"{where}: a run of seed {line['seed']} is there with another welfare, and no settings; the first counts")
+            if not twice:
+                which = "equal settings" if "settings" in line else "no settings"
+                warn(f"{where}: a run of seed {line['seed']} is there with another welfare, and {which}; the first counts")
         else:
             seen[task, settings] = line
     if not seen:

@@ -70,6 +70,14 @@ class RunFolder:
         """Whether a run was begun here."""
         return (self.path / "config.json").exists()
 
+    def is_ours(self) -> bool:
+        """Whether the config.json here is one that a run writes."""
+        try:
+            content = read_json(self.path / "config.json")
+        except ConfigError:
+            return False
+        return isinstance(content, dict) and {"format", "train"} <= content.keys()
+
     def has_result(self) -> bool:
         """Whether a run came to its end here, or to an end."""
         return (self.path / "result.json").exists()
@@ -202,6 +210,8 @@ def check_run(path: Path, resume: bool) -> None:
             raise ConfigError(f"out = {path}: holds no config.json beside its {there[0]}, so nobody can tell which run it is")
         elif there:
             raise ConfigError(f"out = {path}: already holds a run; choose another folder, or --resume to go on with it")
+        elif folder.holds_run() and not folder.is_ours():
+            raise ConfigError(f"out = {path}: holds a config.json of something else; choose another folder")
         path.mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK):
             raise PermissionError("no permission to write")

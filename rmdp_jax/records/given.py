@@ -5,6 +5,7 @@ parameters are in the checkpoints of the run that was given them, from iteration
 """
 
 import hashlib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,8 @@ def _load_member(env: Env, config: TrainConfig, source: Source) -> Member:
     described, result = folder.read_config(), folder.read_result()
     there = load_train_config(described)
     if not result["finished"]:
-        raise ConfigError(f"{_word(source)}: its run is not finished; end it with `rmdp-jax train {source.run} --resume`")
+        end = f"rmdp-jax train {shlex.quote(source.run)} --resume"
+        raise ConfigError(f"{_word(source)}: its run is not finished; end it with `{end}`")
     if source.policy >= there.k:
         raise ConfigError(f"{_word(source)}: must be one of 0..{there.k - 1}, as that run has k = {there.k} policies")
     _check_alike(env, config, source, described, there)

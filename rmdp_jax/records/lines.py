@@ -199,7 +199,7 @@ def summarize(
         "softness": finite_number(entr(weights).sum(0).mean()),  # in nats
         **({} if chosen == list(range(config.k)) else {"policies_from": chosen}),
         "policy_sizes": np.bincount(labels, minlength=config.k).tolist(),
-        "episode_length": np.round(np.asarray(sampled.episode_length), 2).tolist(),
+        "episode_length": np.round(np.asarray(sampled.episode_length, float), 2).tolist(),
         **({"evaluation_steps": config.evaluation_steps} if env.spec.episode_length > config.evaluation_steps else {}),
         "episodes_kept": 0 if sampled.episodes is None else sampled.episodes.number,
         **fault_counts(history, config.k),
@@ -249,7 +249,7 @@ def describe_evaluation(evaluation: Evaluation, episodes: int, weights: ArrayLik
         "fairness": plain(spread),
         "unserved_below": threshold,
         "policy_sizes": np.bincount(labels, minlength=len(evaluation.utility)).tolist(),
-        "episode_length": np.round(np.asarray(evaluation.episode_length), 2).tolist(),
+        "episode_length": np.round(np.asarray(evaluation.episode_length, float), 2).tolist(),
         "assignment": listed(labels),
         "utility": listed(significant(evaluation.utility)),
     }

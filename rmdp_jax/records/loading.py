@@ -1,6 +1,7 @@
 """From a run's folder back to policies, to act, to evaluate them again, to record an episode."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from shutil import copytree, ignore_patterns
@@ -23,6 +24,7 @@ from rmdp_jax.records.checksums import damage_of
 from rmdp_jax.records.episodes import KeptEpisodes, read_episodes, write_episodes
 from rmdp_jax.records.files import reason_of, warn, writing
 from rmdp_jax.records.folder import RunFolder, check_run
+from rmdp_jax.records.lock import locked
 from rmdp_jax.records.people import with_people
 from rmdp_jax.records.places import run_folder
 from rmdp_jax.records.settings import load_train_config
@@ -242,19 +244,20 @@ def evaluate_run(run: Run, episodes: int, seed: int, deterministic: bool, keep: 
         )
     if keep and not kept:
         raise ConfigError(f"keep: one episode of each policy takes more than {KEPT_BYTES:,} bytes; give smaller outcomes")
-    evaluation = evaluate(
-        run.env,
-        run.population,
-        run.config,
-        run.policies,
-        run.assignment,
-        seed=seed,
-        episodes=episodes,
-        deterministic=deterministic,
-        keep=kept,
-    )
-    if evaluation.episodes is not None:
-        write_episodes(run.folder.episodes, KeptEpisodes(evaluation.episodes, run.iteration, int(seed), deterministic))
+    with locked(run.folder.path) if keep else nullcontext():  # and found out before anything is played
+        evaluation = evaluate(
+            run.env,
+            run.population,
+            run.config,
+            run.policies,
+            run.assignment,
+            seed=seed,
+            episodes=episodes,
+            deterministic=deterministic,
+            keep=kept,
+        )
+        if evaluation.episodes is not None:
+            write_episodes(run.folder.episodes, KeptEpisodes(evaluation.episodes, run.iteration, int(seed), deterministic))
     return evaluation
 
 

@@ -51,6 +51,10 @@ def _is_full_path(path: str) -> bool:
     return os.path.realpath(path) == path
 
 
+def _has_whole_seed(options: Any) -> bool:
+    return isinstance(options, dict) and (options.get("seed") is None or _is_whole(options["seed"]))
+
+
 TEXT = Rule("a text", lambda value: isinstance(value, str))
 OBJECT = Rule("an object", lambda value: isinstance(value, dict))
 FLAG = Rule("true or false", lambda value: isinstance(value, bool))
@@ -100,6 +104,7 @@ SOURCES = Rule(
 )
 GIVEN = {"frozen": _optional(SOURCES), "start": _optional(SOURCES)}
 CONFIG = {**TASK, "train": OBJECT, "numerics": _optional(OBJECT), "pretraining_transitions": _optional(WHOLE), **GIVEN}
+GIVEN_CONFIG = {"algorithm_options": _optional(OBJECT), "pretraining_transitions": _optional(WHOLE), **GIVEN}  # of --config
 CONFIG_TRAIN = {
     "k": COUNT,
     "n": COUNT,
@@ -111,6 +116,7 @@ CONFIG_TRAIN = {
 # What `compare` reads of a run, of its folder or of a line of runs.jsonl.
 RUN = {
     **TASK,
+    "env_options": Rule("an object, and its seed a whole number", _has_whole_seed),
     "k": COUNT,
     "n": COUNT,
     "seed": WHOLE,
@@ -124,6 +130,7 @@ RUN = {
     "reachable": _optional(NUMBER_OR_NULL),
     "share_of_bound": _optional(NUMBER_OR_NULL),
     "settings": _optional(OBJECT),
+    **GIVEN,
 }
 
 

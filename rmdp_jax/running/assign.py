@@ -37,6 +37,7 @@ class Assigned(NamedTuple):
     utility: np.ndarray  # (k, m)
     unserved_below: float | None  # a tenth of the best return of any agent of the run; see `served_above`
     episodes: int  # of each policy
+    deterministic: bool = False  # whether they acted by the most likely actions, not as in training
 
 
 @plain_settings()
@@ -60,7 +61,8 @@ def assign(run: "Run", agents: PyTree, *, limits: Limits | None = None, weights:
     """
     from rmdp_jax.records.loading import load_episodes  # orbax takes half a second to import
 
-    episodes = jax.tree.map(jnp.asarray, load_episodes(run).episodes)
+    kept = load_episodes(run)
+    episodes = jax.tree.map(jnp.asarray, kept.episodes)
     agents = _checked(run.population, agents)
     m, scale = _rows(agents), run.env.spec.reference_scale
     check_weights(weights, m)
@@ -83,6 +85,7 @@ def assign(run: "Run", agents: PyTree, *, limits: Limits | None = None, weights:
         utility=utility,
         unserved_below=threshold,
         episodes=episodes.number,
+        deterministic=kept.deterministic,
     )
 
 

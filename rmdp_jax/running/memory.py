@@ -24,7 +24,8 @@ The share of the process is that of a run of HalfCheetah with em, n = 10^6, k = 
 """
 
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import jax
@@ -40,7 +41,9 @@ from rmdp_jax.types import PyTree
 
 _FLOAT = 4  # bytes
 _PROCESS = 5 * 2**28  # Python, JAX, a physics engine and the compiler, where they share the device's memory
-_CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # version 2, version 1
+# Where control groups are, and which file of one is its limit, by the name of their controller: of version 2, and of version 1.
+_CGROUPS = {"": ("/sys/fs/cgroup", "memory.max"), "memory": ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")}
+_OWN_CGROUPS = "/proc/self/cgroup"
 
 
 class Memory(NamedTuple):
@@ -150,8 +153,17 @@ def available_memory(mesh: Mesh | None = None) -> int | None:
         return int(stats["bytes_limit"]) * (1 if mesh is None else mesh.size)
     names = getattr(os, "sysconf_names", {})
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if "SC_PHYS_PAGES" in names else []
-    texts = [path.read_text().strip() for path in map(Path, _CGROUPS) if path.is_file()]
+    texts = [path.read_text().strip() for path in _control_groups() if path.is_file()]
     return min([*limits, *(int(text) for text in texts if text.isdigit())], default=None)
+
+
+def _control_groups() -> Iterator[Path]:
+    """Files with limits of memory that may hold this process: of its own control group, and of all that this one is in."""
+    own = Path(_OWN_CGROUPS).read_text().splitlines() if os.path.exists(_OWN_CGROUPS) else []
+    within = {controllers: path for _, controllers, path in (line.split(":", 2) for line in own)}
+    for controller, (root, name) in _CGROUPS.items():
+        group = PurePosixPath(within.get(controller, "/")).relative_to("/")
+        yield from (Path(root, place, name) for place in (group, *group.parents))
 
 
 def check_memory(memory: Memory, available: int | None, config: TrainConfig, runs: int = 1) -> str:
