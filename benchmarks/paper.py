@@ -31,8 +31,9 @@ from rmdp_jax.envs.presets import preset
 from rmdp_jax.errors import ConfigError, check
 from rmdp_jax.evaluation.comparison import Line
 from rmdp_jax.plots.style import count_transitions
+from rmdp_jax.running.cells import Cell
 from rmdp_jax.running.progress import announce
-from rmdp_jax.running.sweep import Cell, sweep
+from rmdp_jax.running.sweep import sweep
 
 ALGORITHMS = ("em", "plain_em", "end_to_end", "cluster", "random")
 

@@ -17,7 +17,7 @@ from rmdp_jax.records.files import read_lines
 from rmdp_jax.records.folder import RunFolder, dump_train_config
 from rmdp_jax.records.loading import load_run, record_run
 from rmdp_jax.running.algorithms import resolve
-from rmdp_jax.running.sweep import Cell
+from rmdp_jax.running.cells import Cell
 
 POINTS = 50  # of the welfare over training that a line keeps
 

@@ -27,8 +27,9 @@ from benchmarks.variants import Cell as AblationCell
 from rmdp_jax.envs import make
 from rmdp_jax.errors import ConfigError, check
 from rmdp_jax.records.files import read_lines
+from rmdp_jax.running.cells import Cell
 from rmdp_jax.running.progress import announce
-from rmdp_jax.running.sweep import Cell, sweep
+from rmdp_jax.running.sweep import sweep
 
 ALIKE = 0.99  # chance that one more run of a cell is within its interval
 LEAST = 3  # seeds of a cell whose spread says anything

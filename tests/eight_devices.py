@@ -16,8 +16,9 @@ from rmdp_jax.devices.mesh import choose_mesh, everywhere, on_mesh, tracing_on
 from rmdp_jax.envs import make
 from rmdp_jax.records.checkpoint import restore_checkpoint
 from rmdp_jax.running import cluster
+from rmdp_jax.running.cells import Cell
 from rmdp_jax.running.layout import laid_out, shardings_of
-from rmdp_jax.running.sweep import Cell, sweep
+from rmdp_jax.running.sweep import sweep
 
 N, ITERATIONS = 9, 8
 TASK = make("resource_gathering", size=3)

@@ -23,7 +23,7 @@ from rmdp_jax.records.given import checksums
 from rmdp_jax.records.loading import load_members, load_run
 from rmdp_jax.records.lock import Locked, locked
 from rmdp_jax.running import ladder as ladders
-from rmdp_jax.running.sweep import Cell
+from rmdp_jax.running.cells import Cell
 from rmdp_jax.welfare import from_worth, make_welfare, worth
 
 PLAIN = make_welfare(1.0, 0.01)

@@ -17,7 +17,8 @@ from rmdp_jax.evaluation.comparison import compare_runs
 from rmdp_jax.records.finished import find_runs
 from rmdp_jax.records.loading import load_run
 from rmdp_jax.running import train as train_module
-from rmdp_jax.running.sweep import Cell, sweep
+from rmdp_jax.running.cells import Cell
+from rmdp_jax.running.sweep import sweep
 
 
 def one_for_all(n):

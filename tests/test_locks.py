@@ -17,7 +17,8 @@ from rmdp_jax.envs import make
 from rmdp_jax.records.files import RunWarning, read_lines
 from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.lock import LOCK, Locked, locked
-from rmdp_jax.running.sweep import Cell, _Lines, sweep
+from rmdp_jax.running.cells import Cell
+from rmdp_jax.running.sweep import _Lines, sweep
 
 SHORT = replace(CONFIG, transitions=2 * SIZES.transitions, log_every=1)
 CELL = Cell(env="resource_gathering", env_options={"size": 2}, algorithm="random", config=SHORT)

@@ -22,7 +22,7 @@ from rmdp_jax.commands.cli import _parse, main
 from rmdp_jax.envs import make, options_of, own, preset
 from rmdp_jax.paths import folder_name
 from rmdp_jax.records.loading import load_run
-from rmdp_jax.running.sweep import run_folder
+from rmdp_jax.running.cells import run_folder
 
 PAGE = (Path(__file__).parent.parent / "docs" / "your_own_env.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.S)

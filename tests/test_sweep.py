@@ -16,8 +16,8 @@ from rmdp_jax.records.files import RunWarning, read_lines
 from rmdp_jax.records.finished import find_runs
 from rmdp_jax.records.folder import RunFolder, describe_numerics
 from rmdp_jax.running import cluster, loop
-from rmdp_jax.running import sweep as sweeping
-from rmdp_jax.running.sweep import Cell, sweep
+from rmdp_jax.running.cells import Cell, find_run
+from rmdp_jax.running.sweep import sweep
 
 LENGTH = 10
 TINY = replace(CONFIG, transitions=LENGTH * SIZES.transitions, log_every=5, checkpoint_every=5)
@@ -269,7 +269,7 @@ def test_the_command_trains_a_grid_whose_runs_can_be_reported(tmp_path, capsys):
 @pytest.mark.parametrize("precision", ["highest", "default"])
 def test_runs_of_other_numerics_are_no_runs_of_a_sweep(tmp_path, monkeypatch, precision):
     def find():
-        return sweeping._find(CELL, 0, tmp_path, make, lambda cell, seed: [])
+        return find_run(CELL, 0, tmp_path, make, lambda cell, seed: [])
 
     found = find()
     assert found.description["numerics"] == describe_numerics()
@@ -281,7 +281,7 @@ def test_runs_of_other_numerics_are_no_runs_of_a_sweep(tmp_path, monkeypatch, pr
             ConfigError, match=r"was made with other JAX_DEFAULT_MATMUL_PRECISION \(highest there, default here\)"
         ):
             find()
-    monkeypatch.setattr(sweeping, "describe_numerics", lambda: numerics)
+    monkeypatch.setattr("rmdp_jax.running.cells.describe_numerics", lambda: numerics)
     assert find().iteration == 0
 
 
@@ -294,7 +294,7 @@ def test_a_run_that_breaks_stops_no_other_cell(tmp_path, monkeypatch):
             raise TrainingError("seed 0: broken")
         return [{"k": runs[0].config.k}]
 
-    monkeypatch.setattr(sweeping, "_train", train)
+    monkeypatch.setattr("rmdp_jax.running.sweep._train", train)
     cells = [replace(CELL, config=replace(TINY, k=k)) for k in (1, 2, 3)]
     with pytest.raises(TrainingError, match="seed 0: broken"):
         run(cells, [0], tmp_path)

@@ -17,9 +17,9 @@ from rmdp_jax.commands.tune import describe_final, print_tuned
 from rmdp_jax.envs import make, preset
 from rmdp_jax.running import tune as module
 from rmdp_jax.running.algorithms import resolve
+from rmdp_jax.running.cells import Cell
 from rmdp_jax.running.search import Setting, default_search, read_search, values_of, with_values
 from rmdp_jax.running.study import Search
-from rmdp_jax.running.sweep import Cell
 from rmdp_jax.running.trials import rungs_of
 from rmdp_jax.running.tune import Tuned, tune
 

@@ -16,7 +16,7 @@ from rmdp_jax.paths import check_new_file, local_path
 from rmdp_jax.terminal import visible
 
 if TYPE_CHECKING:
-    from rmdp_jax.running.sweep import Cell
+    from rmdp_jax.running.cells import Cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class Sweep(Compiling):
         """What is to be trained, in the order of the ks."""
         from rmdp_jax.envs import make
         from rmdp_jax.envs.presets import preset
-        from rmdp_jax.running.sweep import Cell
+        from rmdp_jax.running.cells import Cell
 
         names = ("transitions", "evaluation_episodes", "log_every")
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}

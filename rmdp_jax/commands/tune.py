@@ -15,7 +15,7 @@ from rmdp_jax.paths import folder_name, local_path
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from rmdp_jax.running.sweep import Cell
+    from rmdp_jax.running.cells import Cell
     from rmdp_jax.running.tune import Tuned
 
 SHOWN = 10  # trials in the table
@@ -95,7 +95,7 @@ class Tune(Compiling):
         """What the search begins with."""
         from rmdp_jax.envs import make
         from rmdp_jax.envs.presets import preset
-        from rmdp_jax.running.sweep import Cell
+        from rmdp_jax.running.cells import Cell
 
         options = self.env_options.given() | ({} if self.n is None else {"n": self.n})
         n = make(self.env, seed=self.first_seed, **options)[1].n

@@ -12,7 +12,8 @@ from rmdp_jax.evaluation.budget import Recommended, check_all_ks_within, check_k
 from rmdp_jax.records.given import Named
 from rmdp_jax.records.lock import Locked
 from rmdp_jax.running.budget import Budget, budget
-from rmdp_jax.running.sweep import Cell, Make, run_folder, sweep
+from rmdp_jax.running.cells import Cell, Make, run_folder
+from rmdp_jax.running.sweep import sweep
 
 if TYPE_CHECKING:
     from rmdp_jax.evaluation.statistics import Summary

@@ -13,8 +13,8 @@ from rmdp_jax.config import TrainConfig
 from rmdp_jax.errors import ConfigError, real_number, whole_number
 from rmdp_jax.records.files import read_json, to_json, write_json
 from rmdp_jax.records.folder import dump_train_config
+from rmdp_jax.running.cells import Cell
 from rmdp_jax.running.search import Setting, values_of
-from rmdp_jax.running.sweep import Cell
 
 if TYPE_CHECKING:
     from optuna import Study

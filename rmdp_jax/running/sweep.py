@@ -1,70 +1,32 @@
 """`sweep`: a grid of envs, algorithms, numbers of policies, rates and seeds; rates and seeds share a program."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
-from rmdp_jax.config import Rates, TrainConfig
+from rmdp_jax.config import Rates
 from rmdp_jax.devices.mesh import check_devices
-from rmdp_jax.env import Env, Population
 from rmdp_jax.errors import MOST_SEEDS, ConfigError, TrainingError, check, seed_number
 from rmdp_jax.evaluation.comparison import flat_settings
-from rmdp_jax.paths import folder_name, local_path
+from rmdp_jax.paths import local_path
 from rmdp_jax.records.files import append_line, read_lines, to_json
-from rmdp_jax.records.folder import RunFolder, check_run, describe_numerics, dump_train_config, plain_result
-from rmdp_jax.records.given import Named, describe_given, given_policies
-from rmdp_jax.records.lines import describe_task
+from rmdp_jax.records.folder import check_run, plain_result
+from rmdp_jax.records.given import given_policies
 from rmdp_jax.records.lock import Locked, locked
-from rmdp_jax.records.people import check_people
-from rmdp_jax.records.settings import changed_settings, words_of
 from rmdp_jax.records.sinks import sink_names
-from rmdp_jax.records.spec import GivenPolicies, RunSpec, Source
-from rmdp_jax.running.algorithms import PlanRequest, make_plans, resolve, task_of
+from rmdp_jax.records.spec import GivenPolicies, RunSpec
+from rmdp_jax.running.algorithms import PlanRequest, make_plans
 from rmdp_jax.running.apart import programs_apart
+from rmdp_jax.running.cells import Cell, CellRun, Make, StartOf, as_it_is, find_run, is_finished, starts_of
 from rmdp_jax.running.progress import announce
 from rmdp_jax.running.train import train_held
-from rmdp_jax.trainer import check_given
 
 Line = dict[str, Any]
-Make = Callable[..., tuple[Env, Population]]  # `rmdp_jax.envs.make`, or a user's own with the same arguments
-StartOf = Callable[["Cell", int], Sequence[Named]]  # cell, seed -> policies of other runs that its run begins with
-
-_MAY_DIFFER = ("log_every", "checkpoint_every")  # what leaves the result of a run as it is
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """What the runs of one cell have in common."""
-
-    env: str
-    """Name of the task, or of a user's own, as `make` takes it."""
-    env_options: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of `make`, n too where it is not the task's own, but no seed: the agents' is the run's."""
-    algorithm: str = "em"
-    """A key of `rmdp_jax.running.algorithms.ALGORITHMS`."""
-    config: TrainConfig
-    """Settings with the whole budget; its seed is not read."""
-    label: str = ""
-    """What distinguishes its folders from those of a cell with other rates."""
-
-
-class _Run(NamedTuple):
-    """One run as it was found."""
-
-    cell: Cell
-    env: Env
-    population: Population
-    config: TrainConfig  # as asked for, with the run's seed
-    folder: RunFolder
-    description: dict[str, Any]  # of the settings, as config.json holds them
-    iteration: int | None  # of its latest checkpoint, 0 where it has none yet; None: it has to begin
-    result: dict[str, Any] | None  # where it is finished
-    start: tuple[Source, ...] = ()  # policies that it begins with
 
 
 def sweep(
@@ -110,7 +72,7 @@ def sweep(
     seeds = [seed_number("seeds", seed) for seed in seeds]
     out = local_path("out", out)
     names: dict[Path, dict[str, Any]] = {}
-    found = [_new_only([_find(cell, seed, out, make, start_of) for seed in seeds], names) for cell in cells]
+    found = [_new_only([find_run(cell, seed, out, make, start_of) for seed in seeds], names) for cell in cells]
     programs = _programs([runs for runs in found if runs])
     for runs in programs:
         for run in runs:
@@ -135,14 +97,7 @@ def sweep(
     return lines
 
 
-def run_folder(out: str | Path, cell: Cell, k: int, seed: int) -> Path:
-    """Where `sweep` writes the run of `cell` with `seed`, whose algorithm comes to k policies."""
-    options = [f"{name}{value}".replace("/", "_")[:80] for name, value in cell.env_options.items()]  # one folder's name
-    parts = [folder_name(cell.env), *options, cell.algorithm, f"k{k}", *filter(None, [cell.label]), f"s{seed}"]
-    return local_path("out", out) / "-".join(parts)
-
-
-def _hold(runs: Sequence[_Run], held: ExitStack, number: int, progress: bool) -> list[_Run]:
+def _hold(runs: Sequence[CellRun], held: ExitStack, number: int, progress: bool) -> list[CellRun]:
     """Those of `runs` that no other process trains, as far as they have come; theirs are the folders until `held` is left."""
     free = []
     for run in runs:
@@ -154,81 +109,15 @@ def _hold(runs: Sequence[_Run], held: ExitStack, number: int, progress: bool) ->
         except Locked:
             announce(progress, f"cell {number}  {run.folder.path.name}: is trained by another process, left to it")
             continue
-        run = _as_it_is(run, exactly=True)
-        if not run.iteration and (waits := [path for path in _starts(run) if not _is_finished(path)]):
+        run = as_it_is(run, exactly=True)
+        if not run.iteration and (waits := [path for path in starts_of(run) if not is_finished(path)]):
             announce(progress, f"cell {number}  {run.folder.path.name}: begins with {waits[0].name}, which is not finished")
             continue
         free.append(run)
     return free
 
 
-def _starts(run: _Run) -> list[Path]:
-    """Folders of the runs that it begins with."""
-    return list(dict.fromkeys(Path(source.run) for source in run.start))
-
-
-def _is_finished(path: Path) -> bool:
-    folder = RunFolder(path)
-    return folder.has_result() and bool(folder.read_result()["finished"])
-
-
-def _find(cell: Cell, seed: int, out: Path, make: Make, start_of: StartOf) -> _Run:
-    """The run of `cell` with `seed`, as far as it has come."""
-    env, population = task_of(cell.algorithm, *make(cell.env, seed=seed, **cell.env_options))
-    config = replace(cell.config, n=population.n, seed=seed)
-    resolved, algorithm_options, takes_given, _ = resolve(cell.algorithm, population, config)
-    start = tuple(Source(str(run), policy, "") for run, policy in start_of(cell, seed))
-    check_given(resolved, cell.algorithm, takes_given, GivenPolicies(start=start).given)
-    folder = RunFolder(run_folder(out, cell, resolved.k, seed))
-    task = json.loads(json.dumps(describe_task(env, cell.algorithm)))  # as config.json gives it back
-    description = {
-        **task,
-        "algorithm_options": dict(algorithm_options),
-        "train": dump_train_config(resolved),
-        "numerics": describe_numerics(),
-        **describe_given(GivenPolicies(start=start)),
-    }
-    return _as_it_is(_Run(cell, env, population, config, folder, description, None, None, start))
-
-
-def _as_it_is(run: _Run, *, exactly: bool = False) -> _Run:
-    """`run` as far as it has come; `exactly` takes the lock of its folder, as checkpoints are looked at.
-
-    Raises:
-        ConfigError: its folder holds a run of other settings.
-    """
-    folder = run.folder
-    if not folder.holds_run():
-        return run
-    changed = changed_settings(folder, run.description, (*_MAY_DIFFER, "start"))
-    there, here = (_start_words(described) for described in (folder.read_config(), run.description))
-    if there != here:
-        changed.append(f"start ({there or 'none'} there, {here or 'none'} here)")
-    if changed:
-        out, name = folder.path.parent, folder.path.name
-        raise ConfigError(f"out = {out}: {name} was made with other {', '.join(changed)}; choose another --out")
-    if folder.has_result():
-        result = folder.read_result()
-        wanted = -(-run.description["train"]["transitions"] // run.config.sizes.transitions)
-        if result["finished"] and result["iterations"] >= wanted:  # a longer run may have been begun from it
-            if run.env.spec.make is not None:  # code that may be another by now
-                check_people(folder.people, run.env, run.population)
-            return run._replace(result=result)
-    return run._replace(iteration=_saved_iteration(folder) if exactly else 0)
-
-
-def _start_words(described: dict[str, Any]) -> str:
-    """The policies that a run begins with, without the place of their folders, which may be moved."""
-    return " ".join(words_of([{**source, "run": Path(source["run"]).name} for source in described.get("start", [])]))
-
-
-def _saved_iteration(folder: RunFolder) -> int:
-    from rmdp_jax.records.checkpoint import latest_step  # orbax takes half a second to import
-
-    return latest_step(folder.checkpoints) or 0
-
-
-def _new_only(runs: list[_Run], seen: dict[Path, dict[str, Any]]) -> list[_Run]:
+def _new_only(runs: list[CellRun], seen: dict[Path, dict[str, Any]]) -> list[CellRun]:
     """Runs in no folder of those `seen`, which are added: `single` is the same whatever k was asked for."""
     for run in runs:
         if seen.get(run.folder.path, run.description) != run.description:
@@ -238,14 +127,14 @@ def _new_only(runs: list[_Run], seen: dict[Path, dict[str, Any]]) -> list[_Run]:
     return new
 
 
-def _check_writable(run: _Run) -> None:
+def _check_writable(run: CellRun) -> None:
     if run.result is None:
         check_run(run.folder.path, resume=run.folder.holds_run())
 
 
-def _programs(found: Sequence[list[_Run]]) -> list[list[_Run]]:
+def _programs(found: Sequence[list[CellRun]]) -> list[list[CellRun]]:
     """Runs of cells that differ in their rates only, together."""
-    programs: list[list[_Run]] = []
+    programs: list[list[CellRun]] = []
     for runs in found:
         alike = (program for program in programs if _shared(program[0]) == _shared(runs[0]))
         if program := next(alike, None):
@@ -255,23 +144,23 @@ def _programs(found: Sequence[list[_Run]]) -> list[list[_Run]]:
     return programs
 
 
-def _shared(run: _Run) -> tuple[Any, ...]:
+def _shared(run: CellRun) -> tuple[Any, ...]:
     """What has to be the same for two runs to be trained by one program."""
     cell, structure = run.cell, jax.tree.structure(run.config.rates)  # a discount that is given or not
     settings = replace(run.config, seed=0, rates=Rates())
     return cell.env, dict(cell.env_options), cell.algorithm, settings, structure, len(run.start)
 
 
-def _groups(runs: list[_Run]) -> list[list[_Run]]:
+def _groups(runs: list[CellRun]) -> list[list[CellRun]]:
     """Runs that one program can train: those that begin, and those that go on from the same iteration; in one env."""
-    groups: dict[tuple[int, int], list[_Run]] = {}
+    groups: dict[tuple[int, int], list[CellRun]] = {}
     for run, program in zip(runs, programs_apart([(run.env, run.population, run.config) for run in runs]), strict=True):
         groups.setdefault((-1 if run.iteration is None else run.iteration, program), []).append(run)
     return [groups[place] for place in sorted(groups)]
 
 
 def _train(
-    runs: list[_Run],
+    runs: list[CellRun],
     done: "_Lines",
     sinks: tuple[str, ...],
     devices: int | None,
@@ -302,18 +191,18 @@ def _train(
     return lines
 
 
-def _line_of(run: _Run, result: dict[str, Any]) -> Line:
+def _line_of(run: CellRun, result: dict[str, Any]) -> Line:
     """A finished run in runs.jsonl, with its settings."""
     line = {name: value for name, value in plain_result(result).items() if name not in ("format", "utility")}
     return line | {"settings": flat_settings(run.description["train"])}
 
 
-def _given(run: _Run) -> GivenPolicies:
+def _given(run: CellRun) -> GivenPolicies:
     named = [] if run.folder.holds_run() else [source[:2] for source in run.start]
     return given_policies(run.env, run.config, start=named, goes_on=run.folder.path)
 
 
-def _describe_program(runs: list[_Run], missing: list[_Run]) -> str:
+def _describe_program(runs: list[CellRun], missing: list[CellRun]) -> str:
     names = dict.fromkeys(run.folder.path.name.removesuffix(f"-s{run.config.seed}") for run in runs)
     seeds = dict.fromkeys(str(run.config.seed) for run in missing)
     return f"{', '.join(names)}: " + (f"seeds {', '.join(seeds)}" if missing else "finished before")

@@ -13,9 +13,9 @@ from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.spec import RunSpec
 from rmdp_jax.running.algorithms import PlanRequest, make_plans, resolve, task_of
 from rmdp_jax.running.apart import programs_apart
+from rmdp_jax.running.cells import Cell, Make
 from rmdp_jax.running.search import with_values
 from rmdp_jax.running.study import Search
-from rmdp_jax.running.sweep import Cell, Make
 from rmdp_jax.running.train import train_batch
 
 if TYPE_CHECKING:

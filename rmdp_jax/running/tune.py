@@ -20,6 +20,7 @@ from rmdp_jax.records.files import write_json
 from rmdp_jax.records.folder import RunFolder
 from rmdp_jax.records.lock import locked
 from rmdp_jax.running.algorithms import resolve, task_of
+from rmdp_jax.running.cells import Cell, Make, run_folder
 from rmdp_jax.running.progress import announce
 from rmdp_jax.running.search import with_values
 from rmdp_jax.running.study import (
@@ -32,7 +33,7 @@ from rmdp_jax.running.study import (
     progress_of,
     unfinished_round,
 )
-from rmdp_jax.running.sweep import Cell, Make, run_folder, sweep
+from rmdp_jax.running.sweep import sweep
 from rmdp_jax.running.trials import Trials
 
 if TYPE_CHECKING:
