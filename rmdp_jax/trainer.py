@@ -61,6 +61,7 @@ def make_trainer(
     check_given(config, assigner.name, assigner.takes_given, given)
     limits = check_limits(config, population, assigner.name, assigner.takes_limits, given)
     check_assigner(assigner, can_restore=not assigner.archive_size or config.sizes.trunk == "separate")
+    in_context = env.for_agent is not None  # an episode is for one agent, and returns of each are known by few
     env, sizes, k, n = guard(env), config.sizes, config.k, config.n
     m = n if assigner.sampled_agents is None else len(assigner.sampled_agents)
     model, archive_size = make_model(env.spec, sizes, k, n), assigner.archive_size if sizes.trunk == "separate" else 0
@@ -87,7 +88,7 @@ def make_trainer(
             key=key,
             iteration=jnp.int32(0),
             rates=jax.tree.map(jnp.float32, rates),
-            counts=None if welfare.plain else jnp.ones(n, jnp.float32),  # nothing is known yet
+            counts=None if welfare.plain else welfare.counts(jnp.full(n, 100.0 / env.spec.reference_scale)),  # nothing is known
         )
         state = state if members is None else begin_with(members, state)
         return state._replace(archive=first_archive(archive_size, state))
@@ -114,7 +115,7 @@ def make_trainer(
         copied = (copies.sources != jnp.arange(k, dtype=jnp.int32)).sum(dtype=jnp.int32)
         with jax.named_scope("info"):
             table = constrain(utility(new.utilities, env.spec.episode_length))
-            if not welfare.plain:
+            if not welfare.plain and not in_context:
                 new = new._replace(counts=welfare.counts((after * table).sum(0)))
             scale = env.spec.reference_scale
             return new, make_info(scale, welfare, table, before, after, copied, recovered, learned, sizes.transitions)
@@ -129,13 +130,15 @@ def make_trainer(
     def e_step_input(state: TrainState) -> EStepInput:
         lengths = env.spec.segment_length, env.spec.episode_length
         shown = None if state.segments is None else expected_returns(state.segments, state.utilities, *lengths)
+        own = utility(state.utilities, env.spec.episode_length)
+        archived = None if state.archive is None else utility(state.archive.utilities, env.spec.episode_length)
         return EStepInput(
-            utility=worth(utility(state.utilities, env.spec.episode_length)),
+            utility=worth(own),
             iteration=state.iteration - 1,
             progress=state.iteration.astype(jnp.float32) / config.iterations,
             segments=None if shown is None else worth(shown, assigner.sampled_agents),
-            archived=None if state.archive is None else worth(utility(state.archive.utilities, env.spec.episode_length)),
-            weights=None if population.weights is None else population.weights / population.weights.mean(),
+            archived=None if archived is None else worth(archived),
+            returns=None if welfare.plain else own if archived is None else jnp.concatenate([own, archived]),
             can_restore=archive_size == assigner.archive_size,
             can_explore=config.sizes.explores,
             given=given,

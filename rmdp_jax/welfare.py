@@ -79,13 +79,15 @@ def worth(returns: Array, p: float) -> Array:
     if p == 1.0:
         return returns
     p, lifted = max(p, LOWEST), _lift(returns)
-    return (1.0 + FLOOR) * (jnp.log(lifted) if p == 0.0 else (lifted**p - 1.0) / p)
+    below = jnp.minimum(returns, 0.0) * (FLOOR / (1.0 + FLOOR)) ** (p - 1.0)  # which goes on with the slope at 0
+    return (1.0 + FLOOR) * (jnp.log(lifted) if p == 0.0 else (lifted**p - 1.0) / p) + below
 
 
 def from_worth(value: Array, p: float) -> Array:
     """The return in 0..1 that has this `worth`; of a mean worth at least the p-mean, which `FLOOR` and `LOWEST` only raise."""
     if p == 1.0:
         return value
+    value = jnp.maximum(value, worth(jnp.zeros_like(value), p))  # as returns below 0 count as 0 in a p-mean
     p, value = max(p, LOWEST), value / (1.0 + FLOOR)
     return (1.0 + FLOOR) * (jnp.exp(value) if p == 0.0 else (1.0 + p * value) ** (1.0 / p)) - FLOOR
 

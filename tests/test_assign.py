@@ -2,6 +2,8 @@
 
 import csv
 import json
+from dataclasses import replace
+from itertools import permutations
 from typing import NamedTuple
 
 import jax
@@ -90,6 +92,10 @@ def test_limits_hold_and_cost_the_margin(run):
     assert len(set(free.policy)) == 1
     assert np.bincount(held.policy).tolist() == [2, 2]
     np.testing.assert_allclose(sorted(held.margin), np.repeat([-abs(free.margin[0]), abs(free.margin[0])], 2), rtol=1e-6)
+    nash = run._replace(config=replace(run.config, welfare_p=0.0))
+    held = assign(nash, run.population.agents, limits=Limits(at_most=2))
+    products = [np.prod((held.utility + 1.0)[list(labels), range(4)]) for labels in set(permutations((0, 0, 1, 1)))]
+    assert np.prod((held.utility + 1.0)[held.policy, range(4)]) == pytest.approx(max(products))
     with pytest.raises(ConfigError, match="room for 2 agents together, and there are 4; give at least 2 each"):
         assign(run, cells, limits=Limits(at_most=1))
 

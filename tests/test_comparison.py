@@ -99,6 +99,13 @@ def test_cluster_is_compared_by_its_whole_budget_and_both_ways_of_counting_are_t
     assert (em.total_transitions, cluster.total_transitions) == (4096, 2 * 974 + 1000)
 
 
+def test_welfare_on_other_terms_is_another_welfare():
+    rows = compare_runs(
+        [run(seed=seed, welfare=w, **terms) for terms, w in (({}, 80.0), ({"welfare_p": 0.0}, 60.0)) for seed in (0, 1)]
+    )
+    assert [(row.options, row.best) for row in rows] == [("", True), ("p-mean of returns, p = 0.0", True)]
+
+
 def test_other_tasks_budgets_and_k_are_other_groups():
     others = [
         {"k": 3},

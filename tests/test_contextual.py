@@ -1,6 +1,7 @@
 """One policy that is told for whom it acts: what it is told, whom it is paid for, and that it serves opposite wishes."""
 
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 from probes import PROBES, make_probe, probe_config
 from tiny import FLAGS, make_tiny
 
-from rmdp_jax import ConfigError, RunSpec, evaluate, fixed, train, train_batch, with_context
+from rmdp_jax import ConfigError, RunSpec, evaluate, fixed, make_trainer, train, train_batch, with_context
 from rmdp_jax.commands.cli import main
 from rmdp_jax.context import context_vectors
 from rmdp_jax.envs import make
@@ -60,6 +61,14 @@ def test_an_episode_is_for_one_agent_who_alone_is_paid():
 def test_bounds_are_those_of_n_policies():
     _, population = make("resource_gathering", context=True)
     assert population.upper_bound(1) == make("resource_gathering")[1].upper_bound(25) == 0.9356
+
+
+def test_who_was_drawn_by_chance_counts_no_more_on_any_terms():
+    env, population = with_context(*make_probe(PROBES["constant"], 4))
+    config = replace(probe_config(1, 4, 1), welfare_p=0.0)
+    trainer = make_trainer(env, population, config, one_for_all(4))
+    state, _ = jax.jit(trainer.step)(jax.jit(trainer.init)(jax.random.key(0)))
+    assert state.counts.tolist() == [1.0] * 4
 
 
 @pytest.mark.slow

@@ -256,11 +256,11 @@ def test_a_shared_trunk_does_not_explore():
     assert not all((leaf[0] == leaf[1]).all() for leaf in heads)
 
 
-def test_what_an_agent_weighs_changes_neither_its_need_nor_its_softness():
-    """Utilities of an E-step are times the agents' weights; how far a policy is the better one is the agent's own matter."""
+def test_neither_need_nor_softness_goes_by_what_returns_are_worth():
+    """Utilities of an E-step may be times weights, or worths; how far a policy is the better one is the agent's own."""
     utility, weights = jnp.array([[90.0, 90.0, 10.0], [10.0, 10.0, 50.0]]), jnp.array([0.02, 1.98, 1.0])
     plain = EStepInput(utility, jnp.int32(5))
-    weighed = plain._replace(utility=utility * weights[None], weights=weights)
+    weighed = plain._replace(utility=utility * weights[None], returns=utility)
     lengths = Lengths(explore=3, anneal=8, settle=2)
     for age in (2, 6, 10):  # exploring, soft, colder
         ends = []

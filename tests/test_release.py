@@ -118,6 +118,9 @@ def test_evaluate_tells_whether_a_release_agrees(released, tmp_path, capsys):
     verified = verify({"welfare": result["welfare"], "welfare_standard_error": 0.9}, fresh, deterministic=False)
     assert verified.standard_errors == pytest.approx(5.0 / 1.5)
     assert not verified.agrees
+    by_mode = SimpleNamespace(welfare=result["welfare_deterministic"] + 4.0, standard_error=1.0)
+    assert not verify(result, by_mode, deterministic=True, recorded_by=64, episodes=64).standard_errors > 4.0
+    assert verify(result, by_mode, deterministic=True, recorded_by=16, episodes=64).standard_errors == pytest.approx(4 / 5**0.5)
     exact = {"welfare_deterministic": 3.0, "welfare_standard_error": 0.0}
     assert verify(exact, SimpleNamespace(welfare=3.0, standard_error=0.0), deterministic=True).agrees
     assert not verify(exact, SimpleNamespace(welfare=3.1, standard_error=0.0), deterministic=True).agrees

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rmdp_jax import EStepInput, end_to_end, plain_em
 from rmdp_jax.assigners.exchange import best_within
 from rmdp_jax.assigners.facility_location import choose_facilities
 from rmdp_jax.limits import Limits, loads_of, search_within
@@ -52,6 +53,7 @@ def test_who_gets_nothing_or_less(p, expected):
 @pytest.mark.parametrize("p", [0.5, 0.0, -1.0, -10.0, -np.inf])
 def test_worth_rises_ever_less_and_marginal_is_its_slope(p):
     returns = jnp.linspace(0.0, 1.0, 11)
+    assert (np.diff(worth(jnp.linspace(-1.0, 0.1, 11), p)) > 0).all(), "below 0 too"
     value, slope = worth(returns, p), jax.vmap(jax.grad(lambda u: worth(u, p)))(returns)
     assert (np.diff(value) > 0).all()
     assert (np.diff(slope)[1:] < 0).all()
@@ -79,6 +81,37 @@ def test_plain_welfare_is_the_mean():
 def test_worth_of_some_agents_goes_by_their_own_weights():
     welfare = make_welfare(1.0, 0.01, jnp.array([1.0, 2.0, 3.0]))
     np.testing.assert_allclose(welfare.worth(jnp.array([[10.0, 10.0]]), np.array([0, 2])), [[5.0, 15.0]])
+
+
+def test_the_most_that_welfare_can_be_is_not_below_nothing():
+    welfare = make_welfare(0.0, 0.01)
+    assert float(welfare.most(welfare.worth(jnp.array([-50.0]), None)[0])) == pytest.approx(0.0, abs=1e-4)
+    assert float(welfare.most(welfare.worth(jnp.array([50.0]), None)[0])) == pytest.approx(50.0, rel=1e-4)
+
+
+@pytest.mark.parametrize("p", [1.0, -2.0, -np.inf])
+def test_end_to_end_finds_the_best_policy_of_each_on_any_terms(p):
+    returns = jnp.asarray(
+        np.random.default_rng(0).permuted(np.repeat([[60.0], [30.0], [0.0]], 50, axis=1), axis=0), jnp.float32
+    )
+    assigner, value = end_to_end(3, 50), make_welfare(p, 0.01).worth(returns, None)
+    inputs = EStepInput(value, jnp.int32(0), returns=returns if p < 1.0 else None)
+    step = jax.jit(lambda soft: assigner.reassign(jax.random.key(0), soft, inputs)[0])
+    soft = assigner.init(jax.random.key(1))
+    for _ in range(100):
+        soft = step(soft)
+    np.testing.assert_array_equal(assigner.weights(soft).argmax(0), returns.argmax(0))
+
+
+def test_a_warm_up_is_half_of_the_run_at_most():
+    assigner = plain_em(2, 4)
+    utility = jnp.array([[0.0, 1.0, 0.0, 1.0], [1.0, 0.0, 1.0, 0.0]])
+    labels = assigner.init(jax.random.key(0))
+    for iterations, moves in ((20, 10), (400, 50)):
+        for now in (moves - 1, moves):
+            inputs = EStepInput(utility, jnp.int32(now - 1), jnp.float32(now / iterations))
+            after, _ = assigner.reassign(jax.random.key(0), labels, inputs)
+            np.testing.assert_array_equal(after, [1, 0, 1, 0] if now == moves else [0, 1, 0, 1])
 
 
 def test_who_counts_little_has_a_whole_reward():

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.assigners.base import EStepInput, without_weights
+from rmdp_jax.assigners.base import EStepInput, returns_of
 from rmdp_jax.assigners.exploration import Exploration, explore_on
 from rmdp_jax.types import Array
 
@@ -43,8 +43,7 @@ def phase_of(lengths: Lengths, before: Exploration, age: Array, inputs: EStepInp
         jnp.clip(jnp.round(LONGEST * iterations), 1.0, most).astype(jnp.int32) for most in (lengths.explore, lengths.anneal)
     )
     were_one = before.under_way & can_explore
-    own = without_weights(inputs, inputs.utility)  # need is an agent's own; its weight counts in the reward as ever
-    exploration = explore_on(before, own, age, longest, may_stall=alone)
+    exploration = explore_on(before, returns_of(inputs), age, longest, may_stall=alone)
     exploration = exploration._replace(under_way=exploration.under_way & can_explore)
     hard_for = age - anneal - jnp.where(can_explore, exploration.ended_at, 0)
     hard_for = jnp.where(exploration.under_way, -1, hard_for)
@@ -61,7 +60,7 @@ def weigh(phase: Phase, labels: Array, inputs: EStepInput) -> Array:
     """Weights (k, n): alike while there is one policy, then soft ones that cool down, then those of labels (n,)."""
     k, n = inputs.utility.shape
     hard = jax.nn.one_hot(labels, k, axis=0, dtype=jnp.float32)
-    cooling = jnp.where(phase.hard_for < 0, _soften(without_weights(inputs, inputs.utility), phase.softness), hard)
+    cooling = jnp.where(phase.hard_for < 0, _soften(returns_of(inputs), phase.softness), hard)
     return jnp.where(phase.exploration.under_way, hard if inputs.given.number else uniform(k, n), cooling)
 
 

@@ -43,16 +43,18 @@ class EStepInput(NamedTuple):
     progress: Array | float = 0.0  # () share of the run's iterations that are done
     segments: Array | None = None  # (k, B, m) segment returns of the policies; see `rmdp_jax.learning.segments`
     archived: Array | None = None  # (archive_size, n) running estimates of the archive, as they were when it was filled
-    weights: Array | None = None  # (n,) of agents over their mean, which all of these are times; None where all count alike
+    # (k + archive_size, n) running returns of the policies and the archive as agents have them, where all of these are not that
+    # but what returns are worth to welfare
+    returns: Array | None = None
     can_restore: bool = True  # archived policies can be copied back; not so where all policies share one trunk
     can_explore: bool = True  # all policies can learn as one (`Assigner.together`); see `Sizes.explore`
     given: Given = NOTHING_GIVEN  # what the run was given; static
     limits: Loads | None = None  # how many agents, or how much weight, each policy may serve, where that is limited; static
 
 
-def without_weights(inputs: EStepInput, table: Array) -> Array:
-    """Utilities (M, n) of `inputs` as each agent has them, whatever it weighs."""
-    return table if inputs.weights is None else table / inputs.weights[None]
+def returns_of(inputs: EStepInput) -> Array:
+    """Running returns (k, n) of the policies as agents have them, whatever these are worth to welfare."""
+    return inputs.utility if inputs.returns is None else inputs.returns[: inputs.utility.shape[0]]
 
 
 class Copies(NamedTuple):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, check_sizes, no_copies
+from rmdp_jax.assigners.base import Assigner, Copies, EStepInput, check_sizes, no_copies, returns_of
 from rmdp_jax.errors import known_name, positive_number
 from rmdp_jax.types import Array, Key, PyTree
 
@@ -50,7 +50,7 @@ def _exact(k: int, n: int, learning_rate: float | None) -> Assigner:
 
     def reassign(key: Key, soft: SoftAssignment, inputs: EStepInput) -> tuple[SoftAssignment, Copies]:
         del key
-        utility = inputs.utility
+        utility = returns_of(inputs)  # in which welfare of soft weights is linear; its slope is the same for all policies
         better = utility - (_weights(soft) * utility).sum(0, keepdims=True)
         scale = utility.std(0, keepdims=True) + 1e-2 * jnp.abs(utility).max(0, keepdims=True)
         return soft._replace(logits=soft.logits + rate * better / jnp.where(scale > 0.0, scale, 1.0)), no_copies(k)

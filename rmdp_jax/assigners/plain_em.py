@@ -13,7 +13,8 @@ from rmdp_jax.types import Array, Key
 
 
 def plain_em(k: int, n: int, *, warmup: int = 50, first: First = round_robin) -> Assigner:
-    """Hard EM (Ivanov & Ben-Porat, 2024): after `warmup` M-steps on `first`, each agent moves to its best policy.
+    """Hard EM (Ivanov & Ben-Porat, 2024): after `warmup` M-steps on `first`, or half of the run,
+    each agent moves to its best policy.
 
     An agent moves only to a policy that is strictly better, and a policy never loses its last agent. Where policies have limits
     agents have the best assignment within them, and `first` the nearest.
@@ -29,7 +30,9 @@ def plain_em(k: int, n: int, *, warmup: int = 50, first: First = round_robin) ->
         del key
         labels = labels if inputs.limits is None else nearest_within(labels, inputs.limits)
         best = best_policies(inputs.utility, labels, inputs.given.frozen, inputs.limits)
-        return jnp.where(inputs.iteration + 1 >= warmup, best, labels), no_copies(k)
+        now = (inputs.iteration + 1).astype(jnp.float32)
+        half = now / (2.0 * inputs.progress)  # of the run's iterations
+        return jnp.where(now >= jnp.minimum(jnp.float32(warmup), half), best, labels), no_copies(k)
 
     options = {"warmup": warmup, "first": name_of(first)}
     return fixed(k, n, first)._replace(name="plain_em", reassign=reassign, options=options, takes_given=True, takes_limits=True)

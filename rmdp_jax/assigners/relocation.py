@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rmdp_jax.assigners.base import EStepInput, without_weights
+from rmdp_jax.assigners.base import EStepInput
 from rmdp_jax.assigners.exchange import nearest_within
 from rmdp_jax.assigners.facility_location import choose_facilities, total
 from rmdp_jax.assigners.plain_em import best_policies
@@ -96,8 +96,9 @@ def extend_to_all(sample: SampledAgents, relocation: Relocation, labels: Array, 
     k = inputs.utility.shape[0]
     occupied = jnp.zeros(k, bool).at[relocation.labels].set(True)[inputs.given.frozen :].all()
     table = inputs.utility if inputs.archived is None else jnp.concatenate([inputs.utility, inputs.archived])
+    table = table if inputs.returns is None else inputs.returns
     accepted = relocation.accepted & occupied
-    all_labels = label_like_nearest(sample, relocation.labels, labels, without_weights(inputs, table), accepted)
+    all_labels = label_like_nearest(sample, relocation.labels, labels, table, accepted)
     if inputs.limits is not None:
         all_labels = nearest_within(all_labels, inputs.limits)
     return relocation._replace(accepted=accepted, labels=all_labels)

@@ -48,8 +48,10 @@ class Evaluate(Compiling):
         run = load_run(self.run_dir, make)
         check_evaluation(run.env, run.config, self.episodes, available_memory(), self.keep)
         evaluated = evaluate_run(run, self.episodes, self.seed, self.deterministic, self.keep)
-        evaluation = describe_evaluation(evaluated, self.episodes, run.population.weights)
-        verified = verify(run.result, evaluated, deterministic=self.deterministic)
+        terms = {name: run.result[name] for name in ("welfare_p", "weighted") if name in run.result}
+        evaluation = terms | describe_evaluation(evaluated, self.episodes, run.population.weights)
+        numbers = {"recorded_by": run.config.evaluation_episodes, "episodes": self.episodes}
+        verified = verify(run.result, evaluated, deterministic=self.deterministic, **numbers)
         evaluation |= {} if verified is None else {"verified": verified._asdict()}
         if self.json:
             print(to_json({name: value for name, value in evaluation.items() if not isinstance(value, np.ndarray)}))

@@ -83,6 +83,8 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
     error = _plus_minus(evaluation["welfare_standard_error"])
     played = f"{error} of 100 ({evaluation['episodes']} fresh episodes of each policy)"
     console.print(Text.assemble("\nwelfare ", (_figure(evaluation["welfare"]), "bold"), played))
+    if terms := describe_terms(evaluation):
+        console.print(terms)
     if "verified" in evaluation:
         console.print(_describe_verified(**evaluation["verified"]))
     console.print(f"if everyone moved to the policy best for them in these episodes: {_figure(evaluation['best_welfare'])}")

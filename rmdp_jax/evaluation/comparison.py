@@ -9,6 +9,7 @@ import numpy as np
 
 from rmdp_jax.env import describe_options
 from rmdp_jax.evaluation.statistics import LEVEL, paired_p, smallest_difference, summarize_values
+from rmdp_jax.welfare import describe_terms
 
 Line = dict[str, Any]  # of one run: what result.json holds, with `settings` where they are known
 
@@ -46,16 +47,17 @@ class Row(NamedTuple):
 def compare_runs(lines: Sequence[Line]) -> list[Row]:
     """One row for each algorithm in each group of comparable runs, sorted by env, budget, k and algorithm.
 
-    Runs can be compared when env, its options, backend, n, k and budget are the same, and people are drawn by each run's own
-    seed or are the same for all. The budget is `transitions_per_policy` + `pretraining_transitions`, as an algorithm that
-    spends steps on its groups beforehand trains its policies for less; two budgets are the same when both come from one
-    `--transitions`, rounded up to iterations.
+    Runs can be compared when env, its options, backend, n, k, budget and the terms of welfare are the same, and people are
+    drawn by each run's own seed or are the same for all. The budget is `transitions_per_policy` + `pretraining_transitions`, as
+    an algorithm that spends steps on its groups beforehand trains its policies for less; two budgets are the same when both
+    come from one `--transitions`, rounded up to iterations.
     """
     groups: dict[tuple[Any, ...], dict[str, list[Line]]] = defaultdict(lambda: defaultdict(list))
     names = _labels(lines)
     for line, budget, people, name in zip(lines, _common_budgets(lines), _people(lines), names, strict=True):
         env, options, *rest = task_of(line)
-        groups[(env, ", ".join(filter(None, [options, people])), *rest, budget, line["k"])][name].append(line)
+        task = ", ".join(filter(None, [options, people, describe_terms(line)]))
+        groups[(env, task, *rest, budget, line["k"])][name].append(line)
     return [row for key in sorted(groups) for row in _rows_of_group(key, groups[key])]
 
 

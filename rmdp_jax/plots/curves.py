@@ -60,7 +60,7 @@ def welfare_curve(
     recent = np.array([line.get("welfare_recent") for line in metrics], float)
     ends_at = [x for x in (*lines.values(), final and final["welfare"]) if x]
     shown = np.concatenate([welfare[np.isfinite(welfare)], recent[np.isfinite(recent)], ends_at])
-    low, high = min(shown.min(initial=0.0), 0.0), shown.max(initial=0.0) or 100.0
+    low, high = (min(shown.min(), 0.0), max(shown.max(), 0.0)) if shown.size else (0.0, 100.0)
     axes.set_ylim(low, low + 1.14 * (high - low))
     _draw_running(figure, axes, metrics, welfare, recent)
     _draw_levels(axes, lines)

@@ -177,6 +177,9 @@ def summarize(
     mean = run.population.weights is None and config.welfare_p == 1.0  # which is what is known
     reachable = run.population.reachable(config.k) if mean else None
     welfare = float(sampled.welfare)
+    own = np.asarray(sampled.utility)[np.asarray(sampled.assignment), np.arange(config.n)]
+    if config.welfare_p < 1.0 and (own < 0.0).any():
+        bound = None  # a p-mean, in which returns below 0 count as 0, may pass that of the mean
     labels, chosen = np.asarray(sampled.assignment), np.asarray(sources).tolist()
     return {
         **describe_task(env, assigner.name, run.env_options),

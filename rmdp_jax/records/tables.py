@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rmdp_jax.errors import not_installed
+from rmdp_jax.welfare import describe_terms
 
 MOST_ROWS = 20  # of a table that shows itself
 
@@ -61,6 +62,8 @@ def welfare_line(summary: Mapping[str, Any]) -> str:
     else:
         error, share = summary["welfare_standard_error"], summary["share_of_bound"]
         text = f"welfare {summary['welfare']:.2f}" + ("" if error is None else f" ± {error:.2f}") + " of 100 in fresh episodes"
+        terms = describe_terms(summary)
+        text += f" ({terms})" if terms else ""
         text += "" if share is None else f", {share:.1%} of the proved bound {summary['upper_bound']:.2f}"
     return text if summary["finished"] else f"{text}; stopped early, at iteration {summary['iterations']}"
 

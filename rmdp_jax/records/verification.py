@@ -20,11 +20,14 @@ class Verified(NamedTuple):
     agrees: bool | None  # None: nobody can tell
 
 
-def verify(result: Mapping[str, Any], evaluation: Evaluation, *, deterministic: bool) -> Verified | None:
+def verify(
+    result: Mapping[str, Any], evaluation: Evaluation, *, deterministic: bool, recorded_by: int = 1, episodes: int = 1
+) -> Verified | None:
     """The evaluation against result.json; None where nothing was recorded, or one of the two is not a number.
 
-    The standard error of the difference is the root of the sum of both squares; of the recorded figure by the most likely
-    actions, which has none, that of the fresh one is taken. Where that is not known, nobody can tell.
+    The standard error of the difference is the root of the sum of both squares. Where the recorded figure has none, as by the
+    most likely actions or by one episode, that of the fresh one is taken, `recorded_by` so many episodes of each policy instead
+    of `episodes`. Where that is not known, nobody can tell.
     """
     recorded = result["welfare_deterministic" if deterministic else "welfare"]
     known = None if deterministic else result["welfare_standard_error"]
@@ -35,6 +38,6 @@ def verify(result: Mapping[str, Any], evaluation: Evaluation, *, deterministic: 
     same = abs(difference) <= _ROUNDING * abs(recorded)
     if not math.isfinite(error):
         return Verified(recorded, known, difference, None, True if same else None)
-    of_difference = math.hypot(error, error if known is None else known)
+    of_difference = math.hypot(error, error * math.sqrt(episodes / recorded_by) if known is None else known)
     apart = abs(difference) / of_difference if of_difference else 0.0 if same else math.inf
     return Verified(recorded, known, difference, apart, same or apart <= AGREES)

@@ -17,6 +17,7 @@ from rmdp_jax.limits import Limits, assign_within, check_weights
 from rmdp_jax.programs import kept_program
 from rmdp_jax.records.agents_csv import agent_leaves, check_values
 from rmdp_jax.types import PyTree
+from rmdp_jax.welfare import make_welfare
 
 if TYPE_CHECKING:
     from rmdp_jax.records.loading import Run
@@ -68,7 +69,8 @@ def assign(run: "Run", agents: PyTree, *, limits: Limits | None = None, weights:
     check_weights(weights, m)
     mean, deviation = _mean_and_deviation(run.population, episodes, agents)
     utility = scale * mean
-    labels = utility.argmax(0).astype(np.int32) if limits is None else assign_within(utility, limits, weights)
+    worth = make_welfare(run.config.welfare_p, 0.01).worth(jnp.asarray(utility), None)  # as where training ends
+    labels = utility.argmax(0).astype(np.int32) if limits is None else assign_within(worth, limits, weights)
     expected = utility[labels, np.arange(m)]
     width = None if deviation is None else _half_width(abs(scale) * deviation[labels, np.arange(m)], episodes.number)
     best = known_returns(run.population, agents)
