@@ -87,10 +87,18 @@ def choices(sizes: ArrayLike, dtype: Any = jnp.int32) -> Actions:
     return Actions(number, True, give, f"an action is one of the {number:,} combinations of {each.size} choices")
 
 
-def box(low: ArrayLike, high: ArrayLike, shape: Sequence[int]) -> Actions:
-    """Numbers (shape) between `low` and `high`, to which [-1, 1] is scaled; as they are where an end is not finite."""
+def box(low: ArrayLike, high: ArrayLike, shape: Sequence[int], dtype: Any = np.float32) -> Actions:
+    """Numbers (shape) between `low` and `high`, to which [-1, 1] is scaled; as they are where no end is finite.
+
+    Raises:
+        ConfigError: they are no fractions, or have one end alone.
+    """
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ConfigError(f"actions: numbers of {jnp.dtype(dtype)}: must be fractions; wrap the env so that it takes choices")
     ends = np.array([np.broadcast_to(np.asarray(end, np.float32), tuple(shape)) for end in (low, high)])
     finite = np.isfinite(ends).all(0)
+    if (np.isfinite(ends).any(0) & ~finite).any():
+        raise ConfigError("actions: one end is finite and the other is not; wrap the env so that both are, or none")
     least, most = np.where(finite, ends[0], np.float32(-1)), np.where(finite, ends[1], np.float32(1))
     scaled = finite & ((least != -1.0) | (most != 1.0))
     note = f"actions in [-1, 1] are scaled to {ranges_in_words(least[scaled], most[scaled])}" if scaled.any() else ""
@@ -159,7 +167,8 @@ def adapted(
     def step(state: AdaptedState, action: Array) -> tuple[AdaptedState, Step]:
         with physics_settings():
             given = actions.give(action)
-            after = advance(state.inner, given)
+            own = jax.tree.map(lambda leaf: leaf, state.inner)  # made for it alone, as envs may write into it
+            after = advance(own, given)
             happened = Transition(state.inner, given, after.state, after.reward, after.observation, after.info)
             brought, obs = outcome(happened), flat_observation(observe(after.observation))
         check_successor(broken, after.state, like)

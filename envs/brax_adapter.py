@@ -21,8 +21,8 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from rmdp_jax.checks import check_spec, shapes_of
 from rmdp_jax.env import Env, EnvSpec, Step
-from rmdp_jax.envs.adapting import Observe, all_of_it, flat_observation
-from rmdp_jax.envs.brax_checks import AS_THEY_ARE, check_traces, check_unwrapped, physics_settings, scaling
+from rmdp_jax.envs.adapting import Observe, all_of_it, check_successor, flat_observation
+from rmdp_jax.envs.brax_checks import AS_THEY_ARE, check_traces, check_unwrapped, physics_settings, scaling, without_x64
 from rmdp_jax.errors import ConfigError, flag, whole_number
 from rmdp_jax.types import Array, Key, PyTree
 
@@ -39,6 +39,7 @@ class BraxState(NamedTuple):
     clock: Array  # () int32, steps done in this episode
 
 
+@without_x64
 def from_brax(
     brax_env: Any,
     outcome: Callable[[Any, Any], PyTree],
@@ -119,6 +120,7 @@ def from_brax(
             after = brax_env.step(structure.unflatten(flat), to_controls(action))
         if jax.tree.structure(after) != structure:
             raise ConfigError(f"brax_env: a step of {name} changes the structure of its state")
+        check_successor(broken, after, like)
         return jax.tree.leaves(after), see(after.obs), after.done, outcome(before, after)
 
     shapes_of(broken, "step", advance, leaves, _like_action(brax_env))
@@ -159,7 +161,15 @@ def from_brax(
     )
     check_spec(spec)
     first, _ = jax.eval_shape(reset, jax.random.key(0))
-    return Env(spec, _pruned(reset, jax.random.key(0)), _pruned(step, first, _like_action(brax_env)))
+    pruned = _pruned(step, first, _like_action(brax_env))
+
+    def step_by(state: BraxState, action: Array) -> tuple[BraxState, Step]:
+        action = jnp.asarray(action)
+        if action.shape != (brax_env.action_size,):
+            raise ConfigError(f"action of shape {action.shape}: must be ({brax_env.action_size},), what {name} takes")
+        return pruned(state, action.astype(jnp.float32))
+
+    return Env(spec, _pruned(reset, jax.random.key(0)), step_by)
 
 
 @contextlib.contextmanager

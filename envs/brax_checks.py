@@ -3,7 +3,8 @@
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,9 @@ import numpy as np
 
 from rmdp_jax.errors import ConfigError, in_line
 from rmdp_jax.types import Array
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # Wrappers of brax and of what is written for it that do what is done here, by name, as they are copied from place to place; and
 # what they leave in a state.
@@ -37,6 +41,8 @@ def check_unwrapped(brax_env: Any) -> None:
 
 def check_traces(like: Any) -> None:
     """Raise `ConfigError` where a wrapper of another name has left its traces in a brax state."""
+    if any(jnp.issubdtype(leaf.dtype, jax.dtypes.extended) for leaf in jax.tree.leaves(like)):
+        raise ConfigError("brax_env: its state holds a typed key; keep jax.random.key_data of it")
     info = getattr(like, "info", None)
     for name in _LEFT_BY_LOOPS:
         if isinstance(info, dict) and name in info:
@@ -90,12 +96,28 @@ def _hands_on(brax_env: Any, like: Any) -> bool:
             env.step(state, action)
         return list(heard)
 
+    def given_by(action: np.ndarray) -> list[Array]:
+        try:
+            return jax.jit(controls)(state, action)
+        except jax.errors.UnexpectedTracerError:  # of a loop within the step, which hands values over where nothing is compiled
+            with jax.disable_jit():
+                return controls(state, jnp.asarray(action))
+
     state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
     actions = np.stack([np.full(brax_env.action_size, value, np.float32) for value in (-1.0, 0.5, 1.0)])
-    given = [jax.jit(controls)(state, action) for action in actions]
-    return all(len(one) == 1 and np.shape(one[0]) == action.shape for one, action in zip(given, actions, strict=True)) and (
-        np.array_equal(np.stack([np.asarray(one[0]) for one in given]), actions)
-    )
+    given = [(action, given_by(action)) for action in actions]
+    return all(heard and all(np.array_equal(one, action) for one in heard) for action, heard in given)
+
+
+def without_x64(function: Callable[P, R]) -> Callable[P, R]:
+    """`function` where JAX_ENABLE_X64 is off, as where its programs run."""
+
+    @wraps(function)
+    def in_float32(*arguments: P.args, **options: P.kwargs) -> R:
+        with jax.enable_x64(False):
+            return function(*arguments, **options)
+
+    return in_float32
 
 
 @contextlib.contextmanager

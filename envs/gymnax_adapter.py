@@ -80,5 +80,5 @@ def _actions(space: Any) -> Actions:
     if hasattr(space, "n"):
         return choices(space.n, space.dtype)
     if hasattr(space, "low") and hasattr(space, "high"):
-        return box(space.low, space.high, space.shape)
+        return box(space.low, space.high, space.shape, space.dtype)
     raise ConfigError(f"actions = {in_line(space)}: must be Discrete or Box; wrap the env so that it takes one of these")

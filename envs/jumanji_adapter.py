@@ -75,5 +75,5 @@ def _actions(spec: Any) -> Actions:
     if hasattr(spec, "num_values"):
         return choices(spec.num_values, spec.dtype)
     if hasattr(spec, "minimum") and hasattr(spec, "maximum"):
-        return box(spec.minimum, spec.maximum, spec.shape)
+        return box(spec.minimum, spec.maximum, spec.shape, spec.dtype)
     raise ConfigError(f"actions = {in_line(spec)}: must be choices or bounded numbers; wrap the env so that it takes these")

@@ -22,7 +22,7 @@ from zlib import crc32
 
 from rmdp_jax.config import TrainConfig
 from rmdp_jax.env import Env, Population
-from rmdp_jax.errors import ConfigError, in_line, shown
+from rmdp_jax.errors import ConfigError, flag, in_line, shown
 
 PLAIN = (int, float, str, bool)  # types of arguments that are flags on the command line
 GIVEN = ("n", "seed")  # arguments with flags of their own
@@ -94,6 +94,7 @@ def make_own(name: str, given: dict[str, Any]) -> tuple[Env, Population]:
     known = _options(maker).items()  # with defaults, so that a run stays as it was when they are changed
     plain = {option: default for option, (kind, default) in known if kind is not None and isinstance(default, PLAIN)}
     options = {**plain, **arguments, **({"n": population.n} if takes(maker, "n") else {})}
+    options = json.loads(json.dumps(options))  # as the folder of a run holds them
     return env._replace(spec=env.spec._replace(options=options, make=full_name(name))), population
 
 
@@ -154,8 +155,8 @@ def _arguments(name: str, maker: Callable[..., Any], given: dict[str, Any]) -> d
     for argument, value in given.items():
         _check_plain(argument, value)
         if takes(maker, argument):
-            kind = options[argument].kind if argument in options else None
-            arguments[argument] = _of_kind(name, argument, value, kind)
+            option = options.get(argument, Option(None, None))
+            arguments[argument] = _of_kind(name, argument, _several(value, option.default), option.kind)
         elif argument != "seed":  # which everybody gives; where nothing is drawn there is none
             raise ConfigError(f"{argument} = {shown(value)}: {name} takes {known}")
     plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -164,6 +165,13 @@ def _arguments(name: str, maker: Callable[..., Any], given: dict[str, Any]) -> d
             flag = "--" + argument.replace("_", "-")
             raise ConfigError(f"{argument}: {name} has no default for it; give {flag}, or write one into the function")
     return arguments
+
+
+def _several(value: Any, default: Any) -> Any:
+    """A list or tuple as a list where the default is one, else as a tuple: as it is given, and as a run's folder gives it."""
+    if not isinstance(value, list | tuple):
+        return value
+    return list(value) if isinstance(default, list) else tuple(value)
 
 
 def _check_plain(argument: str, value: Any) -> None:
@@ -175,7 +183,11 @@ def _check_plain(argument: str, value: Any) -> None:
 
 
 def _of_kind(name: str, argument: str, value: Any, kind: type | None) -> Any:
-    """A number as its argument wants it; words are left where none is wanted."""
+    """A number, a flag or a word as its argument wants it."""
+    if kind is bool and value is not None:
+        return flag(argument, value)
+    if kind is str and value is not None and not isinstance(value, str):
+        raise ConfigError(f"{argument} = {shown(value)}: must be a word, as {name} has it")
     if kind not in (int, float) or isinstance(value, bool) or not isinstance(value, int | float | str):
         return value
     if isinstance(value, str) or (kind is int and isinstance(value, float)):

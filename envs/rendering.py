@@ -156,6 +156,11 @@ def write_movie(model: mujoco.MjModel, q: np.ndarray, seconds_per_frame: float, 
     missing = None if mediapy.video_is_available() else GET_FFMPEG
     out = stem.with_suffix(".gif" if missing else ".mp4")
     failure = _film(model, q, seconds_per_frame, out)
+    if failure and "Unknown encoder" in failure:
+        missing = "ffmpeg has no H.264 encoder (Debian, Ubuntu: apt install ffmpeg)"
+        out.unlink(missing_ok=True)
+        out = stem.with_suffix(".gif")
+        failure = _film(model, q, seconds_per_frame, out)
     if failure:
         out.unlink(missing_ok=True)  # half a movie
         return None, f"no mp4: {failure}"

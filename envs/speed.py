@@ -128,7 +128,8 @@ def make_speed(
     known_name("model", model, MODELS)
     check("model", model, model == "brax" or backend == "native", f"brax with backend {backend}; others take backend native")
     env = _make_env(body, backend, model, episode_length)
-    held = held_speeds(f"{body}_speed") if backend in SAME_MDP and model == "brax" else None
+    as_measured = backend in SAME_MDP and model == "brax" and episode_length >= 1000  # from rest, which counts in short ones
+    held = held_speeds(f"{body}_speed") if as_measured else None
     return env, make_population(BODIES[body], n, seed, episode_length, held)
 
 
@@ -148,7 +149,7 @@ def load_body(body: str, backend: str, model: str = "brax") -> Any:
 
 def is_body(spec: EnvSpec) -> bool:
     """Whether this is a speed task of `make`, not one of a user's own under such a name."""
-    return spec.name.removesuffix("_speed") in BODIES and spec.make is None
+    return spec.name in {f"{body}_speed" for body in BODIES} and spec.make is None and "n" in spec.options
 
 
 def may_fall(spec: EnvSpec) -> bool:

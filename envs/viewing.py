@@ -56,7 +56,7 @@ Launch = Callable[[Any, Any], Viewer]  # mujoco.MjModel, mujoco.MjData
 
 def check_task(name: str, folder: Path) -> None:
     """Raise `ConfigError` where the env of this name, of the run in `folder`, is no body that MuJoCo could show."""
-    if name.removesuffix("_speed") not in BODIES:
+    if name not in {f"{body}_speed" for body in BODIES}:
         raise _no_body(name, folder)
 
 
@@ -99,6 +99,8 @@ def play_run(
     name, k = run.env.spec.name, run.config.k
     if not is_body(run.env.spec):
         raise _no_body(name, run.folder.path)
+    if run.env.for_agent is not None:
+        raise ConfigError(f"algorithm = {run.result['algorithm']!r}: play shows policies that are not told for whom they act")
     policy = whole_number("policy", policy, 0, k - 1, f"a whole number in 0..{k - 1}, as the run has k = {k} policies")
     seed = seed_number("seed", seed)
     brax_env = body_of(run.env.spec)

@@ -11,7 +11,7 @@ from brax import envs as brax_envs
 from rmdp_jax import ConfigError, Population
 from rmdp_jax.checks import check_env
 from rmdp_jax.envs import from_gymnax, from_jumanji, from_playground
-from rmdp_jax.envs.adapting import box, check_successor, choices, flat_observation
+from rmdp_jax.envs.adapting import Next, adapted, box, check_successor, choices, flat_observation
 from rmdp_jax.envs.brax_checks import physics_settings
 
 PAID = Population(jnp.array([1.0, 2.0]), lambda agent, got: agent * jnp.sum(got["reward"]))
@@ -54,6 +54,26 @@ def test_a_box_is_scaled_to_its_finite_ends():
     np.testing.assert_allclose(actions.give(jnp.array([-1.0, 0.5])), [[0.0, 0.5]])
     np.testing.assert_allclose(actions.give(jnp.array([0.5, -1.0])), [[3.0, -1.0]])
     assert box(-1.0, 1.0, (3,)).note == ""
+    with pytest.raises(ConfigError, match="actions: one end is finite and the other is not; wrap the env"):
+        box(0.0, np.inf, (1,))
+    with pytest.raises(ConfigError, match="actions: numbers of int32: must be fractions; wrap the env so that"):
+        box(0, 4, (2,), jnp.int32)
+
+
+def test_an_env_that_writes_into_its_state_shows_what_was_before():
+    def advance(state, action):
+        state["x"] = state["x"] + 1.0
+        false = jnp.bool_(False)
+        return Next(state, state["x"], state["x"], false, false, None)
+
+    def moved(happened):
+        return happened.after["x"] - happened.before["x"]
+
+    facts = {"name": "writes", "episode_length": 4, "discount": 0.9, "backend": "none"}
+    env = adapted(lambda key: ({"x": jnp.float32(0)}, jnp.float32(0)), advance, choices(2), moved, lambda obs: obs, **facts)
+    state, _ = env.reset(jax.random.key(0))
+    after, step = env.step(state, jnp.int32(0))
+    assert (float(step.outcome), float(state.inner["x"]), float(after.inner["x"])) == (1.0, 0.0, 1.0)
 
 
 class TestGymnax:

@@ -140,6 +140,23 @@ def test_a_step_that_changes_the_structure_of_the_state_is_refused():
         make(env=Grows())
 
 
+class Drifts(Counter):
+    def reset(self, rng):
+        state = super().reset(rng)
+        return state.replace(pipeline_state=jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.int32), state.pipeline_state))
+
+    def step(self, state, action):
+        after = super().step(state, action)
+        return after.replace(pipeline_state=jax.tree.map(lambda x: x + 0.4, after.pipeline_state))
+
+
+class Keyed(Counter):
+    def reset(self, rng):
+        state = super().reset(rng)
+        state.info["key"] = jax.random.wrap_key_data(rng)
+        return state
+
+
 class Raises(Counter):
     def step(self, state, action):
         raise RuntimeError("no\nsuch thing")
@@ -157,6 +174,8 @@ class Renamed(Counter):
 @pytest.mark.parametrize(
     ("env", "message"),
     [
+        (Drifts(), r"brax_env: state.* is int32 at first and float32 after a step; let reset give float32"),
+        (Keyed(), "brax_env: its state holds a typed key; keep jax.random.key_data of it"),
         (Raises(), r"brax_env: step raised RuntimeError \(no such thing\)"),
         (Renamed(), r"brax_env: its state has info\['first_obs'\] of a wrapper .* take brax.envs.get_environment"),
         (
@@ -199,6 +218,22 @@ class Motor(Counter):
         return state.replace(pipeline_state=self.pipeline_step(state.pipeline_state, given))
 
 
+class Twice(Motor):
+    def step(self, state, action):
+        for _ in range(2):
+            state = super().step(state, action)
+        return state
+
+
+class Loops(Motor):
+    def step(self, state, action):
+        def once(carry, _):
+            inner, action = carry
+            return (self.pipeline_step(inner, action), action), None
+
+        return state.replace(pipeline_state=jax.lax.scan(once, (state.pipeline_state, action), None, length=3)[0][0])
+
+
 class Scaled(envs.Wrapper):
     def step(self, state, action):
         return self.env.step(state, 5.0 * action)
@@ -211,6 +246,8 @@ class Scaled(envs.Wrapper):
         (Motor(), {"scale_actions": False}, [[-1.0, -1.0], [0.0, 0.0], [1.0, 1.0]]),
         (Motor(scales=True), {}, [[-2.0, -2.0], [0.0, 0.0], [2.0, 2.0]]),
         (Motor(ranges=((-1.0, 1.0), (-1.0, 1.0))), {}, [[-1.0, -1.0], [0.0, 0.0], [1.0, 1.0]]),
+        (Twice(), {}, [[-3.0, -1.0], [-1.0, 0.0], [1.0, 1.0]]),
+        (Loops(), {}, [[-3.0, -1.0], [-1.0, 0.0], [1.0, 1.0]]),
         (Scaled(Motor()), {}, [[-5.0, -5.0], [0.0, 0.0], [5.0, 5.0]]),
         (envs.Wrapper(Motor()), {}, [[-3.0, -1.0], [-1.0, 0.0], [1.0, 1.0]]),
     ],
@@ -230,6 +267,22 @@ def test_actions_are_scaled_to_what_the_actuators_take_where_the_env_does_not(en
     np.testing.assert_array_equal(controls, expected)
     scaled = expected[0] == [-3.0, -1.0]
     assert made.spec.notes == (("actions in [-1, 1] are scaled to actuators of -3..1",) if scaled else ())
+
+
+def test_an_action_of_another_shape_is_named_and_whole_numbers_are_taken():
+    made = make(env=Counter())
+    state, _ = made.reset(jax.random.key(0))
+    with pytest.raises(ConfigError, match=r"action of shape \(3,\): must be \(1,\), what counter takes"):
+        made.step(state, jnp.zeros(3))
+    one, other = made.step(state, jnp.ones(1, int)), made.step(state, jnp.ones(1))
+    np.testing.assert_array_equal(one[1].obs, other[1].obs)
+
+
+def test_it_is_made_in_float32_whatever_jax_says():
+    with jax.enable_x64(True):
+        made = make(env=Counter())
+    state, obs = jax.jit(made.reset)(jax.random.key(0))
+    assert jax.jit(made.step)(state, jnp.ones(1))[1].obs.dtype == obs.dtype == jnp.float32
 
 
 @pytest.mark.parametrize(

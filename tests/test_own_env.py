@@ -148,6 +148,16 @@ def test_an_argument_named_as_one_of_a_built_in_task_is_its_own(here):
     assert _parse(["train", "sized:make", "--model", "3"]).env_options.given() == {"model": 3}
 
 
+def test_lists_and_tuples_are_to_the_function_what_its_default_is(here):
+    block = BLOCKS[0].replace("goal: int = 4)", "goal: int = 4, grid=(2, 2), walls=[], other=None)")
+    block = block.replace("    steps = 3", "    heard.append((grid, walls, other))\n    steps = 3")
+    (here / "lists.py").write_text("heard = []\n" + block)
+    for grid in ((4, 4), [4, 4]):
+        env, _ = make("lists:make", grid=grid, walls=grid, other=grid)
+        assert env.spec.options["grid"] == [4, 4]
+    assert sys.modules["lists"].heard == [((4, 4), [4, 4], (4, 4))] * 2
+
+
 BAD = """
 import rmdp_jax
 from os import system
@@ -156,6 +166,7 @@ def needs(depth): ...
 def gives(n=2): return 1, 2
 def raises(): raise OSError("no such disk")
 def wide(transitions=3): ...
+def windy(windy: bool = False, label: str = "a"): ...
 def named(n=2, name="ant"): ...
 preset = 3
 """

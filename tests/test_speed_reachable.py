@@ -62,3 +62,5 @@ def test_it_is_in_the_units_of_the_task_and_only_where_it_was_measured():
     assert 0.0 < whole < make_population(BODIES["hopper"], 50, 0).upper_bound(3)
     assert make_population(BODIES["hopper"], 50, 0).reachable(3) is None
     assert make("resource_gathering")[1].reachable(3) is None
+    assert make("hopper_speed", n=5)[1].reachable(3) is not None
+    assert make("hopper_speed", n=5, episode_length=50)[1].reachable(3) is None  # it was measured from rest over 1000 steps
