@@ -15,8 +15,8 @@ from rmdp_jax.types import Array, Key
 def plain_em(k: int, n: int, *, warmup: int = 50, first: First = round_robin) -> Assigner:
     """Hard EM (Ivanov & Ben-Porat, 2024): after `warmup` M-steps, half of the run at most, agents move to their best policy.
 
-    They begin with `first`. An agent moves only to a policy that is strictly better, and a policy never loses its last agent. Where policies have limits
-    agents have the best assignment within them, and `first` the nearest.
+    They begin with `first`. An agent moves only to a policy that is strictly better, and a policy never loses its last agent.
+    Where policies have limits agents have the best assignment within them, and `first` the nearest.
 
     Raises:
         ConfigError: an argument breaks its rule.
