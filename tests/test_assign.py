@@ -211,7 +211,7 @@ def test_bad_paths_are_told_in_one_line(run, tmp_path, capsys, monkeypatch):
     message = refused(["assign", folder, str(path), "--out", "."], capsys)
     assert message == "out = .: must be a file, such as policies.csv, and no folder"
     message = refused(["assign", folder, str(path), "--out", str(path / "x.csv")], capsys)
-    assert message == f"out = {path / 'x.csv'}: must be in a folder that can be written, which {path} cannot"
+    assert message.endswith(f"must be in a folder that can be written, which {path} cannot")
     assert refused(["assign", folder, str(path), "--at-most", "0"], capsys).startswith(
         "at_most: the 2 policies have room for 0"
     )
