@@ -196,6 +196,14 @@ def test_a_best_that_is_not_proved_in_time_is_told(monkeypatch):
     assert (weight_of(np.asarray(result.assignment), [1.0, 2, 3, 4], K) <= 6).all()
 
 
+def test_of_very_many_pairs_the_last_e_step_counts(monkeypatch):
+    monkeypatch.setattr("rmdp_jax.running.batch.LARGEST_PROGRAM", 1)
+    env, population = make_tiny()
+    with pytest.warns(RunWarning, match="limits: the best of 8 pairs is not looked for, so agents stay where the last"):
+        result = train(env, population, replace(CONFIG, at_most=2), plain_em(K, N), progress=False)
+    assert np.bincount(result.assignment, minlength=K).tolist() == [2, 2]
+
+
 def test_without_limits_no_limit_is_written(tmp_path):
     env, population = make_tiny()
     train(env, population, CONFIG, plain_em(K, N), out=tmp_path / "run", progress=False)

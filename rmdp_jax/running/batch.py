@@ -82,6 +82,7 @@ def make_init(env: Env, run: RunSpec) -> Callable[[PyTree, InitArguments], Train
     return jax.jit(lambda people, arguments: trainer_for(env, of_run, people).init(*arguments), inline=True)
 
 
+LARGEST_PROGRAM = 10**7  # pairs of a policy and an agent; the best assignment within limits of more takes hours
 NOT_LEARNED_BY = ("seed", "log_every", "checkpoint_every", "evaluation_episodes", "evaluation_steps", "max_fault_share")
 
 
@@ -143,6 +144,9 @@ def conclude(env: Env, runs: Sequence[RunSpec], states: TrainState, mesh: Mesh |
 
 def _best_within(run: RunSpec, worth: Array, kept: Array, limits: Loads) -> Array:
     """The best labels (n,) for worth (k, n), which is times the agents' weights where they have some; or those `kept`."""
+    if worth.size > LARGEST_PROGRAM:
+        warn(f"limits: the best of {worth.size:,} pairs is not looked for, so agents stay where the last E-step has them")
+        return kept
     if limits.weights is None:
         return jnp.asarray(assign_within(worth, limits))
     assert run.config.limits is not None
