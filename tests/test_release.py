@@ -108,7 +108,7 @@ def test_evaluate_tells_whether_a_release_agrees(released, tmp_path, capsys):
     assert "agrees (" in capsys.readouterr().out
     assert max(map(len, capsys.readouterr().out.splitlines()), default=0) <= 80
     result = released[0].result
-    other = dict(result, welfare=result["welfare"] + 9.0)
+    other = dict(result, welfare=result["welfare"] + 60.0)
     write_json(shutil.copytree(released[0].folder.path, tmp_path / "other") / "result.json", other)
     with pytest.raises(SystemExit) as stop:
         main(["evaluate", str(tmp_path / "other")])

@@ -11,18 +11,21 @@ from rmdp_jax.errors import MOST_ITERATIONS, whole_number
 from rmdp_jax.limits import Loads
 from rmdp_jax.types import Array, Key
 
+WARMUP = 50  # iterations
 
-def plain_em(k: int, n: int, *, warmup: int = 50, first: First = round_robin) -> Assigner:
-    """Hard EM (Ivanov & Ben-Porat, 2024): after `warmup` M-steps, half of the run at most, agents move to their best policy.
 
-    They begin with `first`. An agent moves only to a policy that is strictly better, and a policy never loses its last agent.
-    Where policies have limits agents have the best assignment within them, and `first` the nearest.
+def plain_em(k: int, n: int, *, warmup: int | None = None, first: First = round_robin) -> Assigner:
+    """Hard EM (Ivanov & Ben-Porat, 2024): after `warmup` M-steps agents move to their best policy.
+
+    That is `WARMUP`, half of the run at most, when not given. They begin with `first`. An agent moves only to a policy that is
+    strictly better, and a policy never loses its last agent. Where policies have limits agents have the best assignment within
+    them, and `first` the nearest.
 
     Raises:
         ConfigError: an argument breaks its rule.
     """
     k, n = check_sizes(k, n)
-    if not isinstance(warmup, jax.core.Tracer):  # it fixes no shapes, so it may be traced
+    if warmup is not None and not isinstance(warmup, jax.core.Tracer):  # it fixes no shapes, so it may be traced
         warmup = whole_number("warmup", warmup, 0, MOST_ITERATIONS)
 
     def reassign(key: Key, labels: Array, inputs: EStepInput) -> tuple[Array, Copies]:
@@ -31,9 +34,10 @@ def plain_em(k: int, n: int, *, warmup: int = 50, first: First = round_robin) ->
         best = best_policies(inputs.utility, labels, inputs.given.frozen, inputs.limits)
         now = (inputs.iteration + 1).astype(jnp.float32)
         half = now / (2.0 * inputs.progress)  # of the run's iterations
-        return jnp.where(now >= jnp.minimum(jnp.float32(warmup), half), best, labels), no_copies(k)
+        begins = jnp.minimum(WARMUP, half) if warmup is None else jnp.float32(warmup)
+        return jnp.where(now >= begins, best, labels), no_copies(k)
 
-    options = {"warmup": warmup, "first": name_of(first)}
+    options = {"warmup": WARMUP if warmup is None else warmup, "first": name_of(first)}
     return fixed(k, n, first)._replace(name="plain_em", reassign=reassign, options=options, takes_given=True, takes_limits=True)
 
 
