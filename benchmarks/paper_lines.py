@@ -48,7 +48,7 @@ def complete_line(line: Line, cell: Cell, out: Path) -> Line:
     line = {**line, **describe_served(paid, line["assignment"], targets), "curve": curve, "commit": machine()["commit"]}
     if line["algorithm"] != "em":
         return line
-    details = _speed_details(folder) if targets is not None else _walk_details(folder, line)
+    details = _speed_details(folder, targets) if targets is not None else _walk_details(folder, line)
     return {**line, "own_return": np.round(paid, 2).tolist(), **details}
 
 
@@ -133,12 +133,11 @@ def _walk_details(folder: Path, line: Line) -> dict[str, Any]:
     return {"size": size, "walks": [walk[alive].tolist() for walk, alive in zip(cells, np.asarray(played.alive), strict=True)]}
 
 
-def _speed_details(folder: Path) -> dict[str, Any]:
+def _speed_details(folder: Path, targets: Any) -> dict[str, Any]:
     """Target of each agent, and mean speed of each policy over one episode."""
-    run = load_run(folder, make)
     return {
-        "targets": np.round(np.asarray(run.population.agents, float), 3).tolist(),
-        "policy_speeds": [round(float(speed), 6) for speed in policy_speeds(run)],
+        "targets": np.round(np.asarray(targets, float), 3).tolist(),
+        "policy_speeds": [round(float(speed), 6) for speed in policy_speeds(load_run(folder, make))],
     }
 
 

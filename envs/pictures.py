@@ -29,7 +29,7 @@ def policy_pictures(run: "Trained") -> "list[Figure] | None":
 
 
 def policy_speeds(run: "Trained") -> np.ndarray:
-    """Mean speed of each policy of a speed task, (k,), in m/s: over one episode that acts as trained, until it ends."""
+    """Mean speed of each policy of a speed task, (k,), in m/s: over one episode with actions as in training, until it ends."""
     from rmdp_jax.records.loading import record_run
 
     played = record_run(run, deterministic=False)

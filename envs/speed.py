@@ -68,6 +68,7 @@ BODIES = {
         _NO_REWARDS | {"healthy_z_range": (0.7, float("inf")), "healthy_angle_range": (-0.2, 0.2)},
     ),
 }
+TASKS = tuple(f"{body}_speed" for body in BODIES)
 
 
 def _native(make: Callable[..., Any]) -> Any:
@@ -149,7 +150,7 @@ def load_body(body: str, backend: str, model: str = "brax") -> Any:
 
 def is_body(spec: EnvSpec) -> bool:
     """Whether this is a speed task of `make`, not one of a user's own under such a name."""
-    return spec.name in {f"{body}_speed" for body in BODIES} and spec.make is None and "n" in spec.options
+    return spec.name in TASKS and spec.make is None and "n" in spec.options
 
 
 def may_fall(spec: EnvSpec) -> bool:

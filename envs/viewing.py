@@ -16,7 +16,7 @@ import numpy as np
 
 from rmdp_jax.env import guard
 from rmdp_jax.envs.brax_adapter import from_brax, quiet
-from rmdp_jax.envs.speed import BODIES, body_of, is_body
+from rmdp_jax.envs.speed import TASKS, body_of, is_body
 from rmdp_jax.errors import SEEDS, ConfigError, seed_number, whole_number
 from rmdp_jax.policies.model import make_act
 from rmdp_jax.records.files import reason_of
@@ -56,7 +56,7 @@ Launch = Callable[[Any, Any], Viewer]  # mujoco.MjModel, mujoco.MjData
 
 def check_task(name: str, folder: Path) -> None:
     """Raise `ConfigError` where the env of this name, of the run in `folder`, is no body that MuJoCo could show."""
-    if name not in {f"{body}_speed" for body in BODIES}:
+    if name not in TASKS:
         raise _no_body(name, folder)
 
 

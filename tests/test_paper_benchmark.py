@@ -63,6 +63,14 @@ def no_training(monkeypatch):
     monkeypatch.setattr(paper, "sweep", refuse)
 
 
+@pytest.fixture
+def tiny_presets(monkeypatch):
+    """Presets of cells that train in seconds."""
+    sizes = Sizes(environments=4, unroll=16, epochs=1, minibatches=2, hidden=(8,))
+    whole, changes = paper.preset, {"sizes": sizes, "evaluation_episodes": 4}
+    monkeypatch.setattr(paper, "preset", lambda env, **given: whole(env, **given, **(changes if given else {})))
+
+
 def small(tmp_path, **changes):
     return Paper(**{"figure": 2, "quick": True, "seeds": 2, "out": tmp_path / "runs", "results": tmp_path, **changes})
 
@@ -227,11 +235,8 @@ def test_bad_flags_are_refused_before_anything_is_trained(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("tiny_presets")
 def test_a_tiny_figure_is_trained_drawn_and_gone_on_with(tmp_path, monkeypatch):
-    sizes = Sizes(environments=4, unroll=16, epochs=1, minibatches=2, hidden=(8,))
-    whole = paper.preset
-    changes = {"sizes": sizes, "evaluation_episodes": 4}
-    monkeypatch.setattr(paper, "preset", lambda env, **given: whole(env, **given, **(changes if given else {})))
     arguments = small(tmp_path, figure=1, size=2, ks=(2,), transitions=640)
     (first, second) = run_figure(arguments)
     assert (first["seed"], second["seed"], first["budget"]) == (0, 1, 640)
@@ -257,11 +262,8 @@ def test_a_tiny_figure_is_trained_drawn_and_gone_on_with(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_diamonds_are_speeds_of_the_policies_that_are_kept(tmp_path, monkeypatch):
-    sizes = Sizes(environments=4, unroll=16, epochs=1, minibatches=2, hidden=(8,))
-    whole = paper.preset
-    changes = {"sizes": sizes, "evaluation_episodes": 4}
-    monkeypatch.setattr(paper, "preset", lambda env, **given: whole(env, **given, **(changes if given else {})))
+@pytest.mark.usefixtures("tiny_presets")
+def test_diamonds_are_speeds_of_the_policies_that_are_kept(tmp_path):
     (line,) = run_figure(small(tmp_path, figure=4, envs=("hopper_speed",), ks=(2,), n=6, seeds=1, transitions=640))
     run = load_run(next((tmp_path / "runs").glob("hopper_speed-*")), make)
     played = record_run(run, deterministic=False)

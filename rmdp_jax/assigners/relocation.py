@@ -95,8 +95,9 @@ def extend_to_all(sample: SampledAgents, relocation: Relocation, labels: Array, 
     """The relocation found on a sample of agents, for all, labels (n,); refused where one that learns would have no agent."""
     k = inputs.utility.shape[0]
     occupied = jnp.zeros(k, bool).at[relocation.labels].set(True)[inputs.given.frozen :].all()
-    table = inputs.utility if inputs.archived is None else jnp.concatenate([inputs.utility, inputs.archived])
-    table = table if inputs.returns is None else inputs.returns
+    table = inputs.returns
+    if table is None:
+        table = inputs.utility if inputs.archived is None else jnp.concatenate([inputs.utility, inputs.archived])
     accepted = relocation.accepted & occupied
     all_labels = label_like_nearest(sample, relocation.labels, labels, table, accepted)
     if inputs.limits is not None:

@@ -74,7 +74,7 @@ class Tune(Compiling):
         """Search, compare, write, print."""
         from rmdp_jax.envs import make
         from rmdp_jax.records.agents_csv import write_table
-        from rmdp_jax.records.files import writing
+        from rmdp_jax.records.files import GO_ON
         from rmdp_jax.running.search import read_search
         from rmdp_jax.running.study import Search
         from rmdp_jax.running.tune import BEST, check_tune, tune
@@ -87,8 +87,7 @@ class Tune(Compiling):
         out = Path("runs") / f"{folder_name(self.env)}-tune-k{self.k}" if self.out is None else local_path("out", self.out)
         how: dict[str, Any] = {"devices": self.devices, "progress": not self.quiet}
         found = tune(cell, search, out, make=make, first_seed=self.first_seed, **how)
-        with writing(out / "trials.csv"):
-            write_table(out / "trials.csv", *_table(found.trials, [setting.name for setting in search.settings]))
+        write_table(out / "trials.csv", *_table(found.trials, [setting.name for setting in search.settings]), GO_ON)
         print_tuned(found, out / BEST, out / "trials.csv")
 
     def cell(self) -> "Cell":

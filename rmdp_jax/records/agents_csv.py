@@ -8,7 +8,6 @@ may be given. UTF-8, commas, names in the first line.
 import csv
 import io
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ import numpy as np
 from rmdp_jax.config import LARGEST_N
 from rmdp_jax.env import Column, Population
 from rmdp_jax.errors import ConfigError, in_line, shown, unknown_name
-from rmdp_jax.records.files import reason_of
+from rmdp_jax.records.files import reason_of, whole, writing
 from rmdp_jax.types import PyTree
 
 LARGEST_FILE = 2**30  # bytes
@@ -136,19 +135,12 @@ def read_agents(path: Path, population: Population) -> Table:
     return Table(agents, header, rows, weights, groups)
 
 
-def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write a CSV file anew, whole or not at all."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(header)
-            writer.writerows(rows)
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise ConfigError(f"out = {path}: cannot be written ({reason_of(error)}); choose another file") from None
+def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], way_out: str = "choose another file") -> None:
+    """Write a CSV file anew, whole or not at all; `way_out` is what to do where it cannot be written."""
+    with writing(path, way_out), whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def _number(text: str, dtype: Any) -> float:

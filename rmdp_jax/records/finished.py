@@ -41,9 +41,10 @@ def find_runs(paths: Iterable[Path]) -> Found:
     unfinished = repeated = 0
     for line, where in (found for path in paths for found in _read(path)):
         task, settings = _identity(line)
-        alike = [kept for (other, _), kept in seen.items() if other == task]
         if "settings" in line:
             alike = [seen[task, settings]] if (task, settings) in seen else []
+        else:
+            alike = [kept for (other, _), kept in seen.items() if other == task]
         twice = any(kept["welfare"] == line["welfare"] for kept in alike)
         if not line.get("finished", True):
             unfinished += 1

@@ -69,8 +69,11 @@ def assign(run: "Run", agents: PyTree, *, limits: Limits | None = None, weights:
     check_weights(weights, m)
     mean, deviation = _mean_and_deviation(run.population, episodes, agents)
     utility = scale * mean
-    worth = make_welfare(run.config.welfare_p, 0.01).worth(jnp.asarray(utility), None)  # as where training ends
-    labels = utility.argmax(0).astype(np.int32) if limits is None else assign_within(worth, limits, weights)
+    if limits is None:
+        labels = utility.argmax(0).astype(np.int32)
+    else:  # by what returns are worth, as where training ends
+        worth = make_welfare(run.config.welfare_p, 0.01).worth(jnp.asarray(utility), None)
+        labels = assign_within(worth, limits, weights)
     expected = utility[labels, np.arange(m)]
     width = None if deviation is None else _half_width(abs(scale) * deviation[labels, np.arange(m)], episodes.number)
     best = known_returns(run.population, agents)
